@@ -1,0 +1,65 @@
+"""Errors that speak to the person at the keyboard.
+
+    ProfilemateError            what failed, on which file, the likely reason, what to type next
+    ├── InputError              a recording that cannot be read
+    │   └── NotThisFormatError  the file is something else than its reader expected
+    ├── OutputError             a result that cannot be written
+    ├── ToolError               a program or package that is missing, too old or failed
+    └── SchemaError             a message that breaks the wire format
+
+Every one ends the command line with exit code 2 and no traceback. An assertion is for our own
+mistakes, never for the user's input.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class ProfilemateError(Exception):
+    """A failure that the user can do something about.
+
+    Args:
+        what: What failed, in one clause.
+        path: The file or directory it failed on, if any.
+        why: The likely reason.
+        hint: What to type or do next.
+    """
+
+    exit_code = 2
+
+    def __init__(
+        self, what: str, *, path: Path | str | None = None, why: str = "", hint: str = ""
+    ) -> None:
+        self.what = what
+        self.path = None if path is None else str(path)
+        self.why = why
+        self.hint = hint
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        text = self.what if self.path is None else f"{self.what}: {self.path}"
+        for part in (self.why, self.hint):
+            if part:
+                text += f"\n  {part}"
+        return text
+
+
+class InputError(ProfilemateError):
+    """A recording cannot be read."""
+
+
+class NotThisFormatError(InputError):
+    """The file is not what its name or its reader promised."""
+
+
+class OutputError(ProfilemateError):
+    """A result cannot be written."""
+
+
+class ToolError(ProfilemateError):
+    """A program or package that is needed is missing, too old, or failed."""
+
+
+class SchemaError(ProfilemateError):
+    """A message does not follow the wire format of `profilemate.schema`."""

@@ -1,0 +1,221 @@
+"""Every event kind: one row each."""
+
+from __future__ import annotations
+
+from profilemate.schema.fields import Field, Kind
+
+_REQ = Field("req", "str", "vLLM's request id", "")
+_POOL = Field("pool", "int", "number of the BlockPool in its process, in order of creation")
+_USED = Field("used", "int", "blocks in use after the operation, without the null block", "blocks")
+
+
+def _kv(name: str, doc: str, *fields: Field) -> Kind:
+    return Kind(name, doc, (_POOL, _USED, *fields))
+
+
+def _ids(doc: str, name: str = "ids") -> Field:
+    return Field(name, "ids", doc)
+
+
+# The graph key, in the order of vLLM's BatchDescriptor, leads every graph event.
+GRAPH_KEY = (
+    Field("mode", "str", "CUDAGraphMode the step ran in: FULL, PIECEWISE or NONE"),
+    Field("num_tokens", "int", "padded tokens", "tokens"),
+    Field("num_reqs", "int", "requests, None where the graph takes any number", "requests"),
+    Field("uniform", "bool", "all requests have the same query length"),
+    Field("has_lora", "bool", "captured with LoRA active"),
+    Field("num_active_loras", "int", "LoRA adapters of the graph (vLLM 0.16 and later)"),
+    Field("descriptor", "str", "further descriptor fields that differ from their default, k:v"),
+)
+
+_ROWS = (
+    Kind(
+        "session",
+        "who is speaking: emitted first by each process and repeated, for late recordings",
+        (
+            Field("role", "str", "engine, worker, or engine+worker in one process"),
+            Field("pid", "int", "process id"),
+            Field("host", "str", "host name"),
+            Field("dp", "int", "data-parallel rank"),
+            Field("pp", "int", "pipeline-parallel rank"),
+            Field("tp", "int", "tensor-parallel rank"),
+            Field("unix_ns", "int", "wall clock at emission", "ns"),
+            Field("mono_ns", "int", "monotonic clock at the same instant", "ns"),
+            Field("profilemate", "str", "version"),
+            Field("vllm", "str", "version"),
+            Field("torch", "str", "version"),
+            Field("nvtx", "str", "version of the nvtx package"),
+            Field("python", "str", "version"),
+            Field("graphs", "bool", "CUDA graph hooks are switched on"),
+            Field("kv", "bool", "KV cache hooks are switched on"),
+            Field("faults", "int", "faults of our own that were kept from the engine so far"),
+        ),
+    ),
+    Kind(
+        "hook",
+        "one row of the hook table and what became of it in this process",
+        (
+            Field("name", "str", "name of the hook"),
+            Field("status", "str", "installed, skipped, or waiting for its module"),
+            Field("target", "str", "module:Class.method"),
+            Field("why", "str", "why it was skipped"),
+        ),
+    ),
+    Kind(
+        "sched.step",
+        "one Scheduler.schedule call",
+        (
+            Field("step", "int", "number of the call in its engine; equals the worker's step"),
+            Field("num_tokens", "int", "tokens scheduled", "tokens"),
+            Field("num_reqs", "int", "requests scheduled", "requests"),
+            Field("new", "int", "requests scheduled for the first time", "requests"),
+            Field("preempted", "int", "requests preempted in this call", "requests"),
+            Field("running", "int", "requests running after it", "requests"),
+            Field("waiting", "int", "requests waiting after it", "requests"),
+        ),
+    ),
+    Kind(
+        "step",
+        "one model execution in a worker, eager ones too",
+        (
+            Field("step", "int", "number of the execute_model call in its worker"),
+            *GRAPH_KEY,
+            Field("unpadded", "int", "tokens scheduled, before padding", "tokens"),
+            Field("reqs", "int", "requests scheduled", "requests"),
+            Field("prefill_tokens", "int", "tokens of requests in prefill", "tokens"),
+            Field("decode_tokens", "int", "tokens of requests in decode", "tokens"),
+            Field("launches", "int", "graph launches inside the step"),
+            Field("dummy", "bool", "a step without requests, to keep ranks in lock-step"),
+        ),
+    ),
+    Kind(
+        "graph.capture",
+        "a CUDA graph was captured",
+        (
+            *GRAPH_KEY,
+            Field("owner", "str", "class that holds the graph"),
+            Field("model", "str", "model tag: backbone, drafter, …"),
+            Field("piece", "int", "index of the piece of a piecewise graph, from 0"),
+            Field("pieces", "int", "number of pieces"),
+            Field("phase", "str", "real, or profile: captured to measure memory and thrown away"),
+        ),
+    ),
+    Kind(
+        "graph.replay",
+        "a CUDA graph was launched: several times in a piecewise step",
+        (
+            *GRAPH_KEY,
+            Field("owner", "str", "class that holds the graph"),
+            Field("model", "str", "model tag: backbone, drafter, …"),
+            Field("piece", "int", "index of the piece of a piecewise graph, from 0"),
+            Field("pieces", "int", "number of pieces"),
+            Field("step", "int", "number of the worker's step"),
+            Field("dummy", "bool", "inside a dummy step"),
+        ),
+    ),
+    Kind(
+        "kv.pool",
+        "a BlockPool: emitted at its creation and repeated with the session",
+        (
+            _POOL,
+            Field("num_blocks", "int", "blocks, without the null block", "blocks"),
+            Field("block_size", "int", "tokens a block holds (hash block size)", "tokens"),
+            Field("caching", "bool", "prefix caching is on"),
+            Field("medium", "str", "where the blocks are, GPU if not said"),
+            _USED,
+        ),
+    ),
+    _kv(
+        "kv.alloc",
+        "BlockPool.get_new_blocks: blocks leave the free queue",
+        _ids("blocks handed out"),
+        _REQ,
+    ),
+    _kv(
+        "kv.evict",
+        "cached content is lost: _maybe_evict_cached_block said True",
+        _ids("blocks whose hash left the prefix cache"),
+        _REQ,
+        Field("cause", "str", "alloc: to make room; connector: evict_blocks"),
+    ),
+    _kv(
+        "kv.cache",
+        "blocks enter the prefix cache",
+        _ids("blocks that got a hash"),
+        _REQ,
+        Field("group", "int", "KV cache group"),
+        Field("partial", "bool", "cache_partial_block: a prefix that ends inside the block"),
+    ),
+    _kv(
+        "kv.touch",
+        "blocks gain a reference",
+        _ids("blocks touched"),
+        _ids("those that had none and leave the free queue; None for all of them", "revived"),
+        _REQ,
+        Field("hit", "bool", "a prefix hit: touched while slots of a request were allocated"),
+    ),
+    _kv(
+        "kv.free",
+        "blocks lose a reference",
+        _ids("blocks given back"),
+        _ids("those that have none left and join the free queue; None for all", "freed"),
+        _REQ,
+    ),
+    _kv(
+        "kv.move",
+        "a prefix-cache entry moves to another block; no eviction",
+        _ids("block that held it", "src"),
+        _ids("block that holds it now", "dst"),
+    ),
+    _kv(
+        "kv.reset",
+        "reset_prefix_cache",
+        Field("ok", "bool", "False: blocks were in use and nothing was reset"),
+    ),
+    _kv("kv.usage", "usage changed in a way no hook saw", _REQ),
+    _kv(
+        "kv.alloc_failed",
+        "allocate_slots returned None: the request did not fit",
+        _REQ,
+        Field("free", "int", "free blocks at that moment", "blocks"),
+    ),
+    Kind(
+        "kv.lookup",
+        "a prefix-cache lookup, counted where vLLM's own statistics count it",
+        (
+            _REQ,
+            Field("tokens", "int", "tokens asked for", "tokens"),
+            Field("hits", "int", "tokens found", "tokens"),
+            Field("preempted", "bool", "by a request that was preempted before"),
+        ),
+    ),
+    Kind(
+        "preempt",
+        "a running request was preempted",
+        (
+            _REQ,
+            Field("blocks", "int", "blocks that became free", "blocks"),
+            Field("tokens", "int", "computed tokens that were lost", "tokens"),
+        ),
+    ),
+    Kind(
+        "request",
+        "a request arrived at the scheduler or left it",
+        (
+            _REQ,
+            Field("what", "str", "arrived or finished"),
+            Field("prompt_tokens", "int", "length of the prompt", "tokens"),
+            Field("output_tokens", "int", "tokens generated so far", "tokens"),
+            Field("status", "str", "how it finished, in vLLM's words"),
+        ),
+    ),
+)
+
+KINDS: dict[str, Kind] = {kind.name: kind for kind in _ROWS}
+
+KV_OPS = tuple(
+    k.name
+    for k in _ROWS
+    if k.name.startswith("kv.") and k.name not in ("kv.pool", "kv.lookup", "kv.alloc_failed")
+)
+"""The kinds that make up the ordered log of block operations."""
