@@ -1,0 +1,79 @@
+"""What runs inside vLLM: hooks, events, sinks.
+
+`install` is called by the plugin entry point or by our `sitecustomize`; nobody has to call it by
+hand. Importing this package loads neither vLLM nor torch nor the hooks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from profilemate.annotate.guard import say
+from profilemate.annotate.settings import Settings
+
+if TYPE_CHECKING:
+    from profilemate.annotate.emit import Emitter
+    from profilemate.annotate.patching import HookStatus, Patcher
+
+__all__ = ["Settings", "install", "status", "uninstall"]
+
+_patcher: Patcher | None = None
+_emitter: Emitter | None = None
+
+
+def install(
+    settings: Settings | None = None, *, env: Mapping[str, str] | None = None
+) -> list[HookStatus]:
+    """Annotate the vLLM of this process, now or as soon as it is imported.
+
+    Does nothing when it was done already, and nothing when the settings do not ask for it.
+
+    Args:
+        settings: Taken from the environment if not given.
+        env: The environment; `os.environ` if not given.
+
+    Returns:
+        One row per hook: installed, waiting for its module, or skipped and why. Empty when the
+        settings do not ask for annotation.
+    """
+    global _emitter, _patcher
+    env = os.environ if env is None else env
+    settings = Settings.from_env(env) if settings is None else settings
+    for complaint in settings.complaints:
+        say(complaint)
+    if not settings.wanted:
+        return []
+    if _patcher is None:
+        # Imported late: an `import profilemate.annotate` in every vLLM process must cost nothing.
+        from profilemate.annotate.emit import Emitter
+        from profilemate.annotate.hooks import HOOKS
+        from profilemate.annotate.identity import Identity
+        from profilemate.annotate.patching import Patcher
+        from profilemate.annotate.sinks import open_sinks
+
+        identity = Identity(graphs=settings.graphs, kv=settings.kv)
+        _emitter = Emitter(lambda: open_sinks(settings, env), status, identity)
+        _patcher = Patcher(_emitter)
+        off = [g for g, on in (("graphs", settings.graphs), ("kv", settings.kv)) if not on]
+        _patcher.install(HOOKS, off=off)
+        if settings.verbose:
+            say(f"annotating vLLM in process {os.getpid()}: {settings.reason}")
+    return _patcher.status
+
+
+def uninstall() -> None:
+    """Send what is buffered and put everything back as it was."""
+    global _emitter, _patcher
+    if _patcher is None or _emitter is None:
+        return
+    _emitter.flush()
+    _emitter.active = False
+    _patcher.uninstall()
+    _emitter = _patcher = None
+
+
+def status() -> list[HookStatus]:
+    """One row per hook; empty when nothing is installed in this process."""
+    return [] if _patcher is None else _patcher.status

@@ -1,0 +1,218 @@
+"""From hooks to sinks: events are buffered, spelled, and leave as one batch per scheduler step."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Sequence
+from multiprocessing.util import Finalize
+from time import monotonic_ns
+from typing import Any, Protocol
+
+from profilemate import schema
+from profilemate.annotate.guard import Faults, say, shield
+from profilemate.annotate.identity import Identity
+from profilemate.annotate.patching import HookStatus
+from profilemate.schema import KINDS
+
+Encode = Callable[..., str]
+
+SESSION_EVERY_NS = 2_000_000_000
+"""How often a process says who it is: a recording of some seconds then has it at least once."""
+
+MAX_BUFFERED = 8192
+"""Events after which a batch leaves although no step has ended."""
+
+_BATCH = schema.MAX_MESSAGE - 1024  # leaves room for the head, so that most batches fit one message
+
+
+class Sink(Protocol):
+    """Where messages go. Calls come from the engine's own thread, one at a time."""
+
+    name: str
+
+    def mark(self, text: str) -> None:
+        """Record an instant."""
+
+    def push(self, text: str) -> None:
+        """Open a range on this thread."""
+
+    def pop(self) -> None:
+        """Close the last range of this thread."""
+
+
+class PoolInfo:
+    """What we know of a BlockPool.
+
+    Attributes:
+        number: In order of creation in this process.
+        total: Blocks, without the null block.
+        used: Blocks in use when it was last said, -1 before.
+    """
+
+    __slots__ = ("facts", "number", "pool", "total", "used")
+
+    def __init__(self, number: int, pool: Any) -> None:
+        medium = getattr(pool, "medium", None)
+        self.number = number
+        self.pool = weakref.ref(pool)
+        self.total: int = pool.num_gpu_blocks - 1
+        self.used = -1
+        self.facts = (
+            self.total,
+            getattr(pool, "hash_block_size", None),
+            pool.enable_caching,
+            None if medium is None else str(medium),
+        )
+
+
+class Emitter:
+    """Collects the events of one process.
+
+    Attributes:
+        active: False when nobody records; wrappers then only call the original.
+        request: The request that is being served, as a vLLM object; set by the hooks that know.
+        evicted: Block ids whose content was lost since the last operation of a pool.
+        deferred: Block id -> request id, of blocks that vLLM will free later.
+        in_slots: Whether allocate_slots is running for `request`.
+        scheduler_step: Number of `Scheduler.schedule` calls so far.
+        worker_step: Number of `Worker.execute_model` calls so far.
+        pools: id() of a BlockPool -> what we know of it.
+        faults: Faults of our own.
+        identity: What this process says of itself.
+    """
+
+    def __init__(
+        self,
+        open_sinks: Callable[[], tuple[list[Sink], str]],
+        hook_status: Callable[[], Sequence[HookStatus]] = lambda: (),
+        identity: Identity | None = None,
+    ) -> None:
+        self.active = True
+        self.faults = Faults()
+        self.identity = identity or Identity()
+        self._open_sinks = open_sinks
+        self._hook_status = hook_status
+        self._shielded_flush = shield("flush", self.faults, self.flush)
+        self._reset()
+        os.register_at_fork(after_in_child=self._after_fork)
+
+    def _reset(self) -> None:
+        self.request: Any = None
+        self.in_slots = False
+        self.evicted: list[int] = []
+        self.deferred: dict[int, str] = {}
+        self.pools: dict[int, PoolInfo] = {}
+        self._buffer: list[tuple[Encode, int, int, tuple[Any, ...]]] = []
+        self._sinks: list[Sink] | None = None
+        self.scheduler_step = 0
+        self.worker_step = 0
+        self._seq = 0
+        self._messages = 0
+        self._session_due = 0
+
+    def _after_fork(self) -> None:
+        # The parent keeps its own buffer, numbers and sinks; patches are inherited.
+        if self.active:
+            self._reset()
+            self.identity.forget_process()
+
+    # ------------------------------------------------------------------ for hooks
+
+    def add(self, encode: Encode, start: int, end: int, values: tuple[Any, ...]) -> None:
+        """Buffer one event: its kind's encoder, begin and end (ns, monotonic), its fields."""
+        self._buffer.append((encode, start, end, values))
+        if len(self._buffer) >= MAX_BUFFERED:
+            self.flush()
+
+    def push(self, text: str) -> None:
+        """Open a range on the calling thread, in every sink."""
+        for sink in self._ready():
+            sink.push(text)
+
+    def pop(self) -> None:
+        """Close the last range of the calling thread."""
+        for sink in self._sinks or ():
+            sink.pop()
+
+    def pool(self, pool: Any) -> PoolInfo:
+        """What we know of a pool; one that was made before the hooks is met here first."""
+        # A new pool at the address of a dead one was met by the hook of its __init__.
+        return self.pools.get(id(pool)) or self.new_pool(pool)
+
+    def new_pool(self, pool: Any) -> PoolInfo:
+        """Number a pool and note its facts."""
+        number = 1 + max((p.number for p in self.pools.values()), default=-1)
+        info = self.pools[id(pool)] = PoolInfo(number, pool)
+        self.touch_session()
+        return info
+
+    def touch_session(self) -> None:
+        """Repeat the session with the next batch, because something in it changed."""
+        self._session_due = 0
+
+    # ------------------------------------------------------------------ on their way out
+
+    def _ready(self) -> list[Sink]:
+        if self._sinks is None:
+            self._sinks, why_none = self._open_sinks()
+            if not self._sinks:
+                self.active = False
+                say(f"nothing is recorded in process {os.getpid()}: {why_none}")
+            # multiprocessing clears its finalizers in a forked child and skips atexit there, so
+            # this is registered by each process itself, when it has something to say.
+            Finalize(None, self._shielded_flush, exitpriority=100)
+        return self._sinks
+
+    def flush(self) -> None:
+        """Send what is buffered, as one batch or as many as its length asks for."""
+        if not self.active or not (self._buffer or self._session_is_due()):
+            return
+        sinks = self._ready()
+        buffer, self._buffer = self._buffer, []
+        if not sinks:
+            return
+        texts: list[str] = []
+        size, now = 0, monotonic_ns()
+        if self._session_is_due():
+            self._session_due = now + SESSION_EVERY_NS
+            texts = self._session(now)
+            size = sum(map(len, texts))
+        for encode, start, end, values in buffer:
+            text = encode(now - start, end - start, *values)
+            if size + len(text) > _BATCH and texts:
+                self._send(texts, now)
+                texts, size, now = [], 0, monotonic_ns()
+                text = encode(now - start, end - start, *values)
+            texts.append(text)
+            size += len(text) + 3
+        self._send(texts, now)
+
+    def _send(self, texts: list[str], now: int) -> None:
+        self._seq += 1
+        message = schema.encode_batch(texts, t=now, seq=self._seq)
+        for part in self._split(message):
+            for sink in self._sinks or ():
+                sink.mark(part)
+
+    def _split(self, message: str) -> list[str]:
+        if len(message) <= schema.MAX_MESSAGE:
+            return [message]
+        self._messages += 1
+        return schema.split(message, number=self._messages)
+
+    def _session_is_due(self) -> bool:
+        return self.identity.speaks and monotonic_ns() >= self._session_due
+
+    def _session(self, now: int) -> list[str]:
+        texts = [KINDS["session"].encode(0, 0, *self.identity.session(now, self.faults.count))]
+        for info in self.pools.values():
+            pool = info.pool()
+            if pool is not None:
+                used = info.total - pool.get_num_free_blocks()
+                texts.append(KINDS["kv.pool"].encode(0, 0, info.number, *info.facts, used))
+        texts += [
+            KINDS["hook"].encode(0, 0, h.name, h.state, h.target or None, h.why or None)
+            for h in self._hook_status()
+        ]
+        return texts

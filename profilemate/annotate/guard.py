@@ -1,0 +1,207 @@
+"""The one guard between our faults and the engine, and the wrappers that hooks are made of.
+
+A wrapper calls the original exactly once, with the arguments it was given, and returns what it
+returned. What we do around it may fail: that is counted, said once, and vLLM goes on. What the
+original raises passes through untouched.
+
+Wrappers are compiled with the signature of the method they wrap. Handing on `*args, **kwargs` costs
+0.27 us a call (Python 3.11, 2.4 GHz), the same arguments by name 0.07 us; allocate_slots alone runs
+256 times in a decode step of 256 sequences.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from profilemate.annotate.emit import Emitter
+    from profilemate.annotate.patching import Method
+
+Arguments = tuple[Any, ...]
+"""The arguments of a call after self, defaults filled in, in the order of the signature."""
+
+Before = Callable[[Any, Arguments], Any]
+"""(self, arguments) -> a note for `After`."""
+
+After = Callable[[Any, int, int, Any, Arguments, Any], None]
+"""(self, begin ns, end ns, result, arguments, note)."""
+
+
+class Faults:
+    """Counts our own faults and reports each place once.
+
+    Attributes:
+        count: Faults so far.
+        first: The first fault of each place, in one line.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: dict[str, str] = {}
+
+    def report(self, where: str, fault: BaseException) -> None:
+        """Count a fault; the first one of a place is written to stderr."""
+        self.count += 1
+        if where in self.first:
+            return
+        what = traceback.format_exception_only(fault)[-1].strip()
+        at = traceback.extract_tb(fault.__traceback__)
+        line = f"{at[-1].filename}:{at[-1].lineno}" if at else "unknown place"
+        self.first[where] = f"{what} ({line})"
+        say(
+            f"a fault of profilemate in {where}, vLLM is not affected: {self.first[where]}. "
+            "Further ones of this place are counted and not shown."
+        )
+
+
+def say(text: str) -> None:
+    """Write one line to stderr, where vLLM's own log goes; a closed stderr is no reason to fail."""
+    with suppress(OSError, ValueError):
+        sys.stderr.write(f"[profilemate] {text}\n")
+
+
+def shield(where: str, faults: Faults, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function of ours safe to call from the engine: it returns None when it fails."""
+
+    @functools.wraps(function)
+    def shielded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except Exception as fault:  # noqa: BLE001 - the guard
+            faults.report(where, fault)
+            return None
+
+    return shielded
+
+
+def pick(original: Method, name: str) -> Callable[[Arguments], Any]:
+    """A function that takes the argument called `name` out of `Arguments`.
+
+    It gives None for a method that has no such parameter: vLLM's signatures grow and shrink.
+    """
+    names = list(inspect.signature(original).parameters)[1:]
+    if name not in names:
+        return lambda arguments: None
+    i = names.index(name)
+    return lambda arguments: arguments[i]
+
+
+def compile_wrapper(original: Method, body: str, **names: Any) -> Method:
+    """Build a method with the signature of `original` around it.
+
+    Args:
+        original: The method. Its signature is taken as it is, not seen through other wrappers.
+        body: The code, in which `CALL` stands for the call of the original with the arguments
+            given, `SELF` for self, `FIRST` for the first argument after it, and `ARGUMENTS` for
+            the tuple of all arguments after self.
+        names: What the code refers to. All its names begin with `pm_`, so that they cannot be a
+            parameter's.
+    """
+    parameters = list(inspect.signature(original, follow_wrapped=False).parameters.values())
+    scope: dict[str, Any] = {"pm_original": original, **names}
+    head: list[str] = []
+    call: list[str] = []
+    previous = None
+    for p in parameters:
+        if previous is p.POSITIONAL_ONLY and p.kind is not p.POSITIONAL_ONLY:
+            head.append("/")
+        if p.kind is p.KEYWORD_ONLY and previous not in (p.KEYWORD_ONLY, p.VAR_POSITIONAL):
+            head.append("*")
+        star = "*" if p.kind is p.VAR_POSITIONAL else "**" if p.kind is p.VAR_KEYWORD else ""
+        default = ""
+        if p.default is not p.empty:
+            scope[f"pm_default_{p.name}"] = p.default
+            default = f"=pm_default_{p.name}"
+        head.append(f"{star}{p.name}{default}")
+        call.append(f"{p.name}={p.name}" if p.kind is p.KEYWORD_ONLY else f"{star}{p.name}")
+        previous = p.kind
+    rest = "".join(f"{p.name}, " for p in parameters[1:])
+    for word, code in (
+        ("CALL", f"pm_original({', '.join(call)})"),
+        ("SELF", parameters[0].name),
+        ("FIRST", parameters[1].name if len(parameters) > 1 else "None"),
+        ("ARGUMENTS", f"({rest})"),
+    ):
+        body = body.replace(word, code)
+    source = f"def wrapper({', '.join(head)}):\n{textwrap.indent(textwrap.dedent(body), '    ')}"
+    exec(compile(source, f"<profilemate: {original.__qualname__}>", "exec"), scope)
+    return functools.wraps(original)(scope["wrapper"])
+
+
+_OBSERVE = """
+if not pm_emitter.active:
+    return CALL
+{before}
+pm_start = pm_clock()
+pm_result = CALL
+pm_end = pm_clock()
+try:
+    pm_after(SELF, pm_start, pm_end, pm_result, ARGUMENTS, {note})
+except Exception as pm_fault:
+    pm_report(pm_where, pm_fault)
+return pm_result
+"""
+
+_BEFORE = """
+try:
+    pm_note = pm_before(SELF, ARGUMENTS)
+except Exception as pm_fault:
+    pm_note = None
+    pm_report(pm_where, pm_fault)
+"""
+
+
+def observe(
+    original: Method, emitter: Emitter, after: After, before: Before | None = None
+) -> Method:
+    """Wrap a method: `before` may note something, `after` reads the finished call and emits."""
+    return compile_wrapper(
+        original,
+        _OBSERVE.format(
+            before="" if before is None else _BEFORE, note="None" if before is None else "pm_note"
+        ),
+        pm_emitter=emitter,
+        pm_before=before,
+        pm_after=after,
+        pm_clock=monotonic_ns,
+        pm_report=emitter.faults.report,
+        pm_where=original.__qualname__,
+    )
+
+
+_IN_RANGE = """
+if not pm_emitter.active or not pm_push(SELF, ARGUMENTS):
+    return CALL
+try:
+    return CALL
+finally:
+    pm_pop()
+"""
+
+
+def in_range(original: Method, emitter: Emitter, begin: Before) -> Method:
+    """Wrap a method in a range of the recorder's: `begin` gives the message, or None for none."""
+
+    def push(self: Any, arguments: Arguments) -> bool:
+        message = begin(self, arguments)
+        if message is None:
+            return False
+        emitter.push(message)
+        return True
+
+    faults, where = emitter.faults, original.__qualname__
+    return compile_wrapper(
+        original,
+        _IN_RANGE,
+        pm_emitter=emitter,
+        pm_push=shield(where, faults, push),
+        pm_pop=shield(where, faults, emitter.pop),
+    )

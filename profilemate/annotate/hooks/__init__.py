@@ -1,0 +1,14 @@
+"""The hook table. One file per place in vLLM, one row per method.
+
+Nothing here imports vLLM: hooks read the objects they are given.
+"""
+
+from profilemate.annotate.hooks import block_pool, kv_cache_manager, scheduler, worker
+from profilemate.annotate.patching import Hook
+
+HOOKS: tuple[Hook, ...] = (
+    *block_pool.HOOKS,
+    *kv_cache_manager.HOOKS,
+    *scheduler.HOOKS,
+    *worker.HOOKS,
+)

@@ -1,0 +1,262 @@
+"""Block operations: `vllm.v1.core.block_pool.BlockPool`.
+
+Every change of a block's state goes through these few methods, in the EngineCore process, on one
+thread. The null block (id 0 of the GPU pool) stands for "no block" in sliding-window and Mamba
+tables; its reference count means nothing, so it is left out everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from profilemate.annotate.guard import Arguments, compile_wrapper, observe, pick, shield
+from profilemate.annotate.patching import Hook, Method, Target
+from profilemate.schema import KINDS
+
+if TYPE_CHECKING:
+    from profilemate.annotate.emit import Emitter
+
+POOL = "vllm.v1.core.block_pool:BlockPool"
+
+_ALLOC = KINDS["kv.alloc"].encode
+_CACHE = KINDS["kv.cache"].encode
+_EVICT = KINDS["kv.evict"].encode
+_FREE = KINDS["kv.free"].encode
+_MOVE = KINDS["kv.move"].encode
+_RESET = KINDS["kv.reset"].encode
+_TOUCH = KINDS["kv.touch"].encode
+
+
+def _use(emitter: Emitter, pool: Any) -> tuple[int, int]:
+    """The pool's number and its blocks in use now, as `BlockPool.get_usage` counts them."""
+    info = emitter.pool(pool)
+    info.used = used = info.total - pool.get_num_free_blocks()
+    return info.number, used
+
+
+# --------------------------------------------------------------------------- creation
+
+
+def wrap_init(original: Method, emitter: Emitter) -> Method:
+    """BlockPool.__init__: number the pools of a process in order of creation."""
+
+    def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
+        emitter.new_pool(pool)
+
+    return observe(original, emitter, after)
+
+
+# --------------------------------------------------------------------------- alloc, evict
+
+
+def wrap_get_new_blocks(original: Method, emitter: Emitter) -> Method:
+    """get_new_blocks: what was handed out, and what it cost the prefix cache."""
+
+    def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
+        number, used = _use(emitter, pool)
+        request = emitter.request
+        request_id = None if request is None else request.request_id
+        if emitter.evicted:
+            # wrap_maybe_evict only notes ids: one event a call, not one a block.
+            ids, emitter.evicted = emitter.evicted, []
+            emitter.add(_EVICT, start, end, (number, used, ids, request_id, "alloc"))
+        ids = [block.block_id for block in result]
+        emitter.add(_ALLOC, start, end, (number, used, ids, request_id))
+
+    return observe(original, emitter, after)
+
+
+_MAYBE_EVICT = """
+pm_result = CALL
+if pm_result and pm_emitter.active:
+    pm_note(FIRST)
+return pm_result
+"""
+
+
+def wrap_maybe_evict(original: Method, emitter: Emitter) -> Method:
+    """_maybe_evict_cached_block: runs once per block handed out, so it only notes the id."""
+
+    def note(block: Any) -> None:
+        emitter.evicted.append(block.block_id)
+
+    note = shield(original.__qualname__, emitter.faults, note)
+    return compile_wrapper(original, _MAYBE_EVICT, pm_emitter=emitter, pm_note=note)
+
+
+def wrap_evict_blocks(original: Method, emitter: Emitter) -> Method:
+    """evict_blocks: a KV connector declares cached content invalid."""
+
+    def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
+        if emitter.evicted:
+            number, used = _use(emitter, pool)
+            ids, emitter.evicted = emitter.evicted, []
+            emitter.add(_EVICT, start, end, (number, used, ids, None, "connector"))
+
+    return observe(original, emitter, after)
+
+
+# --------------------------------------------------------------------------- references
+
+
+def _flat(blocks: Iterable[Any]) -> list[Any]:
+    """The blocks of touch's argument: flat, or per group as in vLLM 0.11 and 0.12."""
+    flat: list[Any] = []
+    for item in blocks:
+        if hasattr(item, "block_id"):
+            flat.append(item)
+        else:
+            flat.extend(item)
+    return flat
+
+
+def wrap_touch(original: Method, emitter: Emitter) -> Method:
+    """touch: blocks gain a reference; a prefix hit if slots of a request are being allocated."""
+    get_blocks = pick(original, "blocks")
+
+    def before(pool: Any, args: Arguments) -> Any:
+        blocks = [b for b in _flat(get_blocks(args)) if not b.is_null]
+        return [b.block_id for b in blocks], [b.block_id for b in blocks if b.ref_cnt == 0]
+
+    def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
+        ids, revived = note
+        if not ids:
+            return
+        number, used = _use(emitter, pool)
+        part = None if len(revived) == len(ids) else revived
+        request = emitter.request
+        request_id = None if request is None else request.request_id
+        hit = emitter.in_slots
+        emitter.add(_TOUCH, start, end, (number, used, ids, part, request_id, hit))
+
+    return observe(original, emitter, after, before)
+
+
+_LIST_FIRST = """
+if not pm_emitter.active:
+    return CALL
+FIRST = list(FIRST)
+return pm_observed(SELF, *ARGUMENTS)
+"""
+
+
+def wrap_free(original: Method, emitter: Emitter) -> Method:
+    """free_blocks and unpin_blocks: blocks lose a reference, the last one frees them.
+
+    The argument is often a one-shot iterator: it is read once, and the list is handed on.
+    """
+
+    def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
+        # Since vLLM 0.30 free_blocks hands blocks of another pool to that pool's free_blocks.
+        ours = [b for b in args[0] if getattr(b, "pool", None) in (None, pool) and not b.is_null]
+        if not ours:
+            return
+        ids = [b.block_id for b in ours]
+        freed = [b.block_id for b in ours if b.ref_cnt == 0]
+        request = emitter.request
+        request_id = None if request is None else request.request_id
+        if emitter.deferred:
+            owners = [emitter.deferred.pop(block_id, None) for block_id in ids]
+            request_id = request_id or owners[0]
+        number, used = _use(emitter, pool)
+        part = None if len(freed) == len(ids) else freed
+        emitter.add(_FREE, start, end, (number, used, ids, part, request_id))
+
+    observed = observe(original, emitter, after)
+    return compile_wrapper(original, _LIST_FIRST, pm_emitter=emitter, pm_observed=observed)
+
+
+# --------------------------------------------------------------------------- the prefix cache
+
+
+def wrap_cache_full(original: Method, emitter: Emitter) -> Method:
+    """cache_full_blocks: `blocks[num_cached_blocks:num_full_blocks]` enter the prefix cache."""
+    names = ("blocks", "num_cached_blocks", "num_full_blocks", "block_mask")
+    get_blocks, get_first, get_last, get_mask = (pick(original, name) for name in names)
+    emit = _cached(original, emitter)
+
+    def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
+        first, last, mask = get_first(args), get_last(args), get_mask(args)
+        if first >= last:
+            return
+        blocks = get_blocks(args)[first:last]
+        ids = [
+            b.block_id for i, b in enumerate(blocks) if not b.is_null and (mask is None or mask[i])
+        ]
+        if ids:
+            emit(pool, start, end, args, ids, None)
+
+    return observe(original, emitter, after)
+
+
+def wrap_cache_partial(original: Method, emitter: Emitter) -> Method:
+    """cache_partial_block: a prefix that ends inside a block enters the cache."""
+    get_block = pick(original, "block")
+    emit = _cached(original, emitter)
+
+    def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
+        if result is not None:  # None: the null block
+            emit(pool, start, end, args, [get_block(args).block_id], True)
+
+    return observe(original, emitter, after)
+
+
+def _cached(original: Method, emitter: Emitter) -> Callable[..., None]:
+    get_request, get_group = pick(original, "request"), pick(original, "kv_cache_group_id")
+
+    def emit(
+        pool: Any, start: int, end: int, args: Arguments, ids: list[int], partial: bool | None
+    ) -> None:
+        number, used = _use(emitter, pool)
+        request_id = getattr(get_request(args), "request_id", None)
+        group = get_group(args) or None  # group 0, the only one of most models, is not said
+        emitter.add(_CACHE, start, end, (number, used, ids, request_id, group, partial))
+
+    return emit
+
+
+def wrap_move(original: Method, emitter: Emitter) -> Method:
+    """move_block_hashes: the cache entry of one block moves to another (copy-on-write)."""
+    get_src, get_dst = pick(original, "src_block"), pick(original, "dst_block")
+
+    def before(pool: Any, args: Arguments) -> bool:
+        return get_src(args).block_hash is not None
+
+    def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
+        if note:
+            number, used = _use(emitter, pool)
+            src, dst = [get_src(args).block_id], [get_dst(args).block_id]
+            emitter.add(_MOVE, start, end, (number, used, src, dst))
+
+    return observe(original, emitter, after, before)
+
+
+def wrap_reset(original: Method, emitter: Emitter) -> Method:
+    """reset_prefix_cache: all hashes go, unless blocks are in use."""
+
+    def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
+        number, used = _use(emitter, pool)
+        emitter.add(_RESET, start, end, (number, used, bool(result)))
+        emitter.flush()  # comes between steps, perhaps the last thing for a long time
+
+    return observe(original, emitter, after)
+
+
+def _hook(method: str, wrap: Any, emits: tuple[str, ...], why: str) -> Hook:
+    return Hook(f"BlockPool.{method}", "kv", (Target(f"{POOL}.{method}", wrap),), emits, why)
+
+
+HOOKS = (
+    _hook("__init__", wrap_init, ("kv.pool",), "size and kind of the pool"),
+    _hook("get_new_blocks", wrap_get_new_blocks, ("kv.alloc", "kv.evict"), "every allocation"),
+    _hook("_maybe_evict_cached_block", wrap_maybe_evict, ("kv.evict",), "every eviction"),
+    _hook("evict_blocks", wrap_evict_blocks, ("kv.evict",), "content that a connector invalidates"),
+    _hook("touch", wrap_touch, ("kv.touch",), "prefix hits, and pins of other owners"),
+    _hook("free_blocks", wrap_free, ("kv.free",), "every release"),
+    _hook("unpin_blocks", wrap_free, ("kv.free",), "a release that bypasses free_blocks"),
+    _hook("cache_full_blocks", wrap_cache_full, ("kv.cache",), "content becomes reusable"),
+    _hook("cache_partial_block", wrap_cache_partial, ("kv.cache",), "so does part of a block"),
+    _hook("move_block_hashes", wrap_move, ("kv.move",), "content that changes its block"),
+    _hook("reset_prefix_cache", wrap_reset, ("kv.reset",), "the end of all cached content"),
+)

@@ -1,0 +1,148 @@
+"""Which request a block operation serves, and what it found: `KVCacheManager`."""
+
+from __future__ import annotations
+
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Any
+
+from profilemate.annotate.guard import Arguments, compile_wrapper, observe, pick, shield
+from profilemate.annotate.patching import Hook, Method, Target
+from profilemate.schema import KINDS
+
+if TYPE_CHECKING:
+    from profilemate.annotate.emit import Emitter
+
+MANAGER = "vllm.v1.core.kv_cache_manager:KVCacheManager"
+
+_FAILED = KINDS["kv.alloc_failed"].encode
+_LOOKUP = KINDS["kv.lookup"].encode
+
+
+_SLOTS = """
+if not pm_emitter.active:
+    return CALL
+pm_emitter.request = FIRST
+pm_emitter.in_slots = True
+try:
+    pm_result = CALL
+finally:
+    pm_emitter.request = None
+    pm_emitter.in_slots = False
+if pm_result is None:
+    pm_failed(SELF, FIRST)
+return pm_result
+"""
+
+
+def wrap_allocate_slots(original: Method, emitter: Emitter) -> Method:
+    """allocate_slots: the request behind pool operations; None means that it did not fit.
+
+    Runs for every request in every step, so nothing is read or emitted when all is well.
+    """
+
+    def failed(manager: Any, request: Any) -> None:
+        pool = manager.block_pool
+        info = emitter.pool(pool)
+        free = pool.get_num_free_blocks()
+        now = monotonic_ns()
+        values = (info.number, info.total - free, request.request_id, free)
+        emitter.add(_FAILED, now, now, values)
+
+    failed = shield(original.__qualname__, emitter.faults, failed)
+    return compile_wrapper(original, _SLOTS, pm_emitter=emitter, pm_failed=failed)
+
+
+_FREE = """
+pm_emitter.request = FIRST
+try:
+    return CALL
+finally:
+    pm_emitter.request = None
+"""
+
+
+def wrap_free(original: Method, emitter: Emitter) -> Method:
+    """free: the request whose blocks are given back."""
+    return compile_wrapper(original, _FREE, pm_emitter=emitter)
+
+
+def wrap_pop_blocks_for_free(original: Method, emitter: Emitter) -> Method:
+    """pop_blocks_for_free: these blocks reach the pool later, without their request."""
+    get_request = pick(original, "request")
+
+    def after(manager: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
+        request_id = get_request(args).request_id
+        emitter.deferred.update((block.block_id, request_id) for block in result)
+
+    return observe(original, emitter, after)
+
+
+def _emit_lookup(emitter: Emitter, start: int, end: int, request: Any, hits: int) -> None:
+    preempted = getattr(request, "num_preemptions", 0) > 0
+    values = (request.request_id, request.num_tokens, hits, preempted)
+    emitter.add(_LOOKUP, start, end, values)
+
+
+def wrap_record_stats(original: Method, emitter: Emitter) -> Method:
+    """record_prefix_cache_stats: where vLLM itself counts a lookup, once per admission.
+
+    It returns early for a request that skipped the cache, so that is asked first here too.
+    """
+    get_request, get_hits = pick(original, "request"), pick(original, "num_hits")
+
+    def after(manager: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
+        request = get_request(args)
+        if manager.enable_caching and not getattr(request, "skip_reading_prefix_cache", False):
+            _emit_lookup(emitter, start, end, request, get_hits(args))
+
+    return observe(original, emitter, after)
+
+
+def wrap_get_computed_blocks(original: Method, emitter: Emitter) -> Method:
+    """get_computed_blocks: older versions count every lookup here, repeated ones included.
+
+    The result grew from two to three members; the second has always been the computed tokens.
+    """
+    get_request = pick(original, "request")
+
+    def after(manager: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
+        request = get_request(args)
+        if manager.enable_caching and not getattr(request, "skip_reading_prefix_cache", False):
+            _emit_lookup(emitter, start, end, request, result[1])
+
+    return observe(original, emitter, after)
+
+
+HOOKS = (
+    Hook(
+        "KVCacheManager.allocate_slots",
+        "kv",
+        (Target(f"{MANAGER}.allocate_slots", wrap_allocate_slots),),
+        ("kv.alloc_failed",),
+        "the request that a pool operation serves, and that it did not fit",
+    ),
+    Hook(
+        "KVCacheManager.free",
+        "kv",
+        (Target(f"{MANAGER}.free", wrap_free),),
+        (),
+        "the request whose blocks are given back",
+    ),
+    Hook(
+        "KVCacheManager.pop_blocks_for_free",
+        "kv",
+        (Target(f"{MANAGER}.pop_blocks_for_free", wrap_pop_blocks_for_free),),
+        (),
+        "the request whose blocks are given back later",
+    ),
+    Hook(
+        "KVCacheManager.lookup",
+        "kv",
+        (
+            Target(f"{MANAGER}.record_prefix_cache_stats", wrap_record_stats),
+            Target(f"{MANAGER}.get_computed_blocks", wrap_get_computed_blocks),
+        ),
+        ("kv.lookup",),
+        "prefix-cache queries and hits, request by request, as vLLM's own counters count them",
+    ),
+)

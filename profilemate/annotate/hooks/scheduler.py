@@ -1,0 +1,125 @@
+"""Scheduler steps, preemptions, requests: `vllm.v1.core.sched.scheduler.Scheduler`.
+
+Subclasses (AsyncScheduler, a user's own) inherit the wrappers; those that override a method
+call the base class.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from profilemate.annotate.guard import Arguments, observe, pick
+from profilemate.annotate.patching import Hook, Method, Target
+from profilemate.schema import KINDS
+
+if TYPE_CHECKING:
+    from profilemate.annotate.emit import Emitter
+
+SCHEDULER = "vllm.v1.core.sched.scheduler:Scheduler"
+
+_STEP = KINDS["sched.step"].encode
+_PREEMPT = KINDS["preempt"].encode
+_REQUEST = KINDS["request"].encode
+_USAGE = KINDS["kv.usage"].encode
+
+
+def wrap_schedule(original: Method, emitter: Emitter) -> Method:
+    """schedule: the step itself, and the moment at which everything buffered leaves."""
+
+    def after(scheduler: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
+        if emitter.identity.saw_engine(getattr(scheduler, "parallel_config", None)):
+            emitter.touch_session()
+        emitter.scheduler_step += 1
+        preempted = getattr(result, "preempted_req_ids", None)
+        values = (
+            emitter.scheduler_step,
+            result.total_num_scheduled_tokens,
+            len(result.num_scheduled_tokens),
+            len(result.scheduled_new_reqs),
+            None if preempted is None else len(preempted),
+            len(scheduler.running),
+            len(scheduler.waiting),
+        )
+        emitter.add(_STEP, start, end, values)
+        resynchronise(emitter, end)
+        emitter.flush()
+
+    return observe(original, emitter, after)
+
+
+def resynchronise(emitter: Emitter, now: int) -> None:
+    """Say a usage that changed behind the hooks' back (attention sinks, copy-on-write)."""
+    for info in emitter.pools.values():
+        pool = info.pool()
+        if pool is None:
+            continue
+        used = info.total - pool.get_num_free_blocks()
+        if used != info.used:
+            if info.used >= 0:  # -1: nothing was said yet
+                emitter.add(_USAGE, now, now, (info.number, used, None))
+            info.used = used
+
+
+def wrap_update_from_output(original: Method, emitter: Emitter) -> Method:
+    """update_from_output: the last thing before an engine without work goes to sleep."""
+
+    def after(scheduler: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
+        if not scheduler.running:
+            emitter.flush()
+
+    return observe(original, emitter, after)
+
+
+def wrap_preempt(original: Method, emitter: Emitter) -> Method:
+    """_preempt_request: what a preemption gives back and throws away."""
+    get_request = pick(original, "request")
+
+    def before(scheduler: Any, args: Arguments) -> tuple[int, int]:
+        free = scheduler.kv_cache_manager.block_pool.get_num_free_blocks()
+        return free, get_request(args).num_computed_tokens
+
+    def after(
+        scheduler: Any, start: int, end: int, result: Any, args: Arguments, note: Any
+    ) -> None:
+        free, computed = note
+        blocks = scheduler.kv_cache_manager.block_pool.get_num_free_blocks() - free
+        emitter.add(_PREEMPT, start, end, (get_request(args).request_id, blocks, computed))
+
+    return observe(original, emitter, after, before)
+
+
+def wrap_add_request(original: Method, emitter: Emitter) -> Method:
+    """add_request: a request arrives at the scheduler."""
+    get_request = pick(original, "request")
+
+    def after(scheduler: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
+        r = get_request(args)
+        values = (r.request_id, "arrived", r.num_prompt_tokens, None, None)
+        emitter.add(_REQUEST, start, end, values)
+
+    return observe(original, emitter, after)
+
+
+def wrap_free_request(original: Method, emitter: Emitter) -> Method:
+    """_free_request: a request is finished, for whatever reason."""
+    get_request = pick(original, "request")
+
+    def after(scheduler: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
+        r = get_request(args)
+        numbers = (r.num_prompt_tokens, r.num_output_tokens)
+        emitter.add(_REQUEST, start, end, (r.request_id, "finished", *numbers, r.status.name))
+
+    return observe(original, emitter, after)
+
+
+def _hook(method: str, wrap: Any, group: Any, emits: tuple[str, ...], why: str) -> Hook:
+    return Hook(f"Scheduler.{method}", group, (Target(f"{SCHEDULER}.{method}", wrap),), emits, why)
+
+
+HOOKS = (
+    _hook("schedule", wrap_schedule, "engine", ("sched.step", "kv.usage"), "the step"),
+    _hook("update_from_output", wrap_update_from_output, "engine", (), "before the engine sleeps"),
+    _hook("_preempt_request", wrap_preempt, "kv", ("preempt",), "preemptions"),
+    _hook("add_request", wrap_add_request, "engine", ("request",), "arrivals"),
+    _hook("_free_request", wrap_free_request, "engine", ("request",), "ends"),
+)

@@ -1,0 +1,129 @@
+"""What the environment asks for.
+
+Our own names begin with `PROFILEMATE_`: vLLM warns of `VLLM_` names that it does not know. The
+`VLLM_PROFILING_*` names of the tool that profilemate grew out of are honoured as aliases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, cast
+
+Mode = Literal["auto", "on", "off"]
+
+DEFAULT_DIR = "/tmp/vllm_profiling"
+DEFAULT_INTERVAL = 100
+
+DIR = ("PROFILEMATE_DIR", "VLLM_PROFILING_DIR")
+VERBOSE = ("PROFILEMATE_VERBOSE", "VLLM_PROFILING_VERBOSE")
+INTERVAL = ("PROFILEMATE_LOG_INTERVAL", "VLLM_PROFILING_LOG_INTERVAL")
+
+# Both Nsight Systems versions tried (2022.4, 2023.4) set these in every process they follow.
+NSYS = ("NSYS_PROFILING_SESSION_ID", "NVTX_INJECTION64_PATH", "NVTX_INJECTION32_PATH")
+
+# vLLM up to 0.16 turns its torch profiler on by a variable; later ones by their configuration.
+TORCH_PROFILER = ("VLLM_TORCH_PROFILER_DIR",)
+
+DOOR = "PROFILEMATE_DOOR"
+"""Set by our `sitecustomize`, so that child processes know that this door was taken."""
+
+NOBODY = "no recorder in the environment (PROFILEMATE=on to annotate all the same)"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings, and the reason why they ask for annotation or do not.
+
+    Attributes:
+        mode: `PROFILEMATE`: auto (patch only where a recorder is), on, or off.
+        graphs: `PROFILEMATE_GRAPHS`: the CUDA graph hooks.
+        kv: `PROFILEMATE_KV`: the KV cache hooks.
+        verbose: `PROFILEMATE_VERBOSE`: say on stderr what is being done.
+        directory: `PROFILEMATE_DIR`: where live sessions go.
+        interval: `PROFILEMATE_LOG_INTERVAL`: operations between two flushes of a live session.
+        wanted: Whether vLLM is to be annotated in this process.
+        reason: Why, or why not.
+        complaints: Values that could not be understood; their defaults are used.
+    """
+
+    mode: Mode = "auto"
+    graphs: bool = True
+    kv: bool = True
+    verbose: bool = False
+    directory: str = DEFAULT_DIR
+    interval: int = DEFAULT_INTERVAL
+    wanted: bool = False
+    reason: str = NOBODY
+    complaints: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Settings:
+        """Read the environment. Never raises: this runs inside the engine."""
+        complaints: list[str] = []
+        mode = env.get("PROFILEMATE", "auto").strip().lower() or "auto"
+        if mode not in ("auto", "on", "off"):
+            complaints.append(f"PROFILEMATE={mode!r} is none of auto, on, off: taken as auto")
+            mode = "auto"
+        wanted, reason = _wanted(cast(Mode, mode), env)
+        return cls(
+            mode=cast(Mode, mode),
+            graphs=_switch(env, ("PROFILEMATE_GRAPHS",), True, complaints),
+            kv=_switch(env, ("PROFILEMATE_KV",), True, complaints),
+            verbose=_switch(env, VERBOSE, False, complaints),
+            directory=_first(env, DIR)[1] or DEFAULT_DIR,
+            interval=_interval(env, complaints),
+            wanted=wanted,
+            reason=reason,
+            complaints=tuple(complaints),
+        )
+
+
+def recorder(env: Mapping[str, str]) -> str | None:
+    """The variable that shows that Nsight Systems follows this process, or None."""
+    return next((name for name in NSYS if env.get(name)), None)
+
+
+def _wanted(mode: Mode, env: Mapping[str, str]) -> tuple[bool, str]:
+    if mode != "auto":
+        return mode == "on", f"PROFILEMATE={mode}"
+    if name := recorder(env):
+        return True, f"Nsight Systems is attached ({name} is set)"
+    for name in (*TORCH_PROFILER, DIR[1], VERBOSE[1], INTERVAL[1]):
+        if env.get(name):
+            return True, f"{name} is set"
+    if env.get(DOOR):
+        return True, "profilemate's sitecustomize is on PYTHONPATH"
+    return False, NOBODY
+
+
+def _first(env: Mapping[str, str], names: tuple[str, ...]) -> tuple[str, str]:
+    return next(((n, env[n].strip()) for n in names if env.get(n, "").strip()), (names[0], ""))
+
+
+def _switch(
+    env: Mapping[str, str], names: tuple[str, ...], default: bool, complaints: list[str]
+) -> bool:
+    name, text = _first(env, names)
+    if not text:
+        return default
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off"):
+        return False
+    complaints.append(f"{name}={text!r} is neither 1 nor 0: taken as {int(default)}")
+    return default
+
+
+def _interval(env: Mapping[str, str], complaints: list[str]) -> int:
+    name, text = _first(env, INTERVAL)
+    if not text:
+        return DEFAULT_INTERVAL
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        complaints.append(f"{name}={text!r} is no positive number: taken as {DEFAULT_INTERVAL}")
+        return DEFAULT_INTERVAL
+    return value

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+from profilemate.annotate.emit import Emitter
+from profilemate.annotate.guard import compile_wrapper, in_range, observe, pick, shield
+
+
+class Target:
+    def plain(
+        self, a: int, b: int = 2, /, c: int = 3, *rest: int, d: int, e: int = 5, **more: int
+    ) -> Any:
+        """Docs."""
+        return (a, b, c, rest, d, e, more)
+
+    def keyword(self, a: object, *, b: object = None) -> Any:
+        return (a, b)
+
+    def none(self) -> str:
+        return "nothing"
+
+    def fails(self, a: int) -> None:
+        raise KeyError(a)
+
+
+@pytest.fixture
+def emitter() -> Emitter:
+    return Emitter(lambda: ([], "no sink"))
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "kwargs"),
+    [
+        ("plain", (1,), {"d": 4}),
+        ("plain", (1, 7, 8, 9, 10), {"d": 4, "e": 6, "f": 7}),
+        ("keyword", (1,), {}),
+        ("keyword", (), {"a": 1, "b": 2}),
+        ("none", (), {}),
+    ],
+)
+def test_a_wrapper_hands_on_and_returns_what_it_got(
+    emitter: Emitter, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    calls: list[tuple[Any, ...]] = []
+    original = getattr(Target, name)
+    wrapper = observe(original, emitter, lambda *call: calls.append(call))
+    target = Target()
+    expected = original(target, *args, **kwargs)
+    assert wrapper(target, *args, **kwargs) == expected
+    assert inspect.signature(wrapper) == inspect.signature(original)
+    assert inspect.unwrap(wrapper) is original
+    assert wrapper.__doc__ == original.__doc__
+    ((self, start, end, result, arguments, note),) = calls
+    assert self is target
+    assert start <= end
+    assert result == expected
+    assert len(arguments) == len(inspect.signature(original).parameters) - 1
+    assert note is None
+
+
+def test_the_original_is_called_once_whatever_we_do(
+    emitter: Emitter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    count = 0
+
+    class Counted:
+        def method(self, a: int) -> int:
+            nonlocal count
+            count += 1
+            return a
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("ours")
+
+    for _ in range(2):
+        assert observe(Counted.method, emitter, broken, broken)(Counted(), 5) == 5
+    assert count == 2
+    assert emitter.faults.count == 4
+    said = capsys.readouterr().err
+    assert said.count("a fault of profilemate in") == 1
+    assert "RuntimeError: ours" in said
+    assert "test_guard.py" in said
+
+
+def test_what_the_original_raises_passes_through(emitter: Emitter) -> None:
+    calls: list[object] = []
+    wrapper = observe(Target.fails, emitter, lambda *call: calls.append(call))
+    with pytest.raises(KeyError):
+        wrapper(Target(), 1)
+    assert calls == []
+    assert emitter.faults.count == 0
+
+
+def test_a_wrong_call_is_still_a_type_error(emitter: Emitter) -> None:
+    with pytest.raises(TypeError):
+        observe(Target.keyword, emitter, lambda *_: None)(Target())
+
+
+def test_an_inactive_emitter_only_calls_the_original(emitter: Emitter) -> None:
+    emitter.active = False
+    wrapper = observe(Target.keyword, emitter, lambda *_: pytest.fail("called"))
+    assert wrapper(Target(), 1, b=2) == (1, 2)
+
+
+def test_parameters_with_the_names_of_our_own_are_no_trouble(emitter: Emitter) -> None:
+    class Nasty:
+        def method(self, wrapper: int, after: int, start: int = 1, original: int = 2) -> Any:
+            return (wrapper, after, start, original)
+
+    seen: list[Any] = []
+    method = observe(Nasty.method, emitter, lambda *call: seen.append(call[4]))
+    assert method(Nasty(), 5, after=6, original=7) == (5, 6, 1, 7)
+    assert seen == [(5, 6, 1, 7)]
+
+
+def test_a_range_closes_when_the_original_raises() -> None:
+    log: list[str] = []
+
+    class Sink:
+        name = "log"
+
+        def mark(self, text: str) -> None:
+            raise AssertionError(text)
+
+        def push(self, text: str) -> None:
+            log.append(text)
+
+        def pop(self) -> None:
+            log.append("pop")
+
+    emitter = Emitter(lambda: ([Sink()], ""))
+    with pytest.raises(KeyError):
+        in_range(Target.fails, emitter, lambda self, args: f"a={args[0]}")(Target(), 9)
+    assert in_range(Target.none, emitter, lambda self, args: None)(Target()) == "nothing"
+    assert log == ["a=9", "pop"]
+
+
+def test_a_range_whose_message_fails_is_no_range(emitter: Emitter) -> None:
+    def broken(self: object, args: object) -> str:
+        raise ValueError
+
+    assert in_range(Target.none, emitter, broken)(Target()) == "nothing"
+    assert emitter.faults.count == 1
+
+
+def test_arguments_are_picked_by_name_wherever_they_stand() -> None:
+    def method(self: object, x: int, y: int, z: int = 3) -> None: ...
+
+    assert pick(method, "y")((1, 2, 3)) == 2
+    assert pick(method, "not_there")((1, 2, 3)) is None
+
+
+def test_a_shield_keeps_the_name_and_returns_none(emitter: Emitter) -> None:
+    def work(x: int) -> float:
+        return 1 / x
+
+    safe = shield("work", emitter.faults, work)
+    assert safe(2) == 0.5
+    assert safe(0) is None
+    assert safe.__name__ == "work"
+
+
+def test_the_signature_is_the_method_s_own_behind_another_tool_s_wrapper(
+    emitter: Emitter,
+) -> None:
+    import functools
+
+    @functools.wraps(Target.keyword)
+    def other(*args: Any, **kwargs: Any) -> Any:
+        return "other", Target.keyword(*args, **kwargs)
+
+    wrapper = compile_wrapper(other, "return CALL")
+    assert wrapper(Target(), 1, b=2) == ("other", (1, 2))

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import pytest
+
+from profilemate.annotate.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("env", "wanted"),
+    [
+        ({}, False),
+        ({"NVTX_INJECTION64_PATH": "/opt/libToolsInjection64.so"}, True),
+        ({"NSYS_PROFILING_SESSION_ID": "7"}, True),
+        ({"VLLM_TORCH_PROFILER_DIR": "/tmp/t"}, True),
+        ({"VLLM_PROFILING_DIR": "/tmp/p"}, True),
+        ({"VLLM_PROFILING_VERBOSE": "1"}, True),
+        ({"VLLM_PROFILING_LOG_INTERVAL": "50"}, True),
+        ({"PROFILEMATE_DOOR": "sitecustomize"}, True),
+        ({"PROFILEMATE_DIR": "/tmp/p"}, False),
+        ({"PROFILEMATE": "on"}, True),
+        ({"PROFILEMATE": " ON "}, True),
+        ({"PROFILEMATE": "off", "NSYS_PROFILING_SESSION_ID": "7"}, False),
+        ({"PROFILEMATE": "off", "PROFILEMATE_DOOR": "sitecustomize"}, False),
+        ({"PROFILEMATE": ""}, False),
+    ],
+)
+def test_who_asks_for_annotation(env: dict[str, str], wanted: bool) -> None:
+    settings = Settings.from_env(env)
+    assert settings.wanted is wanted
+    assert settings.reason
+
+
+def test_the_old_names_are_aliases_and_ours_win() -> None:
+    env = {
+        "VLLM_PROFILING_DIR": "/old",
+        "VLLM_PROFILING_VERBOSE": "1",
+        "VLLM_PROFILING_LOG_INTERVAL": "50",
+    }
+    old = Settings.from_env(env)
+    assert (old.directory, old.verbose, old.interval) == ("/old", True, 50)
+    ours = {"PROFILEMATE_DIR": "/new", "PROFILEMATE_VERBOSE": "0", "PROFILEMATE_LOG_INTERVAL": "7"}
+    new = Settings.from_env(env | ours)
+    assert (new.directory, new.verbose, new.interval) == ("/new", False, 7)
+
+
+def test_the_defaults_are_the_documented_ones() -> None:
+    settings = Settings.from_env({})
+    assert (settings.mode, settings.directory, settings.interval) == (
+        "auto",
+        "/tmp/vllm_profiling",
+        100,
+    )
+    assert settings.graphs
+    assert settings.kv
+    assert not settings.verbose
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"PROFILEMATE": "maybe"},
+        {"PROFILEMATE_KV": "perhaps"},
+        {"PROFILEMATE_LOG_INTERVAL": "often"},
+        {"VLLM_PROFILING_LOG_INTERVAL": "0"},
+    ],
+)
+def test_nonsense_is_complained_about_and_never_raises(env: dict[str, str]) -> None:
+    settings = Settings.from_env(env)
+    (complaint,) = settings.complaints
+    (name,) = env
+    assert complaint.startswith(name)
+    defaults = Settings.from_env({})
+    assert (settings.mode, settings.kv, settings.interval) == (
+        defaults.mode,
+        defaults.kv,
+        defaults.interval,
+    )
+
+
+def test_one_switch_each() -> None:
+    settings = Settings.from_env({"PROFILEMATE_GRAPHS": "0", "PROFILEMATE_KV": "false"})
+    assert not settings.graphs
+    assert not settings.kv
