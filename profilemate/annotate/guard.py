@@ -97,16 +97,32 @@ def pick(original: Method, name: str) -> Callable[[Arguments], Any]:
 def compile_wrapper(original: Method, body: str, **names: Any) -> Method:
     """Build a method with the signature of `original` around it.
 
+    A method whose decorator takes `*args, **kwargs` gets a wrapper that hands these on as they
+    come; its arguments are then found by the signature that the decorator says it wraps.
+
     Args:
-        original: The method. Its signature is taken as it is, not seen through other wrappers.
+        original: The method.
         body: The code, in which `CALL` stands for the call of the original with the arguments
             given, `SELF` for self, `FIRST` for the first argument after it, and `ARGUMENTS` for
             the tuple of all arguments after self.
         names: What the code refers to. All its names begin with `pm_`, so that they cannot be a
             parameter's.
     """
-    parameters = list(inspect.signature(original, follow_wrapped=False).parameters.values())
     scope: dict[str, Any] = {"pm_original": original, **names}
+    signature = inspect.signature(original)
+    if signature == inspect.signature(original, follow_wrapped=False):
+        head, words = _by_name(signature, scope)
+    else:
+        head, words = _as_they_come(signature, scope)
+    for word, code in words.items():
+        body = body.replace(word, code)
+    source = f"def wrapper({head}):\n{textwrap.indent(textwrap.dedent(body), '    ')}"
+    exec(compile(source, f"<profilemate: {original.__qualname__}>", "exec"), scope)
+    return functools.wraps(original)(scope["wrapper"])
+
+
+def _by_name(signature: inspect.Signature, scope: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    parameters = list(signature.parameters.values())
     head: list[str] = []
     call: list[str] = []
     previous = None
@@ -123,17 +139,33 @@ def compile_wrapper(original: Method, body: str, **names: Any) -> Method:
         head.append(f"{star}{p.name}{default}")
         call.append(f"{p.name}={p.name}" if p.kind is p.KEYWORD_ONLY else f"{star}{p.name}")
         previous = p.kind
-    rest = "".join(f"{p.name}, " for p in parameters[1:])
-    for word, code in (
-        ("CALL", f"pm_original({', '.join(call)})"),
-        ("SELF", parameters[0].name),
-        ("FIRST", parameters[1].name if len(parameters) > 1 else "None"),
-        ("ARGUMENTS", f"({rest})"),
-    ):
-        body = body.replace(word, code)
-    source = f"def wrapper({', '.join(head)}):\n{textwrap.indent(textwrap.dedent(body), '    ')}"
-    exec(compile(source, f"<profilemate: {original.__qualname__}>", "exec"), scope)
-    return functools.wraps(original)(scope["wrapper"])
+    return ", ".join(head), {
+        "CALL": f"pm_original({', '.join(call)})",
+        "SELF": parameters[0].name,
+        "FIRST": parameters[1].name if len(parameters) > 1 else "None",
+        "ARGUMENTS": f"({''.join(f'{p.name}, ' for p in parameters[1:])})",
+    }
+
+
+def _as_they_come(
+    signature: inspect.Signature, scope: dict[str, Any]
+) -> tuple[str, dict[str, str]]:
+    def bind(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError:
+            # The decorator takes other arguments than what it wraps: then we know none by name.
+            return (None,) * len(signature.parameters)
+        bound.apply_defaults()
+        return tuple(bound.arguments.values())[1:]
+
+    scope["pm_bind"] = bind
+    return "*pm_args, **pm_kwargs", {
+        "CALL": "pm_original(*pm_args, **pm_kwargs)",
+        "SELF": "pm_args[0]",
+        "FIRST": "pm_bind(pm_args, pm_kwargs)[0]",
+        "ARGUMENTS": "pm_bind(pm_args, pm_kwargs)",
+    }
 
 
 _OBSERVE = """

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import inspect
 from typing import Any
 
@@ -163,14 +164,42 @@ def test_a_shield_keeps_the_name_and_returns_none(emitter: Emitter) -> None:
     assert safe.__name__ == "work"
 
 
-def test_the_signature_is_the_method_s_own_behind_another_tool_s_wrapper(
-    emitter: Emitter,
-) -> None:
-    import functools
+def decorated(function: Any) -> Any:
+    @functools.wraps(function)
+    def inner(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
 
-    @functools.wraps(Target.keyword)
-    def other(*args: Any, **kwargs: Any) -> Any:
-        return "other", Target.keyword(*args, **kwargs)
+    return inner
 
-    wrapper = compile_wrapper(other, "return CALL")
-    assert wrapper(Target(), 1, b=2) == ("other", (1, 2))
+
+def test_a_decorated_method_is_handed_what_came_and_read_by_name(emitter: Emitter) -> None:
+    # vLLM 0.32 decorates Worker.execute_model with torch.inference_mode and a guard of its own.
+    method = decorated(decorated(Target.keyword))
+    seen: list[Any] = []
+    wrapper = observe(method, emitter, lambda *call: seen.append((call[0], call[4])))
+    target = Target()
+    assert wrapper(target, 1) == (1, None)
+    assert wrapper(target, b=3, a=2) == (2, 3)
+    assert seen == [(target, (1, None)), (target, (2, 3))]
+    assert pick(method, "b")(seen[1][1]) == 3
+    first = compile_wrapper(method, "return FIRST, CALL")
+    assert first(target, 7, b=8) == (7, (7, 8))
+
+
+def test_a_decorator_that_adds_an_argument_still_works(emitter: Emitter) -> None:
+    def adding(function: Any) -> Any:
+        @functools.wraps(function)
+        def inner(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return function(self, "added", *args, **kwargs)
+
+        return inner
+
+    class Odd:
+        @adding
+        def method(self, added: str, a: int) -> Any:
+            return (added, a)
+
+    seen: list[Any] = []
+    wrapper = observe(Odd.method, emitter, lambda *call: seen.append(call[4]))
+    assert wrapper(Odd(), 5) == ("added", 5)
+    assert pick(Odd.method, "a")(seen[0]) is None

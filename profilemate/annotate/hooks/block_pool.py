@@ -136,8 +136,8 @@ def wrap_touch(original: Method, emitter: Emitter) -> Method:
 _LIST_FIRST = """
 if not pm_emitter.active:
     return CALL
-FIRST = list(FIRST)
-return pm_observed(SELF, *ARGUMENTS)
+pm_first, *pm_rest = ARGUMENTS
+return pm_observed(SELF, list(pm_first), *pm_rest)
 """
 
 

@@ -70,8 +70,10 @@ def register():
     )
     wrap(
         "free_blocks",
-        lambda p, r, n, b: _ids(b)
-        and _say(p, "free", ids=_ids(b), freed=[x.block_id for x in b if x.ref_cnt == 0]),
+        lambda p, r, n, b: (
+            _ids(b)
+            and _say(p, "free", ids=_ids(b), freed=[x.block_id for x in b if x.ref_cnt == 0])
+        ),
     )
     wrap("reset_prefix_cache", lambda p, r, n: _say(p, "reset", ok=r))
     _watch_schedule()
