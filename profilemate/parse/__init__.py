@@ -1,0 +1,1 @@
+"""What reads recordings afterwards, on any machine: no torch, no vLLM, no GPU."""

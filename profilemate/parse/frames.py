@@ -1,0 +1,147 @@
+"""Event frames, built column by column: a list or array per field, never a dict per event."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from itertools import compress
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from profilemate import schema
+from profilemate.parse.trace import columns_of
+from profilemate.schema import Kind, Value
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+NONE = -(1 << 63)
+"""Stands for None in arrays of integers."""
+
+_CODES: Mapping[str, tuple[str, int]] = {"int": ("q", NONE), "bool": ("b", -1)}
+
+# Columns of the frame `kv` that are not called like the field they come from.
+_KV_NAMES = {"revived": "subset", "freed": "subset", "src": "ids"}
+
+
+_CHUNK = 1 << 7  # events whose fields wait as dicts; columns are then filled one by one
+
+
+class Rows:
+    """The events of one kind, as they come: 8 bytes an integer, a list for the rest.
+
+    Attributes:
+        kind: Their kind.
+        message: Number of the message each event came in.
+        place: Its place in that message.
+        columns: Field name -> values, with `NONE`, -1 or None for what an event does not say.
+        broken: Messages with an integer of more than 64 bits.
+    """
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.message = array("q")
+        self.place = array("q")
+        self.columns: dict[str, Any] = {}
+        self.broken: set[int] = set()
+        self._none: dict[str, Value | None] = {}
+        self._waiting: list[Mapping[str, Value]] = []
+        for field in (*schema.COMMON, *kind.fields):
+            code = _CODES.get(field.type)
+            self.columns[field.name] = [] if code is None else array(code[0])
+            self._none[field.name] = None if code is None else code[1]
+
+    def __len__(self) -> int:
+        return len(self.message)
+
+    def add(self, message: int, place: int, values: Mapping[str, Value]) -> None:
+        """Add an event."""
+        self.message.append(message)
+        self.place.append(place)
+        self._waiting.append(values)
+        if len(self._waiting) == _CHUNK:
+            self.settle()
+
+    def settle(self) -> None:
+        """Put what waits into the columns, before these are looked at."""
+        waiting, self._waiting = self._waiting, []
+        first = len(self.message) - len(waiting)
+        for name, column in self.columns.items():
+            none = self._none[name]
+            values = [said.get(name, none) for said in waiting]
+            try:
+                column.extend(values)
+            except OverflowError:
+                del column[first:]
+                fits = [-NONE > v >= NONE for v in values]  # type: ignore[operator]
+                column.extend(v if ok else none for v, ok in zip(values, fits, strict=True))
+                self.broken |= {self.message[first + i] for i, ok in enumerate(fits) if not ok}
+
+    def drop(self, messages: set[int]) -> None:
+        """Forget the events of some messages."""
+        keep = [number not in messages for number in self.message]
+        if not all(keep):
+            for column in (self.message, self.place, *self.columns.values()):
+                kept = compress(column, keep)
+                column[:] = array(column.typecode, kept) if isinstance(column, array) else [*kept]
+
+    def numbers(self, name: str, none: int) -> Ints:
+        """A column of integers, with another stand-in for None."""
+        values = np.array(self.columns[name], dtype=np.int64)
+        return np.where(values == NONE, none, values)
+
+
+def integers(values: Ints) -> pd.arrays.IntegerArray:
+    """A nullable column from integers in which `NONE` stands for NA."""
+    missing = values == NONE
+    return pd.arrays.IntegerArray(np.where(missing, 0, values), missing)
+
+
+def _booleans(values: np.ndarray[Any, Any]) -> pd.arrays.BooleanArray:
+    return pd.arrays.BooleanArray(values == 1, values == -1)
+
+
+def _series(dtype: str, parts: list[tuple[Any, int]], order: Ints) -> Any:
+    """One column from the same column of several kinds; a part without it is None and a count."""
+    if dtype == "Int64":
+        none = [np.full(n, NONE, dtype=np.int64) if c is None else np.array(c) for c, n in parts]
+        return integers(np.concatenate(none)[order])
+    if dtype == "boolean":
+        flags = [np.full(n, -1, dtype=np.int8) if c is None else np.array(c) for c, n in parts]
+        return _booleans(np.concatenate(flags)[order])
+    objects = [
+        np.full(n, None, dtype=object) if c is None else np.fromiter(c, dtype=object, count=n)
+        for c, n in parts
+    ]
+    values = np.concatenate(objects)[order]
+    return pd.array(values, dtype="string") if dtype == "string" else values
+
+
+def build(
+    name: str,
+    kinds: list[Rows],
+    order: Ints,
+    given: Mapping[str, Any],
+) -> pd.DataFrame:
+    """The frame `name` from the rows of its kinds.
+
+    Args:
+        name: One of `FRAME_NAMES`.
+        kinds: The rows of each kind that goes into it.
+        order: Puts the rows of all kinds, one kind after the other, into their order.
+        given: Columns that are there already, in their order: times, processes, numbers.
+    """
+    rename = _KV_NAMES if name == "kv" else {}
+    data: dict[str, Any] = {}
+    for column, dtype in columns_of(name).items():
+        if column in given:
+            data[column] = pd.Series(given[column], dtype=dtype)
+            continue
+        sources = [
+            {rename.get(field, field): values for field, values in rows.columns.items()}
+            for rows in kinds
+        ]
+        parts = [(s.get(column), len(rows)) for s, rows in zip(sources, kinds, strict=True)]
+        data[column] = pd.Series(_series(dtype, parts, order), dtype=dtype)
+    return pd.DataFrame(data)

@@ -1,0 +1,52 @@
+"""What a reader is, and what it is given to work with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from profilemate.parse.progress import Progress, no_progress
+from profilemate.parse.trace import Recording
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOptions:
+    """What the caller has to say about how a recording is opened.
+
+    Attributes:
+        cache_dir: Where exports of reports are kept; None for `default_cache_dir()` of `nsys_rep`.
+        nsys: The `nsys` program to export with; None to look for one.
+        progress: Told about work that takes its time.
+    """
+
+    cache_dir: Path | None = None
+    nsys: Path | None = None
+    progress: Progress = no_progress
+
+
+class Reader(Protocol):
+    """One format. A new one is one file with one of these, and one row in `READERS`."""
+
+    @property
+    def name(self) -> str:
+        """What a file of the format is called in a sentence, for instance `nsys report`."""
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """How such files are usually named. Words errors; decides nothing."""
+
+    def sniff(self, path: Path) -> bool:
+        """Whether the content of an existing, readable file or directory is of this format.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+
+    def open(self, path: Path, options: OpenOptions) -> Recording:
+        """Open a recording that `sniff` wanted.
+
+        Raises:
+            InputError: The recording cannot be read after all.
+            ToolError: A program or package that is needed is missing, too old or failed.
+        """

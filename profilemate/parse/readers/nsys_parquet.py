@@ -1,0 +1,199 @@
+"""The parquet export of Nsight Systems: a directory with one file per table.
+
+`nsys export --type parquetdir`, from 2023.4 on. Read through pyarrow, in batches; of the strings
+only ours are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from profilemate import schema
+from profilemate.errors import InputError, ToolError
+from profilemate.parse.progress import Progress
+from profilemate.parse.readers.base import OpenOptions
+from profilemate.parse.readers.nsys_facts import Facts, note_absence, read_facts
+from profilemate.parse.readers.nsys_layout import EVENT_TYPES, Found, Tables, locate
+from profilemate.parse.trace import Marker, Recording, SourceInfo
+
+SUFFIX = ".parquet"
+_BATCH = 1 << 16
+
+
+class _Parquet:
+    """The few calls into pyarrow, imported when the first directory is opened."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import pyarrow
+            import pyarrow.compute
+            import pyarrow.parquet
+        except ImportError as e:
+            raise ToolError(
+                "Reading a parquet export needs pyarrow",
+                path=path,
+                why=str(e),
+                hint='Install it: pip install "profilemate[parquet]"',
+            ) from e
+        self.arrow = pyarrow
+        self.compute = pyarrow.compute
+        self._file = pyarrow.parquet.ParquetFile
+        self._path = path
+
+    def _broken(self, table: str, error: Exception) -> InputError:
+        return InputError(
+            "Cannot read the parquet export",
+            path=self._path / (table + SUFFIX),
+            why=f"It is damaged or was cut short ({error}).",
+            hint="Export the report again: nsys export --type parquetdir -f true REPORT.nsys-rep",
+        )
+
+    def columns(self, table: str) -> list[str]:
+        """Names of a table's columns."""
+        try:
+            with self._file(self._path / (table + SUFFIX)) as file:
+                return list(file.schema_arrow.names)
+        except (self.arrow.ArrowException, OSError) as e:
+            raise self._broken(table, e) from e
+
+    def batches(self, table: str, columns: Sequence[str]) -> Iterator[Any]:
+        """Record batches with some columns of a table."""
+        try:
+            with self._file(self._path / (table + SUFFIX)) as file:
+                yield from file.iter_batches(batch_size=_BATCH, columns=list(columns))
+        except (self.arrow.ArrowException, OSError) as e:
+            raise self._broken(table, e) from e
+
+
+class ParquetStore:
+    """A `Store` on a directory of parquet files."""
+
+    def __init__(self, path: Path) -> None:
+        self.parquet = _Parquet(path)
+        self._path = path
+
+    def tables(self) -> Tables:
+        """Its tables and their columns; those that nobody asks for are not opened."""
+        names = sorted(p.stem for p in self._path.glob(f"*{SUFFIX}"))
+        known = {found.table for found in locate(dict.fromkeys(names, ()))}
+        return {name: self.parquet.columns(name) for name in names if name in known}
+
+    def rows(self, table: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """The rows of a small table."""
+        for batch in self.parquet.batches(table, columns):
+            yield from zip(*(batch.column(c).to_pylist() for c in columns), strict=True)
+
+    def extent(self, table: str, first: str, last: str) -> tuple[int, int] | None:
+        """Smallest and largest time stamp in two columns."""
+        ends: list[int] = []
+        for batch in self.parquet.batches(table, sorted({first, last})):
+            for column in batch.columns:
+                ends += self.parquet.compute.min_max(column).as_py().values()
+        known = [end for end in ends if end is not None]
+        return (min(known), max(known)) if known else None
+
+
+class _ParquetRecording:
+    def __init__(self, store: ParquetStore, facts: Facts, progress: Progress) -> None:
+        self._store, self._facts, self._progress = store, facts, progress
+
+    @property
+    def info(self) -> SourceInfo:
+        return self._facts.info
+
+    def markers(self) -> Iterator[Marker]:
+        events = self._facts.table("events")
+        count = 0
+        if events is not None:
+            for marker in self._read(events):
+                count += 1
+                yield marker
+        note_absence(self._facts, count)
+
+    def _ours(self, texts: Any) -> Any:
+        """The mask of the texts that are ours; NULL is not."""
+        compute = self._store.parquet.compute
+        plain = compute.cast(texts, self._store.parquet.arrow.large_string())
+        return compute.fill_null(compute.starts_with(plain, schema.PREFIX), False)
+
+    def _strings(self) -> tuple[np.ndarray[Any, Any], list[str]]:
+        """Numbers (ascending) and texts of our messages among the strings."""
+        table = self._facts.table("strings")
+        numbers: list[int] = []
+        texts: list[str] = []
+        if table is not None and not table.missing:
+            number, value = table.columns["id"], table.columns["value"]
+            for batch in self._store.parquet.batches(table.table, [number, value]):
+                mine = batch.filter(self._ours(batch.column(value)))
+                numbers += mine.column(number).to_pylist()
+                texts += mine.column(value).to_pylist()
+        order = np.argsort(np.array(numbers, dtype=np.int64), kind="stable")
+        return np.array(numbers, dtype=np.int64)[order], [texts[i] for i in order]
+
+    def _read(self, events: Found) -> Iterator[Marker]:
+        numbers, strings = self._strings()
+        facts, names = self._facts, events.columns
+        what = f"reading {facts.info.path.name}"
+        read = cut = 0
+        for batch in self._store.parquet.batches(events.table, list(names.values())):
+            read += batch.num_rows
+            self._progress(what, read, None)
+            column = {ours: batch.column(theirs) for ours, theirs in names.items()}
+            for row, text in self._messages(column, numbers, strings):
+                start, thread = column["start"][row].as_py(), column["globalTid"][row].as_py() or 0
+                end = column["end"][row].as_py() if "end" in column else None
+                cut += end is not None and end == facts.open_end
+                dur = None if end is None or end == facts.open_end else end - start
+                pid, tid = (thread >> 24) & 0xFFFFFF, thread & 0xFFFFFF
+                yield Marker(start - facts.shift, dur, pid, tid, text)
+        if cut:
+            facts.info.notes.append(f"{cut} ranges were still open when the recording ended.")
+
+    def _messages(
+        self, column: dict[str, Any], numbers: np.ndarray[Any, Any], strings: list[str]
+    ) -> Iterator[tuple[int, str]]:
+        """Rows of a batch that are messages of ours, in order, and their texts."""
+        compute = self._store.parquet.compute
+        types = self._store.parquet.arrow.array(EVENT_TYPES, type=column["eventType"].type)
+        wanted = compute.fill_null(compute.is_in(column["eventType"], types), False)
+        found: dict[int, str] = {}
+        if "textId" in column and len(numbers):
+            ids = compute.fill_null(column["textId"], -1).to_numpy(zero_copy_only=False)
+            at = np.minimum(np.searchsorted(numbers, ids), len(numbers) - 1)
+            mine = (numbers[at] == ids) & wanted.to_numpy(zero_copy_only=False)
+            found = {int(row): strings[at[row]] for row in np.flatnonzero(mine)}
+        if "text" in column:
+            mask = compute.and_(self._ours(column["text"]), wanted)
+            rows = np.flatnonzero(mask.to_numpy(zero_copy_only=False))
+            found |= {int(row): column["text"][int(row)].as_py() for row in rows}
+        yield from sorted(found.items())
+
+
+class NsysParquetReader:
+    """Reads parquet exports; needs pyarrow, the extra `profilemate[parquet]`."""
+
+    name = "nsys parquet export"
+    suffixes = ("_pqtdir",)
+
+    def sniff(self, path: Path) -> bool:
+        """Whether it is a directory with parquet files named after tables of nsys."""
+        if not path.is_dir():
+            return False
+        return bool(locate({p.stem: () for p in path.iterdir() if p.suffix == SUFFIX}))
+
+    def open(self, path: Path, options: OpenOptions) -> Recording:
+        """Open an export.
+
+        Raises:
+            ToolError: pyarrow is not installed.
+            InputError: A file is damaged, or the layout is not known.
+        """
+        store = ParquetStore(path)
+        size = sum(p.stat().st_size for p in path.glob(f"*{SUFFIX}"))
+        facts = read_facts(store, path, self.name, size)
+        assert facts is not None  # sniff looked
+        return _ParquetRecording(store, facts, options.progress)

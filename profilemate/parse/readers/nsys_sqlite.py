@@ -1,0 +1,290 @@
+"""The sqlite export of Nsight Systems (`nsys export --type sqlite`)."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from profilemate import schema
+from profilemate.errors import InputError, NotThisFormatError
+from profilemate.parse.progress import Progress
+from profilemate.parse.readers.base import OpenOptions
+from profilemate.parse.readers.nsys_facts import Facts, note_absence, read_facts
+from profilemate.parse.readers.nsys_layout import EVENT_TYPES, Found, Tables
+from profilemate.parse.trace import Marker, Recording, SourceInfo
+
+MAGIC = b"SQLite format 3\x00"
+_PROGRESS_EVERY = 1 << 14  # messages
+_CACHE_KIB = 32 * 1024
+_DAMAGE = (
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+)
+
+
+def database_uri(path: Path) -> str:
+    """The URI that opens a database without writing a byte anywhere near it.
+
+    `immutable` skips locks and the -shm file, so that a recording on a read-only file system can
+    be read; it also skips the logs of an unfinished write, so it may only be said without them.
+    """
+    immutable = "" if _unfinished_log(path) else "&immutable=1"
+    return f"{path.absolute().as_uri()}?mode=ro{immutable}"
+
+
+def _unfinished_log(path: Path) -> Path | None:
+    logs = (Path(f"{path}{suffix}") for suffix in ("-wal", "-journal"))
+    return next((log for log in logs if log.exists() and log.stat().st_size), None)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a database for reading, damaged ones too.
+
+    SQLite refuses every query on a file that is shorter than its header says, unless
+    `writable_schema` is on; then only what lies beyond the end cannot be read. Nothing is ever
+    written: the connection is read-only.
+    """
+    connection = sqlite3.connect(database_uri(path), uri=True)
+    try:
+        connection.execute("PRAGMA writable_schema=ON")
+        connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+    return connection
+
+
+def quoted(name: str) -> str:
+    """A table's or a column's name as SQL spells it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _cut_short(path: Path) -> str | None:
+    """How much of a database is missing at its end, by what its header says of its size."""
+    with path.open("rb") as file:
+        head = file.read(100)
+    page, pages = int.from_bytes(head[16:18]), int.from_bytes(head[28:32])
+    page = 65536 if page == 1 else page
+    size = path.stat().st_size
+    # The number of pages only counts if whoever changed the file last kept it up to date.
+    if head[24:28] != head[92:96] or size >= page * pages:
+        return None
+    return f"{size} of its {page * pages} bytes are there"
+
+
+class SqliteStore:
+    """A `Store` on a connection. Damage ends a query early and is kept in `damage`."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self.damage = _cut_short(path)
+
+    def query(
+        self, sql: str, parameters: Mapping[str, object] | None = None
+    ) -> Iterator[tuple[Any, ...]]:
+        """The rows of a query, up to the damage if there is any."""
+        try:
+            yield from self._connection.execute(sql, parameters or {})
+        except sqlite3.DatabaseError as e:
+            if e.sqlite_errorcode & 0xFF not in _DAMAGE:
+                raise
+            self.damage = self.damage or str(e)
+
+    def tables(self) -> Tables:
+        """Its tables and their columns."""
+        names = [
+            name for (name,) in self.query("SELECT name FROM sqlite_master WHERE type='table'")
+        ]
+        return {
+            name: [row[1] for row in self.query(f"PRAGMA table_info({quoted(name)})")]
+            for name in names
+        }
+
+    def rows(self, table: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """The rows of a small table."""
+        return self.query(f"SELECT {', '.join(map(quoted, columns))} FROM {quoted(table)}")
+
+    def extent(self, table: str, first: str, last: str) -> tuple[int, int] | None:
+        """Smallest and largest time stamp in two columns."""
+        a, b = quoted(first), quoted(last)
+        sql = f"SELECT min({a}), max({a}), max({b}) FROM {quoted(table)}"
+        for low, *high in self.query(sql):
+            if low is not None:
+                return low, max(h for h in high if h is not None)
+        return None
+
+
+def messages_from(facts: Facts, database: str = "main") -> tuple[str, str]:
+    """The FROM and WHERE of our messages, and the SQL of their text.
+
+    The events are table `e`; `:first` and `:last` are `string_bounds`. They are scanned once: most
+    rows are told apart by their integers, and a string is looked up by its number only where that
+    lies between the first and the last string of ours.
+    """
+    events, strings = facts.table("events"), facts.table("strings")
+    assert events is not None  # callers look first
+    prefix = f"GLOB '{schema.PREFIX}*'"
+    db = quoted(database)
+    column = {ours: f"e.{quoted(theirs)}" for ours, theirs in events.columns.items()}
+    texts, wanted, join = ["NULL"], ["0"], ""
+    if "textId" in column and strings is not None and not strings.missing:
+        number, value = (f"s.{quoted(strings.columns[c])}" for c in ("id", "value"))
+        texts.insert(0, value)
+        wanted.append(f"{column['textId']} BETWEEN :first AND :last")
+        join = f"LEFT JOIN {db}.{quoted(strings.table)} s ON {number} = {column['textId']}"
+    if "text" in column:
+        texts.insert(0, column["text"])
+        wanted.append(f"{column['text']} {prefix}")
+    text = f"coalesce({', '.join(texts)}, NULL)"
+    types = ", ".join(map(str, EVENT_TYPES))
+    return (
+        f"FROM {db}.{quoted(events.table)} e {join} WHERE ({' OR '.join(wanted)}) "
+        f"AND {column['eventType']} IN ({types}) AND {text} {prefix}"
+    ), text
+
+
+def _messages_sql(facts: Facts, events: Mapping[str, str]) -> str:
+    source, text = messages_from(facts)
+    start, thread = (f"e.{quoted(events[c])}" for c in ("start", "globalTid"))
+    end = f"e.{quoted(events['end'])}" if "end" in events else "NULL"
+    return f"SELECT e.rowid, {start}, {end}, coalesce({thread}, 0), {text} {source}"
+
+
+def string_bounds(store: SqliteStore, facts: Facts) -> dict[str, int]:
+    """Smallest and largest number of the strings that are messages of ours."""
+    strings = facts.table("strings")
+    bounds = {"first": 1, "last": 0}  # nothing lies between them
+    if strings is not None and not strings.missing:
+        number, value = (quoted(strings.columns[c]) for c in ("id", "value"))
+        sql = f"SELECT min({number}), max({number}) FROM {quoted(strings.table)} WHERE {value}"
+        for first, last in store.query(f"{sql} GLOB '{schema.PREFIX}*'"):
+            if first is not None:
+                bounds = {"first": first, "last": last}
+    if store.damage is not None:
+        # An aggregate over a damaged table gives nothing, while most strings may still be there.
+        bounds = {"first": 0, "last": (1 << 63) - 1}
+    return bounds
+
+
+class _SqliteRecording:
+    def __init__(self, path: Path, facts: Facts, damage: str | None, progress: Progress) -> None:
+        self._path, self._facts, self._damage = path, facts, damage
+        self._progress = progress
+
+    @property
+    def info(self) -> SourceInfo:
+        return self._facts.info
+
+    def markers(self) -> Iterator[Marker]:
+        events = self._facts.table("events")
+        count = 0
+        if events is not None:
+            try:
+                with closing(connect(self._path)) as connection:
+                    store = SqliteStore(connection, self._path)
+                    for marker in self._read(store, events):
+                        count += 1
+                        yield marker
+                    self._damage = store.damage or self._damage
+            except sqlite3.Error as e:
+                raise damaged(self._path, str(e)) from e
+        self._finish(count)
+
+    def _read(self, store: SqliteStore, events: Found) -> Iterator[Marker]:
+        facts = self._facts
+        shift, open_end = facts.shift, facts.open_end
+        what = f"reading {self._path.name}"
+        last_row = store.query(f"SELECT max(rowid) FROM {quoted(events.table)}")
+        total = next((n for (n,) in last_row), None)
+        bounds = string_bounds(store, facts)
+        sql = _messages_sql(facts, events.columns)
+        cut = 0
+        for count, (row, start, end, thread, text) in enumerate(store.query(sql, bounds)):
+            if count % _PROGRESS_EVERY == 0:
+                self._progress(what, row, total)
+            if store.damage is not None and _is_half(start, text):
+                continue
+            cut += end is not None and end == open_end
+            dur = None if end is None or end == open_end else end - start
+            yield Marker(start - shift, dur, (thread >> 24) & 0xFFFFFF, thread & 0xFFFFFF, text)
+        if cut:
+            facts.info.notes.append(f"{cut} ranges were still open when the recording ended.")
+
+    def _finish(self, count: int) -> None:
+        if self._damage is None:
+            note_absence(self._facts, count)
+            return
+        if not count:
+            raise damaged(self._path, self._damage)
+        self.info.notes.append(
+            f"The file is damaged ({self._damage}): {count} messages were read up to the damage, "
+            "whatever came after it is lost. Export the report again for the rest."
+        )
+
+
+def _is_half(start: object, text: str) -> bool:
+    # SQLite fills up the last page of a file that ends inside it with zeros.
+    return not isinstance(start, int) or "\x00" in text
+
+
+def damaged(path: Path, reason: str) -> InputError:
+    """What to say of a database of which nothing useful can be read."""
+    log = _unfinished_log(path)
+    if log is not None:
+        return InputError(
+            "Cannot read the sqlite export",
+            path=path,
+            why=f"A write to it was not finished: {log.name} lies beside it ({reason}).",
+            hint="Copy both files to a folder that you can write to and open the copy.",
+        )
+    return InputError(
+        "Cannot read the sqlite export",
+        path=path,
+        why=f"It is damaged or was cut short ({reason}); perhaps nsys was still writing it.",
+        hint="Export the report again: nsys export --type sqlite -f true -o OUT.sqlite REPORT",
+    )
+
+
+class NsysSqliteReader:
+    """Reads sqlite exports of every release of nsys that `nsys_layout` knows."""
+
+    name = "nsys sqlite export"
+    suffixes = (".sqlite", ".sqlite3", ".db")
+
+    def sniff(self, path: Path) -> bool:
+        """Whether it is an sqlite database."""
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+
+    def open(self, path: Path, options: OpenOptions) -> Recording:
+        """Open an export.
+
+        Raises:
+            NotThisFormatError: It is a database, but not one of nsys.
+            InputError: It is damaged beyond reading, or its layout is not known.
+        """
+        try:
+            with closing(connect(path)) as connection:
+                store = SqliteStore(connection, path)
+                facts = read_facts(store, path, self.name, path.stat().st_size)
+        except sqlite3.Error as e:
+            raise damaged(path, str(e)) from e
+        if facts is None and store.damage is not None:
+            raise damaged(path, store.damage)
+        if facts is None:
+            raise NotThisFormatError(
+                "This sqlite database is not an export of Nsight Systems",
+                path=path,
+                why="It has none of the tables NVTX_EVENTS, StringIds or META_DATA_EXPORT.",
+                hint="Make one: nsys export --type sqlite -o OUT.sqlite REPORT.nsys-rep",
+            )
+        return _SqliteRecording(path, facts, store.damage, options.progress)

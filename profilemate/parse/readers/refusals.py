@@ -1,0 +1,154 @@
+"""What to say of a file that no reader wants: what it is, and what to type next."""
+
+from __future__ import annotations
+
+import difflib
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from profilemate.errors import InputError, NotThisFormatError
+from profilemate.parse.readers.base import Reader
+
+EXAMPLES = (
+    "A recording is an nsys report (.nsys-rep), its export (.sqlite), or a directory of .parquet "
+    "files made by nsys export --type parquetdir."
+)
+_PEEK = 1 << 16
+_SHOWN = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Stranger:
+    """A kind of file that we know by its first bytes and cannot read."""
+
+    magic: bytes
+    what: str
+    hint: str = EXAMPLES
+
+
+_EXPORT = "Export the report as sqlite instead: nsys export --type sqlite REPORT.nsys-rep"
+_KINETO = Stranger(
+    b"",
+    "a torch profiler trace (Kineto JSON)",
+    "This version of profilemate reads recordings of Nsight Systems only. Record the same run "
+    "with: nsys profile -t nvtx,cuda -o out COMMAND",
+)
+_STRANGERS = (
+    Stranger(b"\x89PNG\r\n\x1a\n", "a PNG image"),
+    Stranger(b"\xff\xd8\xff", "a JPEG image"),
+    Stranger(b"%PDF", "a PDF document"),
+    Stranger(b"PK\x03\x04", "a zip archive", "Unpack it and open what is in it."),
+    Stranger(b"\x7fELF", "a program"),
+    Stranger(b"\x89HDF\r\n\x1a\n", "an HDF5 file, perhaps an export of nsys", _EXPORT),
+    Stranger(b"ARROW1", "an Arrow file, perhaps an export of nsys", _EXPORT),
+    Stranger(b"\xff\xff\xff\xff", "perhaps an Arrow stream, an export of nsys", _EXPORT),
+    Stranger(b"PAR1", "a single parquet file", "Open the directory that it lies in."),
+    Stranger(b"\x1f\x8b", "a gzip file", "Unpack it and open what is in it."),
+)
+_KINETO_KEYS = (b'"traceEvents"', b'"schemaVersion"', b'"deviceProperties"')
+
+
+def no_such_path(path: Path) -> InputError:
+    """The path does not exist: name what is nearly called so."""
+    try:
+        siblings = [p.name for p in path.parent.iterdir()]
+    except OSError:
+        return InputError("No such file or directory", path=path, hint="Check the path.")
+    close = [name for name in siblings if Path(name).stem == path.name]
+    close += difflib.get_close_matches(path.name, siblings, n=3, cutoff=0.6)
+    names = ", ".join(str(path.parent / name) for name in dict.fromkeys(close))
+    hint = f"Did you mean {names}?" if names else f"Look what is there: ls {path.parent}"
+    return InputError("No such file or directory", path=path, hint=hint)
+
+
+def unreadable(path: Path, error: OSError) -> InputError:
+    """The operating system refuses."""
+    return InputError(
+        "Cannot read this",
+        path=path,
+        why=error.strerror or str(error),
+        hint=f"See who may: ls -ld {path}",
+    )
+
+
+def empty_file(path: Path) -> InputError:
+    """There is nothing in it."""
+    return InputError(
+        "The file is empty",
+        path=path,
+        why="The recording was interrupted, the copy broke off, or the disk was full.",
+        hint="Copy it again from where it was recorded, or record again.",
+    )
+
+
+def not_a_file(path: Path) -> InputError:
+    """A pipe, a socket or a device."""
+    return InputError(
+        "This is neither a file nor a directory",
+        path=path,
+        why="Recordings are read in more than one pass, so a pipe will not do.",
+        hint="Save it as a file first.",
+    )
+
+
+def no_recording(path: Path, inside: Sequence[Path]) -> InputError:
+    """A directory that is not a recording itself; `inside` are the recordings in it."""
+    if inside:
+        names = " ".join(str(p) for p in inside[:_SHOWN])
+        return InputError(
+            "This directory is no recording itself",
+            path=path,
+            why=f"It holds {len(inside)}.",
+            hint=f"Name those that belong to one run: {names}{' ...' * (len(inside) > _SHOWN)}",
+        )
+    return InputError("There is no recording in this directory", path=path, why=EXAMPLES)
+
+
+def _is_kineto(head: bytes) -> bool:
+    if head.startswith(b"\x1f\x8b"):
+        try:
+            head = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(head, _PEEK)
+        except zlib.error:
+            return False
+    return head.lstrip()[:1] in (b"{", b"[") and any(key in head for key in _KINETO_KEYS)
+
+
+def _promised(path: Path, readers: Iterable[Reader]) -> str:
+    for reader in readers:
+        if path.name.endswith(reader.suffixes):
+            return f"Its name promises an {reader.name}, but "
+    return ""
+
+
+def _identify(path: Path) -> Stranger:
+    with path.open("rb") as file:
+        head = file.read(_PEEK)
+    if _is_kineto(head):
+        return _KINETO
+    if path.suffix == ".qdstrm":
+        return Stranger(
+            b"",
+            "an unfinished nsys recording that was never turned into a report",
+            "Turn it into one with the QdstrmImporter that lies beside nsys: "
+            f"QdstrmImporter -i {path.name}",
+        )
+    known = (s for s in _STRANGERS if head.startswith(s.magic))
+    return next(known, Stranger(b"", "nothing that profilemate knows"))
+
+
+def not_a_recording(path: Path, readers: Iterable[Reader]) -> NotThisFormatError:
+    """No reader wants this file.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    stranger = _identify(path)
+    promised = _promised(path, readers)
+    return NotThisFormatError(
+        "This is not a recording that profilemate can read",
+        path=path,
+        why=f"{promised or 'By its content '}it is {stranger.what}.",
+        hint=stranger.hint,
+    )

@@ -1,0 +1,159 @@
+"""What readers give and tables take: recordings, and the event frames made of them.
+
+A reader turns a file into a `Recording`: facts about the file, and the markers in it. `decode`
+turns markers into a `Trace`: one pandas frame per event kind. Tables see the `Trace` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import pandas as pd
+
+from profilemate import schema
+
+
+class Marker(NamedTuple):
+    """One message of ours as the recorder stored it.
+
+    `ts` is in ns since the recording's own zero; `dur` is None for an instant and for a range
+    that the recording does not see the end of.
+    """
+
+    ts: int
+    dur: int | None
+    pid: int
+    tid: int
+    text: str
+
+
+@dataclass(slots=True)
+class SourceInfo:
+    """Facts about one recording, for `metadata.json` and for the clock.
+
+    Attributes:
+        kind: What it is, for instance `nsys sqlite`.
+        size: Bytes on disk.
+        recorder: Program and version that wrote it, where the file says so.
+        start_unix_ns: Wall clock of the recording's zero, None where the file does not say.
+        window: First and last time stamp of anything recorded, ns since the recording's zero.
+        notes: What was dropped, clipped, guessed or is missing, a sentence each.
+    """
+
+    path: Path
+    kind: str
+    size: int
+    recorder: str | None = None
+    start_unix_ns: int | None = None
+    window: tuple[int, int] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+class Recording(Protocol):
+    """An opened recording. `markers` may be called once and need not be in order of time."""
+
+    @property
+    def info(self) -> SourceInfo:
+        """Facts about the file; complete once `markers` has been read to its end."""
+
+    def markers(self) -> Iterator[Marker]:
+        """Every message with our prefix, in any NVTX domain."""
+
+
+# Column dtypes by the type of a schema field. Ids stay tuples of int.
+DTYPES: Mapping[str, str] = {"int": "Int64", "bool": "boolean", "str": "string", "ids": "object"}
+
+COMMON_COLUMNS: Mapping[str, str] = {
+    "ts": "int64",  # begin of the event, ns since the start of the trace
+    "dur": "Int64",  # ns on the host; NA where not known
+    "pid": "int64",
+    "tid": "int64",
+}
+
+KV_COLUMNS: Mapping[str, str] = {
+    **COMMON_COLUMNS,
+    "seq": "int64",  # order of the operation in its process, which time stamps need not give
+    "op": "string",  # alloc, evict, cache, touch, free, move, reset, usage
+    "pool": "Int64",
+    "used": "Int64",  # blocks in use after the operation
+    "ids": "object",  # tuple of block ids; of a move: the sources
+    "subset": "object",  # of touch: revived; of free: freed; None where it is all of `ids`
+    "dst": "object",  # of a move: the destinations
+    "req": "string",
+    "group": "Int64",
+    "partial": "boolean",
+    "hit": "boolean",
+    "cause": "string",
+    "ok": "boolean",
+}
+"""Columns of the frame `kv`: all operations of `schema.KV_OPS` in one ordered log.
+
+Rows are ordered by (pid, seq). Other frames are ordered by (ts, pid) and are named after their
+kind; they have `COMMON_COLUMNS` and then one column per field of the kind.
+"""
+
+
+def columns_of(name: str) -> Mapping[str, str]:
+    """Columns and dtypes of the frame `name`: `kv`, or an event kind outside `KV_OPS`."""
+    if name == "kv":
+        return KV_COLUMNS
+    fields = schema.KINDS[name].fields
+    return {**COMMON_COLUMNS, **{f.name: DTYPES[f.type] for f in fields}}
+
+
+FRAME_NAMES = ("kv", *(name for name in schema.KINDS if name not in schema.KV_OPS))
+
+
+@dataclass(slots=True)
+class Trace:
+    """The decoded events of one or several recordings, on one clock.
+
+    Attributes:
+        sources: The recordings.
+        frames: A frame for every name in `FRAME_NAMES`, empty where nothing was recorded.
+        start_unix_ns: Wall clock of `ts` 0, None where no recording says.
+        window: First and last `ts` of the recordings, (0, 0) for an empty one.
+        counts: Events read, by kind.
+        unknown: Events of kinds that this version does not know, by kind.
+        broken: Messages with our prefix that could not be read.
+        lost_batches: Batches that are missing between the first and the last one of a process,
+            by pid.
+        unfinished: Long messages of which some part never came.
+        clock_error_ns: Largest distance between a batch's own clock, mapped onto the trace, and
+            its time stamp there.
+    """
+
+    sources: list[SourceInfo]
+    frames: dict[str, pd.DataFrame]
+    start_unix_ns: int | None = None
+    window: tuple[int, int] = (0, 0)
+    counts: dict[str, int] = field(default_factory=dict)
+    unknown: dict[str, int] = field(default_factory=dict)
+    broken: int = 0
+    lost_batches: dict[int, int] = field(default_factory=dict)
+    unfinished: int = 0
+    clock_error_ns: int = 0
+
+    def only(self, pids: set[int]) -> Trace:
+        """The same trace, restricted to the events of some processes."""
+        frames = {n: f[f["pid"].isin(pids)].reset_index(drop=True) for n, f in self.frames.items()}
+        return Trace(
+            self.sources,
+            frames,
+            self.start_unix_ns,
+            self.window,
+            {n: len(f) for n, f in frames.items() if len(f)},
+            self.unknown,
+            self.broken,
+            {p: n for p, n in self.lost_batches.items() if p in pids},
+            self.unfinished,
+            self.clock_error_ns,
+        )
+
+
+def empty_frame(name: str) -> pd.DataFrame:
+    """The frame `name` without rows."""
+    return pd.DataFrame({c: pd.Series(dtype=t) for c, t in columns_of(name).items()})

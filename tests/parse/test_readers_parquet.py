@@ -1,0 +1,154 @@
+"""The reader of parquet exports: the same as the sqlite reader, from the same tables."""
+
+from __future__ import annotations
+
+import builtins
+import random
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from build import PUSH_POP, START_UNIX_NS, Export, Row
+
+from profilemate.errors import InputError, ToolError
+from profilemate.parse.readers import open_recording
+from profilemate.parse.trace import Marker
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+# Types as 2023.4.4 writes them; what is not here is a string.
+TYPES = {
+    **dict.fromkeys(("start", "end", "eventType", "textId", "category"), pa.int64()),
+    **dict.fromkeys(("globalTid", "domainId", "utcEpochNs", "duration"), pa.uint64()),
+    "id": pa.int32(),
+}
+
+
+def convert(sqlite: Path, directory: Path, types: dict[str, Any] | None = None) -> Path:
+    """Make of an sqlite export the directory that nsys would have made."""
+    types = TYPES | (types or {})
+    directory.mkdir()
+    with closing(sqlite3.connect(sqlite)) as db:
+        tables = [t for (t,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for table in tables:
+            cursor = db.execute(f"SELECT * FROM {table}")
+            names = [d[0] for d in cursor.description]
+            rows = cursor.fetchall()
+            if not rows:
+                continue  # as nsys does, unless told --lazy=false
+            columns = {
+                name: pa.array(
+                    [row[i] for row in rows],
+                    types.get(name, pa.string() if isinstance(rows[0][i], str) else pa.int64()),
+                )
+                for i, name in enumerate(names)
+                if name in types or name in ("name", "value", "text", "utcTime", "localTime")
+            }
+            pq.write_table(pa.table(columns), directory / f"{table}.parquet")
+    return directory
+
+
+def read(path: Path) -> list[Marker]:
+    return sorted(open_recording(path).markers(), key=lambda m: (m.ts, m.text))
+
+
+def rows(count: int) -> list[Row]:
+    rng = random.Random(3)
+    texts = ("op {}", "pm1.step step={}", "pm1.preempt", "pm2.step", "pm1.")
+    return [
+        Row(
+            i,
+            rng.choice(texts).format(i),
+            rng.choice((None, i + 5, 10**10)),
+            rng.choice((34, PUSH_POP, 75)),
+            inline=rng.random() < 0.3,
+        )
+        for i in range(count)
+    ]
+
+
+def test_the_same_as_the_sqlite_export(tmp_path: Path) -> None:
+    sqlite = Export(rows(500)).write(tmp_path / "x.sqlite")
+    directory = convert(sqlite, tmp_path / "x_pqtdir")
+    assert read(directory) == read(sqlite)
+    assert len(read(directory)) > 100
+    ours, theirs = open_recording(directory), open_recording(sqlite)
+    list(ours.markers())
+    list(theirs.markers())
+    assert ours.info.kind == "nsys parquet export"
+    assert ours.info.recorder == theirs.info.recorder
+    assert ours.info.start_unix_ns == START_UNIX_NS
+    assert ours.info.window == theirs.info.window
+    assert ours.info.notes == theirs.info.notes
+    assert ours.info.size == sum(p.stat().st_size for p in directory.iterdir())
+
+
+@pytest.mark.parametrize(
+    "types",
+    [
+        {"text": pa.large_string(), "value": pa.large_string()},
+        {"value": pa.dictionary(pa.int32(), pa.string())},
+        {"eventType": pa.int32(), "textId": pa.int32(), "id": pa.int64(), "start": pa.uint64()},
+    ],
+)
+def test_other_types_of_the_same_columns(tmp_path: Path, types: dict[str, Any]) -> None:
+    sqlite = Export(rows(50)).write(tmp_path / "x.sqlite")
+    assert read(convert(sqlite, tmp_path / "x_pqtdir", types)) == read(sqlite)
+
+
+def test_an_export_of_a_few_tables_only(tmp_path: Path) -> None:
+    sqlite = Export([Row(5, "pm1.preempt")]).write(tmp_path / "x.sqlite")
+    directory = convert(sqlite, tmp_path / "x_pqtdir")
+    for path in directory.iterdir():
+        if path.stem not in ("NVTX_EVENTS", "StringIds"):
+            path.unlink()
+    assert len(read(directory)) == 1
+    (directory / "StringIds.parquet").unlink()
+    recording = open_recording(directory)
+    assert list(recording.markers()) == []
+    assert "It has no table StringIds" in recording.info.notes[0]
+
+
+def test_without_pyarrow_the_pip_command_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = convert(Export(rows(3)).write(tmp_path / "x.sqlite"), tmp_path / "x_pqtdir")
+    real = builtins.__import__
+
+    def no(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.startswith("pyarrow"):
+            raise ModuleNotFoundError("No module named 'pyarrow'", name="pyarrow")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", no)
+    with pytest.raises(ToolError) as caught:
+        open_recording(directory)
+    assert caught.value.hint == 'Install it: pip install "profilemate[parquet]"'
+
+
+@pytest.mark.parametrize("table", ["StringIds", "NVTX_EVENTS"])
+def test_a_file_that_was_cut_short(tmp_path: Path, table: str) -> None:
+    directory = convert(Export(rows(30)).write(tmp_path / "x.sqlite"), tmp_path / "x_pqtdir")
+    path = directory / f"{table}.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError) as caught:
+        list(open_recording(directory).markers())
+    assert caught.value.path == str(path)
+    assert "damaged or was cut short" in caught.value.why
+    assert "--type parquetdir" in caught.value.hint
+
+
+def test_a_directory_of_other_parquet_files(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "sales.parquet")
+    with pytest.raises(InputError, match="There is no recording in this directory"):
+        open_recording(tmp_path)
+
+
+def test_pyarrow_is_not_loaded_for_other_formats() -> None:
+    assert "profilemate.parse.readers.nsys_parquet" in sys.modules
+    module = sys.modules["profilemate.parse.readers.nsys_parquet"]
+    assert not any(name.startswith("pyarrow") for name in vars(module))
