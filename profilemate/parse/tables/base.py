@@ -1,0 +1,82 @@
+"""What a table is, and the few lines every table needs to make its frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from profilemate.parse.trace import Trace
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+Spelling = Literal["value", "seconds", "fine_seconds", "milliseconds", "percent", "ratio", "ids"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table.
+
+    `spelling` says what the frame holds and what a writer makes of it: `seconds` (int ns ->
+    seconds, 3 decimals), `fine_seconds` (int ns -> seconds, 6 decimals), `milliseconds` (int ns ->
+    ms, 3 decimals), `percent` (0..1 -> percent, 2 decimals), `ratio` (0..1, 4 decimals), `ids`
+    (tuple of int -> ranges), `value` (as it is). NA is spelled None everywhere.
+    """
+
+    name: str
+    spelling: Spelling
+    doc: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of the CSV layout: its file is `<name>.csv`, or `<name>.txt` where it has a heading.
+
+    A table with a `heading` is a list of `name: value` lines: a frame of one row, or of none where
+    nothing was recorded, which may lack some of its columns.
+    """
+
+    name: str
+    doc: str
+    columns: tuple[Column, ...]
+    build: Callable[[Trace], pd.DataFrame]
+    standard: bool = False  # one of the files whose columns never change
+    heading: str = ""
+
+    @property
+    def file(self) -> str:
+        """Name of its file in a session directory."""
+        return f"{self.name}.txt" if self.heading else f"{self.name}.csv"
+
+
+def frame_of(columns: tuple[Column, ...], data: Mapping[str, object]) -> pd.DataFrame:
+    """A frame with exactly these columns, in their order."""
+    return pd.DataFrame({c.name: data[c.name] for c in columns})
+
+
+def nullable(values: Ints, known: Bools) -> pd.arrays.IntegerArray:
+    """Integers of which some are not known."""
+    return pd.arrays.IntegerArray(np.where(known, values, 0), ~known)
+
+
+def flags(series: pd.Series) -> Bools:
+    """A nullable boolean column as plain booleans; NA counts as False."""
+    return series.to_numpy(dtype=bool, na_value=False)
+
+
+def numbers(series: pd.Series, unknown: int) -> Ints:
+    """A nullable integer column as plain integers, with a stand-in for NA."""
+    return series.to_numpy(dtype=np.int64, na_value=unknown)
+
+
+def lengths(tuples: npt.NDArray[np.object_]) -> Ints:
+    """Number of elements of each tuple; None has none."""
+    result = np.zeros(len(tuples), dtype=np.int64)
+    known = ~pd.isna(tuples)
+    result[known] = np.fromiter(map(len, tuples[known]), dtype=np.int64, count=int(known.sum()))
+    return result

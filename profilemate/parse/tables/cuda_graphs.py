@@ -1,0 +1,205 @@
+"""`cuda_graph_captures`, `cuda_graph_usage`, `cuda_graph_timeline`: the graphs of the workers.
+
+A graph is known by its runtime mode and all fields of vLLM's BatchDescriptor. The standard files
+show the four fields that every vLLM has, so graphs that differ in a further field (the number of
+LoRA adapters) are rows that look alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+import numpy as np
+import pandas as pd
+
+from profilemate.parse.tables.base import Bools, Column, Ints, Table, flags, frame_of, numbers
+from profilemate.parse.trace import Trace
+from profilemate.schema import GRAPH_KEY
+
+KEY = [f.name for f in GRAPH_KEY]
+
+KEY_COLUMNS = (
+    Column("runtime_mode", "value", "CUDAGraphMode: FULL or PIECEWISE"),
+    Column("num_tokens", "value", "BatchDescriptor.num_tokens: tokens of the step after padding"),
+    Column("num_reqs", "value", "BatchDescriptor.num_reqs, None where any number may run on it"),
+    Column("uniform", "value", "BatchDescriptor.uniform: all requests have as many query tokens"),
+    Column("has_lora", "value", "BatchDescriptor.has_lora: captured with LoRA active"),
+)
+
+CAPTURE_COLUMNS = (
+    *KEY_COLUMNS,
+    Column(
+        "capture_time_sec",
+        "seconds",
+        "when its first piece was first captured (graph.capture); graphs that were captured to "
+        "measure memory and thrown away are left out",
+    ),
+)
+
+USAGE_COLUMNS = (
+    *KEY_COLUMNS,
+    Column(
+        "replay_count",
+        "value",
+        "model steps that ran on it (step, graph.replay), however many pieces each launched; "
+        "dummy steps are left out",
+    ),
+)
+
+TIMELINE_COLUMNS = (
+    Column("timestamp_sec", "seconds", "begin of the step's first launch of the graph"),
+    Column("descriptor", "value", "the graph, as vLLM prints its mode and BatchDescriptor"),
+    Column(
+        "duration_ms",
+        "milliseconds",
+        "host duration: the sum over the launches of the graph in the step (graph.replay), or the "
+        "model execution (step) where its launches were not recorded one by one",
+    ),
+)
+
+
+def key_codes(*frames: pd.DataFrame) -> tuple[list[Ints], pd.DataFrame]:
+    """Number the graphs of several frames together; the numbers' keys are the rows of the frame.
+
+    Versions that know no `num_active_loras` and those that say 0 mean the same.
+    """
+    keys = pd.concat([f[KEY] for f in frames], ignore_index=True)
+    keys["num_active_loras"] = keys["num_active_loras"].fillna(0)
+    code = np.zeros(len(keys), dtype=np.int64)
+    for name in KEY:
+        part, values = pd.factorize(keys[name])
+        _, code = np.unique(code * (len(values) + 1) + part + 1, return_inverse=True)
+    _, examples = np.unique(code, return_index=True)
+    cuts = np.cumsum([len(f) for f in frames])[:-1]
+    return np.split(code, cuts), keys.iloc[examples].reset_index(drop=True)
+
+
+def cuda_graph_captures(trace: Trace) -> pd.DataFrame:
+    """One row per graph, in order of first capture."""
+    capture = trace.frames["graph.capture"]
+    capture = capture[~flags(capture["phase"] == "profile")]
+    (code,), keys = key_codes(capture)
+    first = pd.Series(capture["ts"].to_numpy(dtype=np.int64)).groupby(code).min()
+    first = first.sort_values(kind="stable")
+    data = _key_data(keys.iloc[first.index.to_numpy()])
+    return frame_of(CAPTURE_COLUMNS, {**data, "capture_time_sec": first.to_numpy(dtype=np.int64)})
+
+
+def _key_data(keys: pd.DataFrame) -> dict[str, object]:
+    return {
+        column.name: keys[name].array
+        for column, name in zip(KEY_COLUMNS, KEY[: len(KEY_COLUMNS)], strict=True)
+    }
+
+
+def _on_graphs(frame: pd.DataFrame) -> Bools:
+    return ~flags(frame["dummy"]) & flags(frame["mode"].fillna("NONE") != "NONE")
+
+
+def _step_ids(frame: pd.DataFrame) -> Ints:
+    """One number per (process, step number): process ids have 22 bits."""
+    return (frame["pid"].to_numpy(dtype=np.int64) << 40) | numbers(frame["step"], 0)
+
+
+def _same_step(left: pd.DataFrame, right: pd.DataFrame) -> Bools:
+    """Rows of `left` whose (process, step number) is in `right`; unknown numbers match nothing."""
+    known = right[flags(right["step"].notna())]
+    return np.isin(_step_ids(left), _step_ids(known)) & flags(left["step"].notna())
+
+
+def graph_steps(trace: Trace) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Model steps that ran on graphs: (`graph`, `ts`, `dur`, in order of time), and the graphs.
+
+    One row per (process, step, graph). A `step` event says the graph of its model, unless it ran
+    eagerly or launched nothing (then vLLM captured the graph in this step). A `graph.replay`
+    event says a launch: of the same graph again, which adds nothing but its time, or of another
+    one, such as a drafter's. Launches without a step number count where their process has no
+    `step` events, by their first piece; two models on equal graphs then count twice. Dummy steps,
+    which keep ranks in lock-step, are left out.
+    """
+    every_step, launches = trace.frames["step"], trace.frames["graph.replay"]
+    dummies = every_step[flags(every_step["dummy"])]
+    steps = every_step[_on_graphs(every_step) & (numbers(every_step["launches"], 1) > 0)]
+    launches = launches[_on_graphs(launches) & ~_same_step(launches, dummies)]
+    (of_step, of_launch), keys = key_codes(steps, launches)
+
+    columns, same = ["pid", "ts", "dur"], ["pid", "run", "graph"]
+    by_step = steps[columns].assign(graph=of_step, run=_numbers_or_others(steps["step"]))
+    launched = launches[columns].assign(graph=of_launch, run=numbers(launches["step"], 0))
+    unnumbered = flags(launches["step"].isna())
+    # Launches of a process come in order of time: a first piece opens a run of its graph.
+    opens = unnumbered & (numbers(launches["piece"], 0) == 0)
+    run = pd.Series(opens).groupby([launched["pid"].to_numpy(), of_launch]).cumsum()
+    launched.loc[unnumbered, "run"] = -run.to_numpy(dtype=np.int64)[unnumbered]
+    has_steps = launches["pid"].isin(every_step["pid"]).to_numpy()
+    launched = launched[~unnumbered | (~has_steps & (launched["run"] < 0))]
+    in_runs = launched.groupby(same, sort=False)
+    runs = in_runs["ts"].min().to_frame().join(in_runs["dur"].sum(min_count=1)).reset_index()
+    every = pd.concat([runs, by_step], ignore_index=True).drop_duplicates(same)
+    every = every.sort_values(["ts", "pid", "graph"], ignore_index=True)
+    return every[["graph", "ts", "dur"]], keys
+
+
+def _numbers_or_others(step: pd.Series) -> Ints:
+    """Step numbers; those that are not known get negative ones that nobody else has."""
+    unknown = -np.arange(1, len(step) + 1, dtype=np.int64)
+    return np.where(step.isna(), unknown, numbers(step, 0))
+
+
+def cuda_graph_usage(trace: Trace) -> pd.DataFrame:
+    """One row per graph that was replayed, most replayed first."""
+    steps, keys = graph_steps(trace)
+    count = steps.groupby("graph").size()
+    used = keys.iloc[count.index.to_numpy()].assign(replay_count=count.to_numpy(dtype=np.int64))
+    order = ["replay_count", *KEY]
+    used = used.sort_values(order, ascending=[False, *[True] * len(KEY)], na_position="last")
+    return frame_of(USAGE_COLUMNS, {**_key_data(used), "replay_count": used["replay_count"].array})
+
+
+def _describe(key: Mapping[Hashable, object]) -> str:
+    fields = {name: key[name] for name in ("num_tokens", "num_reqs", "uniform", "has_lora")}
+    if key["num_active_loras"]:
+        fields["num_active_loras"] = key["num_active_loras"]
+    text = ", ".join(f"{name}={value}" for name, value in fields.items())
+    for further in str(key["descriptor"] or "").split(","):
+        name, _, value = further.partition(":")
+        text += f", {name}={value}" if name else ""
+    return f"{key['mode']}:BatchDescriptor({text})"
+
+
+def cuda_graph_timeline(trace: Trace) -> pd.DataFrame:
+    """One row per model step that ran on a graph, in order of time."""
+    steps, keys = graph_steps(trace)
+    known = keys.astype(object).where(keys.notna(), None)
+    names = pd.Series([_describe(key) for key in known.to_dict("records")], dtype="string")
+    data = {
+        "timestamp_sec": steps["ts"],
+        "descriptor": names.take(steps["graph"].to_numpy(dtype=np.int64)).array,
+        "duration_ms": steps["dur"],
+    }
+    return frame_of(TIMELINE_COLUMNS, data)
+
+
+TABLES = (
+    Table(
+        "cuda_graph_captures",
+        "One row per captured graph, in order of first capture.",
+        CAPTURE_COLUMNS,
+        cuda_graph_captures,
+        standard=True,
+    ),
+    Table(
+        "cuda_graph_usage",
+        "One row per replayed graph, most replayed first.",
+        USAGE_COLUMNS,
+        cuda_graph_usage,
+        standard=True,
+    ),
+    Table(
+        "cuda_graph_timeline",
+        "One row per model step that ran on a graph, in order of time.",
+        TIMELINE_COLUMNS,
+        cuda_graph_timeline,
+        standard=True,
+    ),
+)

@@ -1,0 +1,87 @@
+"""`kv_block_events`: the ordered log of block operations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from profilemate.parse.tables.base import Column, Table, frame_of, lengths, nullable, numbers
+from profilemate.parse.tables.pools import UNKNOWN, pools, scheduler_steps, usage
+from profilemate.parse.trace import Trace
+
+COLUMNS = (
+    Column("timestamp_sec", "fine_seconds", "begin of the operation"),
+    Column("duration_ms", "milliseconds", "how long vLLM's call took on the host"),
+    Column(
+        "step",
+        "value",
+        "number of the Scheduler.schedule call it lies in or precedes (sched.step), None after "
+        "the last one",
+    ),
+    Column(
+        "op",
+        "value",
+        "alloc: get_new_blocks; evict: cached content lost; cache: content enters the prefix "
+        "cache; touch: a reference more; free: a reference less; move: a cache entry changes its "
+        "block; reset: reset_prefix_cache; usage: usage changed in a way no hook saw",
+    ),
+    Column("pool", "value", "number of the BlockPool in its process (kv.pool)"),
+    Column("blocks", "ids", "block ids, in the order of the call; of a move: the sources"),
+    Column("num_blocks", "value", "how many these are"),
+    Column(
+        "changed_blocks",
+        "ids",
+        "those that left the free queue (alloc, touch) or joined it (free); None for other ops",
+    ),
+    Column("num_changed", "value", "how many these are"),
+    Column("dst_blocks", "ids", "of a move: the blocks that hold the entries afterwards"),
+    Column("used_blocks", "value", "blocks in use after the operation"),
+    Column("usage_pct", "percent", "the same as a share of the pool, as BlockPool.get_usage"),
+    Column("request_id", "value", "vLLM's id of the request it was done for, where known"),
+    Column("group", "value", "of cache: the KV cache group"),
+    Column("partial", "value", "of cache: the prefix ends inside the block"),
+    Column("hit", "value", "of touch: a prefix hit, not a pin"),
+    Column("cause", "value", "of evict: alloc (to make room) or connector (invalidated)"),
+    Column("ok", "value", "of reset: False where blocks were in use and nothing was reset"),
+)
+
+
+def kv_block_events(trace: Trace) -> pd.DataFrame:
+    """One row per block operation, in the order in which each process did them."""
+    kv, streams = trace.frames["kv"], pools(trace)
+    _, step = scheduler_steps(trace)
+    op = kv["op"]
+    ids, subset = kv["ids"].to_numpy(dtype=object), kv["subset"].to_numpy(dtype=object)
+    moves_queue = op.isin(("alloc", "touch", "free")).to_numpy(dtype=bool)
+    changed = np.where(pd.isna(subset), ids, subset)
+    changed[~moves_queue] = None
+    has_ids = ~pd.isna(ids)
+    is_cache = (op == "cache").to_numpy(dtype=bool, na_value=False)
+    total, used = streams.total[streams.of_row], numbers(kv["used"], UNKNOWN)
+    data = {
+        "timestamp_sec": kv["ts"],
+        "duration_ms": kv["dur"],
+        "step": nullable(step, step != UNKNOWN),
+        "op": op,
+        "pool": kv["pool"],
+        "blocks": ids,
+        "num_blocks": nullable(lengths(ids), has_ids),
+        "changed_blocks": changed,
+        "num_changed": nullable(lengths(changed), moves_queue & has_ids),
+        "dst_blocks": kv["dst"],
+        "used_blocks": kv["used"],
+        "usage_pct": usage(used, total),
+        "request_id": kv["req"],
+        # The hooks leave group 0 out, as it is the only one of most models.
+        "group": kv["group"].mask(is_cache & kv["group"].isna().to_numpy(), 0),
+        "partial": kv["partial"],
+        "hit": kv["hit"],
+        "cause": kv["cause"],
+        "ok": kv["ok"],
+    }
+    return frame_of(COLUMNS, data)
+
+
+TABLES = (
+    Table("kv_block_events", "The ordered log of block operations.", COLUMNS, kv_block_events),
+)

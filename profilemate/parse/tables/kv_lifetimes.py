@@ -1,0 +1,211 @@
+"""`kv_block_lifetimes` and `kv_cache_evictions`: how long blocks live, and how they end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from profilemate.parse.tables.base import Bools, Column, Ints, Table, frame_of, nullable, numbers
+from profilemate.parse.tables.lives import (
+    CONNECTOR,
+    ENDINGS,
+    EVICTED,
+    NEVER,
+    OPEN,
+    REUSED,
+    Lives,
+    lives,
+)
+from profilemate.parse.tables.pools import pools
+from profilemate.parse.trace import Trace
+
+LIFETIME_COLUMNS = (
+    Column("pool", "value", "number of the BlockPool in its process (kv.pool)"),
+    Column("block_id", "value", "vLLM's block id in that pool"),
+    Column("group", "value", "KV cache group that cached it first (kv.cache), None if none did"),
+    Column("request_id", "value", "request it was allocated for (kv.alloc), where known"),
+    Column("allocated_sec", "fine_seconds", "begin of the get_new_blocks call (kv.alloc)"),
+    Column("first_access_sec", "fine_seconds", "first touch after that (kv.touch)"),
+    Column(
+        "last_access_sec",
+        "fine_seconds",
+        "last touch, or the allocation if there was none: vLLM's definition; a free is no access",
+    ),
+    Column("freed_sec", "fine_seconds", "last time it joined the free queue (kv.free)"),
+    Column(
+        "ended_sec",
+        "fine_seconds",
+        "eviction (kv.evict), next allocation (kv.alloc) or reset (kv.reset)",
+    ),
+    Column("lifetime_sec", "fine_seconds", "from allocated to ended"),
+    Column(
+        "active_sec",
+        "fine_seconds",
+        "time in use (reference count above 0) while the recording saw the life: all of it if "
+        "neither end is censored, else from the block's first event and to the recording's end",
+    ),
+    Column("idle_sec", "fine_seconds", "from last_access to ended"),
+    Column("accesses", "value", "number of touches; the allocation is not one"),
+    Column(
+        "ended_by",
+        "value",
+        "evicted: its content made room for other; connector: a KV connector declared its content "
+        "invalid; reused: allocated again, having nothing cached; reset: reset_prefix_cache; "
+        "open: the recording ended first",
+    ),
+    Column(
+        "cached",
+        "value",
+        "it was in the prefix cache at some time, None where that may have been earlier",
+    ),
+    Column("censored_start", "value", "it began before the recording or in a gap of it"),
+    Column("censored_end", "value", "it had not ended when the recording did"),
+    Column(
+        "counted_by_vllm",
+        "value",
+        "vLLM's KVCacheMetricsCollector counts this life, see `collector_view`",
+    ),
+)
+
+EVICTION_COLUMNS = (
+    Column("timestamp_sec", "seconds", "begin of the call that evicted it (kv.evict)"),
+    Column(
+        "lifetime_sec",
+        "seconds",
+        "from the block's allocation (kv.alloc); None if that was not recorded",
+    ),
+    Column(
+        "idle_sec",
+        "seconds",
+        "from its last touch (kv.touch), or from its allocation if it never was touched; None if "
+        "neither was recorded",
+    ),
+)
+
+
+class _Times:
+    """Time stamps of rows of `kv`, of which some are `NEVER`."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._ts = np.append(trace.frames["kv"]["ts"].to_numpy(dtype=np.int64), 0)
+
+    def __call__(self, rows: Ints) -> pd.arrays.IntegerArray:
+        return nullable(self._ts[rows], rows != NEVER)
+
+    def between(self, rows: Ints, ended: Ints, known: Bools) -> pd.arrays.IntegerArray:
+        """How long before `ended` the rows were."""
+        return nullable(ended - self._ts[rows], known & (rows != NEVER))
+
+
+def _last_access(found: Lives) -> Ints:
+    # A touch comes after the allocation, and NEVER is less than any row.
+    return np.maximum(found.last_touch, found.allocated)
+
+
+def kv_block_lifetimes(trace: Trace) -> pd.DataFrame:
+    """One row per life of a block, in order of (process, pool, block, time).
+
+    A life begins with `get_new_blocks` and ends when the content is evicted, when the block is
+    handed out again without having had any (`reused`), when the prefix cache is reset, or with the
+    recording. A touch of a cached block that nobody uses revives it: the life goes on. An eviction
+    by a connector ends the life of the content although the block may stay in use: what it does
+    from then on is a life of its own that has no allocation. A content that moves to another block
+    changes no life: like vLLM's collector this table follows blocks.
+
+    Of a life that began before the recording only what was seen is told: allocation, lifetime and
+    what else depends on it are None, `censored_start` is True. A block without any event in the
+    recording has no row.
+    """
+    kv, found, streams, at = trace.frames["kv"], lives(trace), pools(trace), _Times(trace)
+    has_ended = found.ending != OPEN
+    allocated, last_access = found.allocated != NEVER, _last_access(found)
+    censored_start = ~allocated & ~found.after_connector
+    has_group = found.cached != NEVER
+    # The hooks leave group 0 out, as it is the only one of most models.
+    group = np.append(numbers(kv["group"], 0), 0)[found.cached]
+    unsure = ~found.had_content & censored_start & (found.ending != REUSED)
+    caching = streams.caching[found.stream]
+    counted = (found.ending == EVICTED) | (found.ending == CONNECTOR)
+    counted |= (found.ending == REUSED) & caching
+    request = kv["req"].reset_index(drop=True).reindex(found.allocated)
+    data = {
+        "pool": streams.numbers[found.stream],
+        "block_id": found.block,
+        "group": nullable(group, has_group),
+        "request_id": request.array,
+        "allocated_sec": at(found.allocated),
+        "first_access_sec": at(found.first_touch),
+        "last_access_sec": at(last_access),
+        "freed_sec": at(found.freed),
+        "ended_sec": nullable(found.ended, has_ended),
+        "lifetime_sec": at.between(found.allocated, found.ended, has_ended),
+        "active_sec": found.active,
+        "idle_sec": at.between(last_access, found.ended, has_ended),
+        "accesses": found.touches,
+        "ended_by": pd.Categorical.from_codes(found.ending, categories=pd.Index(ENDINGS)),
+        "cached": pd.arrays.BooleanArray(found.had_content, unsure),
+        "censored_start": censored_start,
+        "censored_end": ~has_ended,
+        "counted_by_vllm": counted & allocated,
+    }
+    return frame_of(LIFETIME_COLUMNS, data)
+
+
+def collector_view(lifetimes: pd.DataFrame) -> pd.DataFrame:
+    """The lives that vLLM's own KVCacheMetricsCollector counts, in order of their end.
+
+    With `--kv-cache-metrics --kv-cache-metrics-sample 1.0` its histograms then hold exactly these
+    `lifetime_sec` and `idle_sec`, up to the time that passes between our clock reading and vLLM's
+    within one call. It counts every block that `get_new_blocks` hands out with prefix caching on,
+    be its old content `evicted` or be there none (`reused`), and what `evict_blocks` (`connector`)
+    invalidates. It does not count
+
+    * lives that it did not see begin, as `reset_prefix_cache` and a connector's eviction make it
+      forget the block; here their allocation is None. The same holds for lives that this recording
+      did not see begin, and those vLLM has: the figures are equal for a recording of the whole run;
+    * lives that end by a reset, or not at all;
+    * re-use without prefix caching, where nothing tells the collector.
+
+    Two things the events cannot show: an `evict_blocks` of a block that has no hash, which the
+    collector counts and which changes nothing (the life goes on here); and the evictions of the
+    same scheduler step before a successful reset, which it throws away unreported.
+    """
+    counted = lifetimes[lifetimes["counted_by_vllm"]]
+    return counted.sort_values("ended_sec", kind="stable").reset_index(drop=True)
+
+
+def kv_cache_evictions(trace: Trace) -> pd.DataFrame:
+    """One row per eviction of cached content, in order of time.
+
+    These are the calls of `_maybe_evict_cached_block` that said True: to make room for an
+    allocation, or because a KV connector invalidated the content (`evict_blocks`). Blocks that are
+    handed out again without cached content are no evictions; see `kv_block_lifetimes`.
+    """
+    found, streams, at = lives(trace), pools(trace), _Times(trace)
+    evicted = (found.ending == EVICTED) | (found.ending == CONNECTOR)
+    rows = np.flatnonzero(evicted & streams.standard[found.stream])
+    rows = rows[np.lexsort((found.end_row[rows], found.ended[rows]))]
+    ended, known = found.ended[rows], np.ones(len(rows), dtype=bool)
+    data = {
+        "timestamp_sec": nullable(ended, known),
+        "lifetime_sec": at.between(found.allocated[rows], ended, known),
+        "idle_sec": at.between(_last_access(found)[rows], ended, known),
+    }
+    return frame_of(EVICTION_COLUMNS, data)
+
+
+TABLES = (
+    Table(
+        "kv_cache_evictions",
+        "One row per eviction of cached content, in order of time.",
+        EVICTION_COLUMNS,
+        kv_cache_evictions,
+        standard=True,
+    ),
+    Table(
+        "kv_block_lifetimes",
+        "One row per life of a block: from its allocation to the end of its content.",
+        LIFETIME_COLUMNS,
+        kv_block_lifetimes,
+    ),
+)

@@ -1,0 +1,149 @@
+"""The session directory: one CSV file per table, a summary, and metadata."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
+
+from profilemate.parse.writers.replace import METADATA, may_replace, replaced_directory
+from profilemate.parse.writers.spelling import SPELLINGS, UNITS
+
+
+class ColumnLayout(Protocol):
+    """A column as a writer needs it. `profilemate.parse.tables.Column` is one."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the header."""
+
+    @property
+    def spelling(self) -> str:
+        """A key of `SPELLINGS`."""
+
+
+class TableLayout(Protocol):
+    """A table as a writer needs it. `profilemate.parse.tables.Table` is one."""
+
+    @property
+    def file(self) -> str:
+        """Its file's name."""
+
+    @property
+    def heading(self) -> str:
+        """Heading of a text file; empty for a CSV file."""
+
+    @property
+    def columns(self) -> Sequence[ColumnLayout]:
+        """Its columns, in order."""
+
+
+# Files that only look like ours, in a folder of the user's, are the user's.
+_RANK_FILE = re.compile(r"ranks/dp\d+_pp\d+_tp\d+(?:_\d+)?/([^/]+)")
+
+
+class CsvSession:
+    """Writes a session directory, whole or not at all.
+
+    Args:
+        out: The directory to make.
+        layout: How each table is spelled, by name: `profilemate.parse.tables.TABLES`.
+        force: Replace `out` if it exists and is empty or a session; see `replaced_directory`.
+    """
+
+    name = "csv"
+    help = "a directory of CSV files, one per table"
+
+    def __init__(self, out: Path, layout: Mapping[str, TableLayout], *, force: bool) -> None:
+        self._out = out
+        self._layout = layout
+        self._force = force
+        self._names = {METADATA, *(table.file for table in layout.values())}
+
+    def check(self) -> None:
+        """Refuse what `write` would refuse at its end, before the work is done.
+
+        Raises:
+            OutputError: The directory exists and may not be replaced.
+        """
+        may_replace(self._out, force=self._force)
+
+    def write(
+        self,
+        tables: Mapping[str, pd.DataFrame],
+        metadata: Mapping[str, object],
+        ranks: Mapping[str, Mapping[str, pd.DataFrame]] | None = None,
+    ) -> Path:
+        """Write the tables of the lead process, the metadata, and the tables of other processes.
+
+        Args:
+            tables: Frames by the name of their table.
+            metadata: What goes into `metadata.json`, as JSON can spell it; `files` is added, the
+                list of all files that were written.
+            ranks: Tables of further ranks, by the name of their directory in `ranks/`.
+
+        Returns:
+            The session directory.
+
+        Raises:
+            OutputError: It exists and may not be replaced, or cannot be written.
+        """
+        with replaced_directory(self._out, force=self._force, ours=self._is_ours) as directory:
+            self._write_tables(directory, tables)
+            for rank, frames in (ranks or {}).items():
+                (directory / "ranks" / rank).mkdir(parents=True)
+                self._write_tables(directory / "ranks" / rank, frames)
+            files = [p for p in directory.rglob("*") if p.is_file()]
+            listed = sorted([METADATA, *(str(p.relative_to(directory)) for p in files)])
+            text = json.dumps({**metadata, "files": listed}, indent=2, sort_keys=True)
+            _write(directory / METADATA, text + "\n")
+        return self._out
+
+    def _is_ours(self, path: str) -> bool:
+        rank = _RANK_FILE.fullmatch(path)
+        return (rank[1] if rank else path) in self._names
+
+    def _write_tables(self, directory: Path, tables: Mapping[str, pd.DataFrame]) -> None:
+        for name, frame in tables.items():
+            layout = self._layout[name]
+            if layout.heading:
+                _write(directory / layout.file, summary_text(frame, layout))
+            else:
+                write_csv(directory / layout.file, frame, layout)
+
+
+def spelled(frame: pd.DataFrame, columns: Sequence[ColumnLayout]) -> list[list[str]]:
+    """The columns as text."""
+    return [SPELLINGS[column.spelling](frame[column.name]) for column in columns]
+
+
+def write_csv(path: Path, frame: pd.DataFrame, layout: TableLayout) -> None:
+    """Write one table: a header always, line feeds, quotes only where a value needs them."""
+    assert list(frame.columns) == [column.name for column in layout.columns], layout.file
+    # Request ids are foreign text: a lone surrogate must not cost the user the table.
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(frame.columns)
+        # In slices: the text of a table is many times its frame.
+        for start in range(0, len(frame), 100_000):
+            part = frame.iloc[start : start + 100_000]
+            writer.writerows(zip(*spelled(part, layout.columns), strict=True))
+
+
+def summary_text(frame: pd.DataFrame, layout: TableLayout) -> str:
+    """A heading and `name: value` lines; no lines for a frame without a row."""
+    columns = [c for c in layout.columns if c.name in frame.columns] if len(frame) else []
+    lines = [layout.heading, "=" * 50, ""]
+    for column, (text, *_) in zip(columns, spelled(frame, columns), strict=True):
+        unit = "" if text == "None" else UNITS.get(column.spelling, "")
+        lines.append(f"{column.name}: {text}{unit}")
+    return "\n".join(lines) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")

@@ -1,0 +1,203 @@
+"""The CUDA graph tables on constructed event streams."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from frames import At, at, trace_of
+
+from profilemate.parse.tables import TABLES
+
+Row = tuple[object, ...]
+
+FULL: dict[str, Any] = {
+    "mode": "FULL",
+    "num_tokens": 256,
+    "num_reqs": 128,
+    "uniform": True,
+    "has_lora": False,
+    "num_active_loras": 0,
+}
+PIECEWISE: dict[str, Any] = {
+    "mode": "PIECEWISE",
+    "num_tokens": 512,
+    "uniform": False,
+    "has_lora": False,
+    "num_active_loras": 0,
+}
+EAGER: dict[str, Any] = {"mode": "NONE", "num_tokens": 4000}
+
+
+def step(ts: int, number: int | None, key: dict[str, Any], **values: Any) -> At:
+    return at(ts, "step", dur=90, **key, **values, **({} if number is None else {"step": number}))
+
+
+def replay(ts: int, number: int | None, key: dict[str, Any], *, pid: int = 1, **values: Any) -> At:
+    said = {} if number is None else {"step": number}
+    return at(ts, "graph.replay", dur=2, pid=pid, **key, **values, **said)
+
+
+def pieces(ts: int, number: int | None, key: dict[str, Any], **values: Any) -> list[At]:
+    return [replay(ts + i, number, key, piece=i, pieces=3, **values) for i in range(3)]
+
+
+def capture(ts: int, key: dict[str, Any], **values: Any) -> At:
+    return at(ts, "graph.capture", dur=1000, **key, **values)
+
+
+def build(name: str, events: list[At]) -> list[Row]:
+    frame = TABLES[name].build(trace_of(events))
+    assert list(frame.columns) == [column.name for column in TABLES[name].columns]
+    frame = frame.astype(object).where(frame.notna(), None)
+    return [tuple(row) for row in frame.itertuples(index=False)]
+
+
+F, P = ("FULL", 256, 128, True, False), ("PIECEWISE", 512, None, False, False)
+
+
+def test_captures_are_unique_graphs_in_order_of_first_capture() -> None:
+    events = [
+        capture(5, FULL, phase="profile"),
+        *(capture(10 + i, PIECEWISE, piece=i, phase="real") for i in range(3)),
+        capture(20, FULL, phase="real"),
+        capture(30, PIECEWISE),
+        capture(40, PIECEWISE | {"num_active_loras": 2}),
+    ]
+    # The third differs in a field that the standard columns do not show.
+    assert build("cuda_graph_captures", events) == [(*P, 10), (*F, 20), (*P, 40)]
+
+
+def test_usage_counts_steps_not_pieces() -> None:
+    events = [
+        step(0, 1, PIECEWISE, launches=3),
+        *pieces(10, 1, PIECEWISE),
+        step(100, 2, FULL, launches=1),
+        replay(110, 2, FULL),
+        step(200, 3, EAGER),
+        step(300, 4, FULL, launches=1),
+        replay(310, 4, FULL),
+    ]
+    assert build("cuda_graph_usage", events) == [(*F, 2), (*P, 1)]
+
+
+def test_steps_alone_suffice() -> None:
+    events = [
+        step(0, 1, PIECEWISE, launches=3),
+        step(100, 2, PIECEWISE),
+        step(200, 3, EAGER, launches=0),
+        step(300, 4, FULL, launches=0),  # captured in this step, not replayed
+        at(400, "step", dur=9, step=5),  # hooks that do not know the mode
+    ]
+    assert build("cuda_graph_usage", events) == [(*P, 2)]
+    assert [row[2] for row in build("cuda_graph_timeline", events)] == [90, 90]
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+def test_launches_alone_suffice(numbered: bool) -> None:
+    number = iter(range(9)) if numbered else None
+
+    def following() -> int | None:
+        return None if number is None else next(number)
+
+    events = [
+        *pieces(10, following(), PIECEWISE),
+        *pieces(20, following(), PIECEWISE),
+        replay(30, following(), FULL),
+    ]
+    assert build("cuda_graph_usage", events) == [(*P, 2), (*F, 1)]
+    assert [(row[0], row[2]) for row in build("cuda_graph_timeline", events)] == [
+        (10, 6),
+        (20, 6),
+        (30, 2),
+    ]
+
+
+def test_a_step_that_the_recording_cuts_into_is_counted_by_its_first_piece() -> None:
+    events = pieces(10, None, PIECEWISE)[1:] + pieces(20, None, PIECEWISE)
+    assert build("cuda_graph_usage", events) == [(*P, 1)]
+
+
+def test_dummy_steps_are_left_out() -> None:
+    events = [
+        step(0, 1, FULL, launches=1, dummy=True),
+        replay(10, 1, FULL),  # in a step that says it is one
+        replay(20, 2, FULL, dummy=True),
+        replay(30, None, FULL, dummy=True),
+        step(40, 3, FULL, launches=1),
+        replay(50, 3, FULL),
+    ]
+    assert build("cuda_graph_usage", events) == [(*F, 1)]
+    assert [row[0] for row in build("cuda_graph_timeline", events)] == [50]
+
+
+def test_a_drafter_has_graphs_of_its_own() -> None:
+    draft = FULL | {"num_tokens": 128}
+    events = [
+        step(0, 1, FULL, launches=2),
+        replay(10, 1, FULL, model="backbone"),
+        replay(20, 1, draft, model="drafter"),
+    ]
+    assert build("cuda_graph_usage", events) == [
+        ("FULL", 128, 128, True, False, 1),
+        (*F, 1),
+    ]
+    assert len(build("cuda_graph_timeline", events)) == 2
+
+
+def test_the_most_replayed_graph_comes_first_and_ties_have_an_order() -> None:
+    keys: list[dict[str, Any]] = [
+        PIECEWISE,
+        PIECEWISE | {"num_tokens": 8},
+        FULL,
+        FULL | {"num_reqs": 64},
+        {"mode": "FULL", "num_tokens": 256},
+        FULL | {"num_tokens": 16},
+    ]
+    events = [step(i, i, key) for i, key in enumerate(keys)] + [step(99, 99, PIECEWISE)]
+    assert [row[:3] + row[5:] for row in build("cuda_graph_usage", events)] == [
+        ("PIECEWISE", 512, None, 2),
+        ("FULL", 16, 128, 1),
+        ("FULL", 256, 64, 1),
+        ("FULL", 256, 128, 1),
+        ("FULL", 256, None, 1),
+        ("PIECEWISE", 8, None, 1),
+    ]
+
+
+def test_graphs_that_differ_in_what_old_versions_do_not_say_are_the_same() -> None:
+    old = {name: value for name, value in FULL.items() if name != "num_active_loras"}
+    assert build("cuda_graph_usage", [step(0, 1, FULL), step(1, 2, old)]) == [(*F, 2)]
+
+
+def test_timeline_prints_the_descriptor_as_vllm_does() -> None:
+    more = FULL | {"num_active_loras": 3, "descriptor": "depth:2,kind:x"}
+    events = [
+        replay(7, 1, FULL),
+        step(20, 2, PIECEWISE),
+        replay(30, 3, more),
+        at(40, "graph.replay", **FULL, step=4),
+    ]
+    text = "BatchDescriptor(num_tokens=256, num_reqs=128, uniform=True, has_lora=False"
+    assert build("cuda_graph_timeline", events) == [
+        (7, f"FULL:{text})", 2),
+        (
+            20,
+            "PIECEWISE:BatchDescriptor(num_tokens=512, num_reqs=None, uniform=False, "
+            "has_lora=False)",
+            90,
+        ),
+        (30, f"FULL:{text}, num_active_loras=3, depth=2, kind=x)", 2),
+        (40, f"FULL:{text})", None),
+    ]
+
+
+def test_launches_without_a_number_add_nothing_where_there_are_steps() -> None:
+    events = [step(0, 1, FULL, launches=1), replay(10, None, FULL), replay(20, None, FULL, pid=2)]
+    # Of process 2 there are no steps.
+    assert build("cuda_graph_usage", events) == [(*F, 2)]
+
+
+def test_processes_count_their_own_steps() -> None:
+    events = [replay(10, 1, FULL, pid=1), replay(11, 1, FULL, pid=2)]
+    assert build("cuda_graph_usage", events) == [(*F, 2)]
