@@ -59,8 +59,8 @@ def inside(
 def install(site: Path) -> Path:
     """Install profilemate into a folder."""
     venv = environments.ensure_venv(ROOT)
-    pip = [venv, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "--target", site, ROOT], check=True, capture_output=True)
+    pip = [str(venv), "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--target", str(site), str(ROOT)], check=True, capture_output=True)
     return site
 
 

@@ -1,0 +1,85 @@
+"""Facts for `profilemate annotate status`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from profilemate.annotate import Settings, plugin, probe
+from profilemate.annotate.hooks import HOOKS
+from profilemate.annotate.patching import HookStatus
+from profilemate.annotate.settings import recorder
+from profilemate.annotate.sinks import open_sinks
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What annotation would do in this environment.
+
+    Attributes:
+        settings: What the environment asks for.
+        doors: Each way in, and whether it is open.
+        versions: Of what matters; None for what is not installed here.
+        vllm: Folder of the vLLM that Python would import, None if there is none.
+        hooks: What each hook would find there; empty without a vLLM.
+        sink: With a recorder attached: what would record, or why nothing would. Else empty.
+    """
+
+    settings: Settings
+    doors: list[tuple[str, bool, str]]
+    versions: dict[str, str | None]
+    vllm: Path | None
+    hooks: list[HookStatus]
+    sink: str
+
+
+def collect(env: Mapping[str, str]) -> Status:
+    """Look around without importing vLLM or touching the recorder."""
+    vllm = probe.find_vllm()
+    settings = Settings.from_env(env)
+    off = {g for g, on in (("graphs", settings.graphs), ("kv", settings.kv)) if not on}
+    found = [] if vllm is None else probe.probe(HOOKS, vllm)
+    hooks = [
+        HookStatus(s.name, "skipped", why=f"{hook.group} hooks are off") if hook.group in off else s
+        for hook, s in zip(HOOKS, found, strict=False)
+    ]
+    versions = {
+        "vllm": None if vllm is None else probe.version_of(vllm),
+        "nvtx": _version("nvtx"),
+        "wrapt": _version("wrapt"),
+        "torch": _version("torch"),
+    }
+    return Status(settings, _doors(env), versions, vllm, hooks, _sink(settings, env))
+
+
+def _doors(env: Mapping[str, str]) -> list[tuple[str, bool, str]]:
+    group = importlib.metadata.entry_points(group="vllm.general_plugins")
+    announced = any(e.value.startswith("profilemate.") for e in group)
+    allowed = env.get("VLLM_PLUGINS")
+    listed = allowed is None or "profilemate" in allowed.split(",")
+    why = "vLLM finds it in this environment" if announced else "profilemate is not installed here"
+    if announced and not listed:
+        why = f"VLLM_PLUGINS={allowed} leaves profilemate out"
+    door = str(plugin.door())
+    on_path = any(Path(p).resolve() == Path(door).resolve() for p in sys.path if p)
+    return [
+        ("plugin entry point", announced and listed, why),
+        ("sitecustomize", on_path, "on PYTHONPATH" if on_path else f"{door} is not on PYTHONPATH"),
+    ]
+
+
+def _sink(settings: Settings, env: Mapping[str, str]) -> str:
+    if recorder(env) is None:
+        return ""
+    sinks, why = open_sinks(settings, env)
+    return ", ".join(sink.name for sink in sinks) or f"none: {why}"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

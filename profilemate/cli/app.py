@@ -1,0 +1,184 @@
+"""The commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import profilemate
+from profilemate.cli import show
+
+HELP = """What vLLM's CUDA graphs and KV cache really did.
+
+\b
+1. Record, with profilemate installed beside vLLM (it annotates by itself):
+     nsys profile -t nvtx,cuda -o run vllm serve ...
+2. Parse, anywhere:
+     profilemate parse run.nsys-rep -o session
+"""
+
+app = typer.Typer(
+    help=HELP,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+)
+annotate_app = typer.Typer(
+    help="What runs inside vLLM: whether it would, and where its files are.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(annotate_app, name="annotate")
+
+
+def _examples(*lines: str) -> str:
+    # \b on a line of its own keeps the lines below it as they are.
+    return "\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in lines)])
+
+
+def _version(value: bool) -> None:
+    if value:
+        show.line(f"profilemate {profilemate.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Options of the command as a whole."""
+
+
+@app.command(
+    no_args_is_help=True,
+    epilog=_examples(
+        "profilemate parse run.nsys-rep -o session",
+        "profilemate parse run.sqlite --json | jq .kv_cache",
+    ),
+)
+def parse(
+    traces: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="TRACE...",
+            help="Recordings of one run: .nsys-rep, its .sqlite or parquetdir export, "
+            "or a directory of them.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="The session directory to write. [default: session_<start of the recording>]",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Replace the session that DIR holds.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as JSON, for machines.")
+    ] = False,
+    nsys: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="PROFILEMATE_NSYS",
+            help="The nsys that exports reports. [default: the one on PATH]",
+            show_default=False,
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where exports of reports are kept. [default: the user's cache folder]",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Rebuild the tables of a run from its recording.
+
+    Writes one session directory: CSV files, a summary and metadata.json.
+    """
+    # Imported here: `--help` and `annotate path` need no pandas.
+    from profilemate.parse.project import parse_session
+
+    with show.progress(quiet or as_json) as progress:
+        session = parse_session(
+            traces, out, force=force, nsys=nsys, cache_dir=cache, progress=progress
+        )
+    if as_json:
+        show.as_json(session.summary)
+    elif not quiet:
+        show.session(session)
+
+
+@app.command(
+    no_args_is_help=True, epilog=_examples("profilemate scrub run.nsys-rep shareable.sqlite")
+)
+def scrub(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TRACE", help="A .nsys-rep report or its .sqlite export.", show_default=False
+        ),
+    ],
+    target: Annotated[
+        Path,
+        typer.Argument(metavar="OUT.sqlite", help="The copy to write.", show_default=False),
+    ],
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace OUT if it exists.")] = False,
+    nsys: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="PROFILEMATE_NSYS",
+            help="The nsys that exports reports. [default: the one on PATH]",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Copy a recording without what it says of your machine, to share it.
+
+    Nsight Systems writes the environment, command lines, paths and host names into every report.
+    The copy keeps what the tables are made of and nothing else.
+    """
+    from profilemate.parse.scrub import scrub as scrub_
+
+    scrub_(source, target, force=force, nsys=nsys)
+    show.line(f"wrote {target} ({target.stat().st_size / 1e6:.1f} MB)")
+
+
+@annotate_app.command(
+    epilog=_examples("profilemate annotate status", "nsys profile profilemate annotate status")
+)
+def status() -> None:
+    """Show whether and how vLLM would be annotated from this environment.
+
+    Run it with the environment variables and the Python environment that vLLM will have.
+    Nothing of vLLM is imported.
+    """
+    import os
+
+    from profilemate.cli import annotate_status
+
+    show.annotation(annotate_status.collect(os.environ))
+
+
+@annotate_app.command(
+    epilog=_examples('export PYTHONPATH="$(profilemate annotate path):$PYTHONPATH"')
+)
+def path() -> None:
+    """Print the folder to put on PYTHONPATH where profilemate is not installed beside vLLM."""
+    from profilemate.annotate.plugin import door
+
+    show.line(str(door()))

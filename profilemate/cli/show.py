@@ -1,0 +1,131 @@
+"""Words and tables on the terminal. Nothing else prints."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from profilemate.errors import ProfilemateError
+
+if TYPE_CHECKING:
+    from profilemate.cli.annotate_status import Status
+    from profilemate.parse.project import Session
+
+SLOW_S = 1.0
+"""Work that takes longer than this many seconds shows a progress bar."""
+
+
+def _out() -> Console:
+    # Made anew each time: tests and pipes replace sys.stdout.
+    return Console(highlight=False, soft_wrap=True)
+
+
+def _err() -> Console:
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def line(text: str) -> None:
+    """Print a line as it is."""
+    _out().print(Text(text))
+
+
+def as_json(value: Mapping[str, Any]) -> None:
+    """Print a JSON object, for machines."""
+    _out().print(Text(json.dumps(value, indent=2, ensure_ascii=False)))
+
+
+def fail(error: ProfilemateError) -> None:
+    """Print what failed, where, why, and what to type next."""
+    console = _err()
+    head = error.what if error.path is None else f"{error.what}: {error.path}"
+    console.print(f"[bold red]error:[/] {escape(head)}")
+    for part in (error.why, error.hint):
+        if part:
+            console.print(f"  {escape(part)}")
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Any]:
+    """A `parse.progress.Progress` that shows a bar on stderr once the work has taken a second."""
+    console = _err()
+    if quiet or not console.is_terminal:
+        yield lambda what, done, total: None
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, console=console, transient=True)
+    start, task = time.monotonic(), bar.add_task("", total=None)
+
+    def tell(what: str, done: int, total: int | None) -> None:
+        if not bar.live.is_started:
+            if time.monotonic() - start < SLOW_S:
+                return
+            bar.start()
+        bar.update(task, description=escape(what), completed=done, total=total)
+
+    try:
+        yield tell
+    finally:
+        bar.stop()
+
+
+def _facts(console: Console, rows: list[tuple[str, str]]) -> None:
+    """Print names and values in two columns, wrapped; nothing is padded on the right."""
+    indent = 2 + max(len(name) for name, _ in rows)
+    for name, value in rows:
+        width = max(20, console.width - indent)
+        first, *rest = textwrap.wrap(value, width, break_long_words=False) or [""]
+        console.print(Text.assemble((name.ljust(indent), "dim"), first))
+        for line_ in rest:
+            console.print(Text(" " * indent + line_))
+
+
+def session(session: Session) -> None:
+    """The short summary of a parsed session."""
+    console = _out()
+    _facts(console, session.facts())
+    for title, rows in session.sections():
+        console.print(f"\n[bold]{escape(title)}[/]")
+        _facts(console, rows)
+    for warning in session.warnings:
+        line("")
+        _facts(console, [("note:", warning)])
+    line(f"\nwrote {session.path}")
+
+
+def annotation(status: Status) -> None:
+    """What annotation would do here."""
+    console = _out()
+    settings = status.settings
+    answer = "yes" if settings.wanted else "no"
+    rows = [("annotate", f"{answer}: {settings.reason}")]
+    rows += [
+        (name, f"{'open' if is_open else 'closed'}: {why}") for name, is_open, why in status.doors
+    ]
+    rows += [(name, version or "not installed here") for name, version in status.versions.items()]
+    rows += [("sink", status.sink)] if status.sink else []
+    rows += [("complaint", text) for text in settings.complaints]
+    _facts(console, rows)
+    if status.vllm is None:
+        line("\nNo vLLM here: run this in vLLM's own environment to see its hooks.")
+        return
+    found = [h for h in status.hooks if h.state == "installed"]
+    line(f"\n{len(found)} of {len(status.hooks)} hooks find their place in this vLLM.")
+    if len(found) == len(status.hooks):
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("not installed", "because"):
+        table.add_column(column, overflow="fold")
+    for hook in status.hooks:
+        if hook.state != "installed":
+            table.add_row(hook.name, escape(hook.why))
+    console.print(table)

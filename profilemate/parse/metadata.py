@@ -1,0 +1,135 @@
+"""`metadata.json` and the short summary: what was recorded, and what is missing, as facts.
+
+Nothing is guessed silently: what was dropped, clipped or assumed while reading stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import profilemate
+from profilemate.parse.combine import Process, RankTrace
+from profilemate.parse.trace import SourceInfo, Trace
+
+
+def start_of(trace: Trace) -> datetime | None:
+    """Local time of the trace's zero, or None where no recording says."""
+    if trace.start_unix_ns is None:
+        return None
+    return datetime.fromtimestamp(trace.start_unix_ns / 1e9, UTC).astimezone()
+
+
+def session_id(trace: Trace) -> str:
+    """`session_<YYYYmmdd_HHMMSS>`; a recording without a clock is `session_unknown_start`."""
+    start = start_of(trace)
+    return "session_unknown_start" if start is None else f"session_{start:%Y%m%d_%H%M%S}"
+
+
+def metadata(
+    trace: Trace, ranks: Sequence[RankTrace], tables: Mapping[str, pd.DataFrame], out: Path
+) -> dict[str, Any]:
+    """Everything section 3 of the CSV layout asks for, ready for JSON."""
+    start = start_of(trace)
+    processes = [p for rank in ranks for p in rank.processes]
+    hooks = _hooks(trace)
+    return {
+        "session_id": session_id(trace),
+        "start_time": None if start is None else start.isoformat(),
+        "output_dir": str(out),
+        "cuda_graph_tracking": _tracking("graphs", ("graph.capture", "graph.replay"), trace),
+        "kv_cache_tracking": _tracking("kv", ("kv",), trace),
+        "versions": _versions(processes),
+        "sources": [_source(s) for s in trace.sources],
+        "window_sec": [round(t / 1e9, 6) for t in trace.window],
+        "clock": {
+            "source": "the recorder's, as seconds since the start of the recording",
+            "alignment_error_ms": round(trace.clock_error_ns / 1e6, 6),
+        },
+        "durations": {"cuda_graph_timeline": "host"},
+        "processes": [_process(rank, p) for rank in ranks for p in rank.processes],
+        "hooks": hooks,
+        "events": dict(sorted(trace.counts.items())),
+        "dropped": {
+            "unknown_events": dict(sorted(trace.unknown.items())),
+            "broken_messages": trace.broken,
+            "lost_batches": {str(p): n for p, n in sorted(trace.lost_batches.items())},
+            "unfinished_messages": trace.unfinished,
+        },
+        "notes": [note for s in trace.sources for note in s.notes],
+        "empty_files": {
+            f"{name}.csv": _why_empty(name, trace, hooks) for name, f in tables.items() if f.empty
+        },
+    }
+
+
+def _tracking(switch: str, frames: Sequence[str], trace: Trace) -> bool:
+    if any(len(trace.frames[name]) for name in frames):
+        return True
+    hooks = trace.frames["hook"]
+    prefix = "BlockPool." if switch == "kv" else "CUDAGraph"
+    ours = hooks["name"].str.startswith(prefix).fillna(False)
+    return bool((ours & (hooks["status"] == "installed")).any())
+
+
+def _versions(processes: Sequence[Process]) -> dict[str, str | None]:
+    found: dict[str, str | None] = {"profilemate": profilemate.__version__}
+    for name in ("profilemate", "vllm", "torch", "nvtx", "python"):
+        said = {str(p.session[name]) for p in processes if name in p.session}
+        key = "profilemate_annotate" if name == "profilemate" else name
+        found[key] = ", ".join(sorted(said)) or None
+    return found
+
+
+def _source(source: SourceInfo) -> dict[str, Any]:
+    return {
+        "path": str(source.path),
+        "kind": source.kind,
+        "size": source.size,
+        "recorder": source.recorder,
+        "window_ns": source.window,
+        "notes": source.notes,
+    }
+
+
+def _process(rank: RankTrace, process: Process) -> dict[str, Any]:
+    return {
+        "pid": process.pid,
+        "role": process.role or None,
+        "host": process.host,
+        "rank": rank.rank.folder,
+        "events": process.events,
+        "faults": process.session.get("faults"),
+    }
+
+
+def _hooks(trace: Trace) -> dict[str, dict[str, str]]:
+    """The last word of any process on each hook: installed in one of them counts as installed."""
+    found: dict[str, dict[str, str]] = {"installed": {}, "skipped": {}, "waiting": {}}
+    rank = {"waiting": 0, "skipped": 1, "installed": 2}
+    best: dict[str, tuple[int, str, str]] = {}
+    columns = ["name", "status", "target", "why"]
+    for name, status, target, why in trace.frames["hook"][columns].itertuples(index=False):
+        text = why if status != "installed" else target
+        key = (rank.get(status, 0), status, "" if pd.isna(text) else str(text))
+        best[name] = max(best.get(name, key), key)
+    for name, (_, status, text) in best.items():
+        found.setdefault(status, {})[name] = text
+    return found
+
+
+def _why_empty(name: str, trace: Trace, hooks: Mapping[str, Mapping[str, str]]) -> str:
+    if not trace.counts:
+        return "the recording holds no profilemate events"
+    if name.startswith("cuda_graph"):
+        return "no CUDA graph was captured or replayed in the recording, or no hook saw it"
+    if not hooks["installed"]:
+        return "no hook was installed"
+    kv_off = [n for n in hooks["skipped"] if n.startswith("BlockPool.")]
+    if name.startswith("kv") and kv_off and not len(trace.frames["kv"]):
+        return f"the KV hooks were skipped: {hooks['skipped'][kv_off[0]]}"
+    return "nothing of the kind happened in the recording"

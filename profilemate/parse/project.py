@@ -1,0 +1,138 @@
+"""From recordings to a session directory: the one place that knows readers, tables and writers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from profilemate.errors import InputError
+from profilemate.parse import summary as summary_
+from profilemate.parse.combine import RankTrace, split_ranks
+from profilemate.parse.decode import decode_recordings
+from profilemate.parse.metadata import metadata as metadata_of
+from profilemate.parse.metadata import session_id
+from profilemate.parse.progress import Progress, no_progress
+from profilemate.parse.readers import find_recordings, open_recording
+from profilemate.parse.tables import TABLES
+from profilemate.parse.trace import Trace
+from profilemate.parse.writers.csv_session import CsvSession
+
+
+@dataclass(slots=True)
+class Session:
+    """A session directory that was written, and the short answer of it.
+
+    Attributes:
+        path: The directory.
+        metadata: What is in its metadata.json.
+        summary: The figures of the lead rank, ready for JSON.
+        warnings: What a reader of the figures must know.
+        rows: Rows of each table of the lead rank.
+    """
+
+    path: Path
+    metadata: dict[str, Any]
+    summary: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
+    rows: dict[str, int] = field(default_factory=dict)
+
+    def facts(self) -> summary_.Rows:
+        """What was recorded, as lines for the terminal."""
+        return summary_.facts(self.summary)
+
+    def sections(self) -> list[tuple[str, summary_.Rows]]:
+        """The figures, as titled lines for the terminal."""
+        return summary_.sections(self.summary)
+
+
+def read_trace(
+    paths: Sequence[Path],
+    *,
+    nsys: Path | None = None,
+    cache_dir: Path | None = None,
+    progress: Progress = no_progress,
+) -> Trace:
+    """Read recordings of one run onto one clock.
+
+    Args:
+        paths: Recordings, or directories that hold some.
+        nsys: The nsys that exports reports.
+        cache_dir: Where exports are kept.
+        progress: Told about work that takes its time.
+
+    Raises:
+        ProfilemateError: One of them cannot be read.
+    """
+    if not paths:
+        raise InputError("no recording was given", hint="Name one: profilemate parse run.nsys-rep")
+    found: dict[Path, None] = {}
+    for path in paths:
+        inside = find_recordings(path) if path.is_dir() else []
+        found.update(dict.fromkeys(inside or [path]))
+    recordings = [
+        open_recording(path, cache_dir=cache_dir, nsys=nsys, progress=progress) for path in found
+    ]
+    return decode_recordings(recordings, progress=progress)
+
+
+def build_tables(trace: Trace, progress: Progress = no_progress) -> dict[str, pd.DataFrame]:
+    """Every table of a trace, by name."""
+    tables = {}
+    for done, (name, table) in enumerate(TABLES.items()):
+        progress("building tables", done, len(TABLES))
+        tables[name] = table.build(trace)
+    return tables
+
+
+def parse_session(
+    paths: Sequence[Path],
+    out: Path | None = None,
+    *,
+    force: bool = False,
+    nsys: Path | None = None,
+    cache_dir: Path | None = None,
+    progress: Progress = no_progress,
+) -> Session:
+    """Read recordings and write their session directory.
+
+    Args:
+        paths: Recordings of one run, or directories that hold some.
+        out: The session directory; `session_<start of the recording>` here if not given.
+        force: Replace a session that is there already.
+        nsys: The nsys that exports reports.
+        cache_dir: Where exports are kept.
+        progress: Told about work that takes its time.
+
+    Raises:
+        InputError: A recording cannot be read.
+        OutputError: The session cannot be written; what was there before is untouched.
+        ToolError: A program that is needed is missing or failed.
+    """
+    if out is not None:
+        CsvSession(out, TABLES, force=force).check()  # before the work, not after it
+    trace = read_trace(paths, nsys=nsys, cache_dir=cache_dir, progress=progress)
+    out = Path(session_id(trace)) if out is None else out
+    writer = CsvSession(out, TABLES, force=force)
+    writer.check()
+    ranks = split_ranks(trace)
+    lead = ranks[0].trace if ranks else trace
+    tables = build_tables(lead, progress)
+    facts = metadata_of(trace, ranks, tables, out)
+    writer.write(tables, facts, _further(ranks[1:], progress))
+    return Session(
+        path=out,
+        metadata=facts,
+        summary={**summary_.summarise(lead, tables, facts), "output_dir": str(out)},
+        warnings=summary_.warnings(facts),
+        rows={name: len(frame) for name, frame in tables.items()},
+    )
+
+
+def _further(
+    ranks: Sequence[RankTrace], progress: Progress
+) -> dict[str, Mapping[str, pd.DataFrame]]:
+    return {rank.rank.folder: build_tables(rank.trace, progress) for rank in ranks}

@@ -1,0 +1,154 @@
+"""The short answer: a handful of figures out of the tables, for the terminal and for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from profilemate.parse.trace import Trace
+
+Rows = list[tuple[str, str]]
+
+
+def summarise(
+    trace: Trace, tables: Mapping[str, pd.DataFrame], metadata: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Figures of one rank, None where the recording cannot tell."""
+    steps = trace.frames["sched.step"]
+    first, last = trace.window
+    return {
+        "session_id": metadata["session_id"],
+        "start_time": metadata["start_time"],
+        "recorded_sec": round((last - first) / 1e9, 3),
+        "vllm": metadata["versions"]["vllm"],
+        "recorder": ", ".join({s["recorder"] or s["kind"]: 0 for s in metadata["sources"]}),
+        "processes": [p["role"] for p in metadata["processes"]],
+        "steps": {
+            "scheduled": len(steps),
+            "executed": int(trace.frames["step"]["step"].nunique()),
+            "tokens": int(steps["num_tokens"].sum()),
+            "busiest_step_requests": None if steps.empty else int(steps["num_reqs"].max()),
+        },
+        "kv_cache": _kv_cache(trace, tables),
+        "cuda_graphs": {
+            "captured": len(tables["cuda_graph_captures"]),
+            "replayed": len(tables["cuda_graph_usage"]),
+            "replays": int(tables["cuda_graph_usage"]["replay_count"].sum()),
+        },
+    }
+
+
+def _kv_cache(trace: Trace, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any] | None:
+    if trace.frames["kv"].empty:
+        return None
+    summary = tables["kv_cache_summary"].iloc[0]
+    lookups = tables["kv_prefix_cache"]
+    asked, hit = (
+        (0, 0)
+        if lookups.empty
+        else (int(lookups["running_queries"].iloc[-1]), int(lookups["running_hits"].iloc[-1]))
+    )
+    lives = tables["kv_block_lifetimes"]
+    return {
+        "total_blocks": _known(summary, "Total blocks available"),
+        "peak_blocks": _known(summary, "Peak blocks used"),
+        "peak_usage_pct": _percent(summary),
+        "allocations": _known(summary, "Total allocations"),
+        "evictions": _known(summary, "Total evictions"),
+        "avg_lifetime_sec": _seconds(summary, "Avg block lifetime"),
+        "avg_idle_sec": _seconds(summary, "Avg idle before eviction"),
+        "reused_without_eviction": int((lives["ended_by"] == "reused").sum()),
+        "prefix_query_tokens": asked,
+        "prefix_hit_tokens": hit,
+        "prefix_hit_rate": round(hit / asked, 4) if asked else None,
+        "preemptions": len(tables["kv_preemptions"]),
+        "failed_allocations": len(trace.frames["kv.alloc_failed"]),
+    }
+
+
+def _known(row: pd.Series, name: str) -> int | None:
+    return None if name not in row or pd.isna(row[name]) else int(row[name])
+
+
+def _percent(row: pd.Series) -> float | None:
+    name = "Peak usage"
+    return None if name not in row or pd.isna(row[name]) else round(100 * float(row[name]), 2)
+
+
+def _seconds(row: pd.Series, name: str) -> float | None:
+    ns = _known(row, name)
+    return None if ns is None else round(ns / 1e9, 3)
+
+
+def facts(summary: Mapping[str, Any]) -> Rows:
+    """What was recorded, as lines for the terminal."""
+    processes = summary["processes"]
+    roles = {role: processes.count(role) for role in processes}
+    return [
+        ("recorded", f"{summary['recorded_sec']:g} s by {summary['recorder']}"),
+        ("started", summary["start_time"] or "not known"),
+        ("vLLM", summary["vllm"] or "not known"),
+        ("processes", ", ".join(f"{n} {role or 'unknown'}" for role, n in roles.items()) or "none"),
+    ]
+
+
+def sections(summary: Mapping[str, Any]) -> list[tuple[str, Rows]]:
+    """The figures, as titled lines for the terminal."""
+    found: list[tuple[str, Rows]] = []
+    steps = summary["steps"]
+    if steps["scheduled"] or steps["executed"]:
+        reqs = steps["busiest_step_requests"]
+        text = f"{steps['scheduled']} scheduled, {steps['executed']} executed"
+        rows = [("steps", text), ("tokens", f"{steps['tokens']} scheduled")]
+        rows += [("largest batch", f"{reqs} requests")] if reqs is not None else []
+        found.append(("Engine", rows))
+    if summary["kv_cache"] is not None:
+        found.append(("KV cache", _kv_rows(summary["kv_cache"])))
+    graphs = summary["cuda_graphs"]
+    if graphs["captured"] or graphs["replayed"]:
+        text = f"{graphs['replays']} replays of {graphs['replayed']} graphs"
+        found.append(("CUDA graphs", [("captured", str(graphs["captured"])), ("replayed", text)]))
+    return found
+
+
+def _kv_rows(kv: Mapping[str, Any]) -> Rows:
+    peak = kv["peak_usage_pct"]
+    rows = [
+        (
+            "peak usage",
+            f"{kv['peak_blocks']} of {kv['total_blocks']} blocks"
+            + ("" if peak is None else f" ({peak:.2f} %)"),
+        ),
+        ("allocated", f"{kv['allocations']} blocks"),
+        ("evicted", f"{kv['evictions']} blocks of cached content"),
+    ]
+    if kv["avg_lifetime_sec"] is not None:
+        idle = kv["avg_idle_sec"]
+        text = f"lived {kv['avg_lifetime_sec']:.3f} s on average"
+        rows.append(("", text if idle is None else f"{text}, idle for the last {idle:.3f} s"))
+    if kv["prefix_hit_rate"] is not None:
+        text = f"{kv['prefix_hit_tokens']} of {kv['prefix_query_tokens']} tokens"
+        rows.append(("prefix hits", f"{text} ({100 * kv['prefix_hit_rate']:.2f} %)"))
+    rows.append(("preempted", f"{kv['preemptions']} times"))
+    return rows
+
+
+def warnings(metadata: Mapping[str, Any]) -> list[str]:
+    """What a reader of the figures must know: what is missing, and what went wrong."""
+    found = list(metadata["notes"])
+    dropped = metadata["dropped"]
+    if dropped["lost_batches"]:
+        lost = sum(dropped["lost_batches"].values())
+        found.append(f"{lost} batches of events are missing from the recording: counts are too low")
+    if dropped["broken_messages"] or dropped["unfinished_messages"]:
+        broken = dropped["broken_messages"] + dropped["unfinished_messages"]
+        found.append(f"{broken} messages could not be read and are left out")
+    if dropped["unknown_events"]:
+        kinds = ", ".join(dropped["unknown_events"])
+        found.append(f"events of a newer profilemate are left out: {kinds}")
+    faults = sum(p["faults"] or 0 for p in metadata["processes"])
+    if faults:
+        found.append(f"profilemate's own hooks failed {faults} times: please report vLLM's log")
+    return found

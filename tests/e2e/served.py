@@ -1,0 +1,91 @@
+"""A recorded run of a real server: how it is made, and what is known of it."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import engine
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+WITNESS = Path(__file__).with_name("witness")
+
+# vLLM 0.32 kills its engine at once on SIGINT unless told to wait; a killed process takes what
+# Nsight Systems has not yet collected from it along.
+ORDERLY = ("--shutdown-timeout", "20")
+
+
+def tool(variable: str) -> Path:
+    """A program that scripts/setup made and scripts/test names."""
+    path = os.environ.get(variable)
+    if not path:
+        pytest.fail(f"{variable} is not set: run scripts/test, which sets it, or scripts/setup")
+    return Path(path)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run: its report, what vLLM counted, what the witness saw, and the parsed session."""
+
+    nsys: Path
+    report: Path
+    log: str
+    metrics: dict[str, float]
+    witness: list[dict[str, Any]]
+    session: Path
+    stdout: str
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table of the session, as a user reads it."""
+        return pd.read_csv(self.session / f"{name}.csv")
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The session's metadata.json."""
+        loaded: dict[str, Any] = json.loads((self.session / "metadata.json").read_text())
+        return loaded
+
+
+def profilemate(*arguments: str | Path, env: dict[str, str] | None = None) -> str:
+    """Run the command line; returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "profilemate", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **(env or {})},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def record(folder: Path, python: Path, model: Path, nsys: Path, pythonpath: list[Path]) -> Recorded:
+    """Serve the workload under nsys, and parse the report."""
+    witness = folder / "witness"
+    server = engine.Server(
+        python,
+        model,
+        folder,
+        nsys=nsys,
+        env={"WITNESS_FILE": str(witness)},
+        pythonpath=[*pythonpath, WITNESS],
+        extra_args=ORDERLY,
+    )
+    with server:
+        engine.workload(server)
+        metrics = engine.metrics(server)
+    session = folder / "session"
+    options = ("--nsys", nsys, "--cache", folder / "cache")
+    stdout = profilemate("parse", server.report, "-o", session, *options)
+    (seen,) = glob.glob(f"{witness}.*")
+    lines = [json.loads(line) for line in Path(seen).read_text().splitlines()]
+    log = (folder / "server.log").read_text()
+    return Recorded(nsys, server.report, log, metrics, lines, session, stdout)

@@ -1,0 +1,46 @@
+"""Documents that the code can check."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from profilemate.parse.tables import TABLES
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import docs_tables  # noqa: E402
+
+
+def test_the_page_of_tables_is_up_to_date() -> None:
+    page = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
+    assert page == docs_tables.text(), "run scripts/docs_tables.py"
+
+
+def test_the_readme_names_every_table() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for table in TABLES.values():
+        family = "cuda_graph_*.csv" if table.name.startswith("cuda_graph") else table.file
+        assert f"`{family}`" in readme, table.file
+
+
+def documents() -> list[Path]:
+    tracked = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    return [ROOT / name for name in tracked.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("page", documents(), ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
