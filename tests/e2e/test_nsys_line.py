@@ -117,16 +117,17 @@ def test_evictions_and_lifetimes_equal_vllm_s_collector(recorded: Recorded) -> N
     m = recorded.metrics
     assert len(counted) == m["vllm:kv_block_lifetime_seconds_count"] > 0
     assert len(counted) == m["vllm:kv_block_idle_before_evict_seconds_count"]
-    # Both clocks are read in the same calls, ours before and after vLLM's, so a life can differ
-    # by how long its first and its last call took, plus the rounding of six decimals twice.
+    # We tell when a call began, vLLM when it came to the block inside it: a life can differ by how
+    # long the calls took that began and ended it (a touch, for idle), and by rounding to 1 us.
     events = recorded.table("kv_block_events")
-    longest = events[events["op"].isin(["alloc", "evict", "touch"])]["duration_ms"].max() / 1e3
-    slack = len(counted) * (2 * longest + 2e-6)
+    calls = events[events["op"].isin(["alloc", "touch"])]
+    inside = (calls["duration_ms"] / 1e3 * calls["num_blocks"]).sum()
+    slack = 2 * inside + len(counted) * 2e-6
     lifetime = m["vllm:kv_block_lifetime_seconds_sum"]
     idle = m["vllm:kv_block_idle_before_evict_seconds_sum"]
     assert abs(counted["lifetime_sec"].sum() - lifetime) <= slack
     assert abs(counted["idle_sec"].sum() - idle) <= slack
-    assert slack < 0.01 * lifetime
+    assert slack < 0.02 * lifetime
     # What left the prefix cache, as against blocks that were only used again:
     evictions = recorded.table("kv_cache_evictions")
     truly = sum(len(w["ids"]) for w in witness_ops(recorded) if w["op"] == "evict")
@@ -195,13 +196,17 @@ def test_steps_of_scheduler_and_worker_run_in_lock_step(recorded: Recorded) -> N
     assert counts["sched.step"] == counts["step"] == scheduled > 100
 
 
-def test_the_recorder_s_own_statistics_agree(recorded: Recorded) -> None:
-    # nsys's own summary of push/pop ranges, exported by nsys itself: one range a worker step.
-    (export,) = (recorded.report.parent / "cache").glob("*.sqlite")
-    command = [str(recorded.nsys), "stats", "--report", "nvtxppsum", "--format", "csv", str(export)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    ranges = [line for line in done.stdout.splitlines() if "pm1.step" in line]
-    assert len(ranges) == recorded.metadata["events"]["step"]
+def test_the_recorder_s_own_text_agrees(recorded: Recorded) -> None:
+    # The report as nsys itself prints it: one range for every step that runs the model.
+    text = recorded.report.with_suffix(".txt")
+    command = [recorded.nsys, "export", "--type", "text", "-o", text, recorded.report]
+    subprocess.run([str(c) for c in command], capture_output=True, check=True)
+    lines = text.read_text(errors="replace").splitlines()
+    executed = [w for w in recorded.witness if w["op"] == "schedule" and w["tokens"]]
+    assert sum('"pm1.step ' in line for line in lines) == len(executed)
+    assert len(executed) < recorded.metadata["events"]["step"]
+    batches = sum('"pm1.batch ' in line for line in lines)
+    assert batches >= recorded.metadata["events"]["sched.step"]
 
 
 def test_the_summary_is_short_and_says_what_matters(recorded: Recorded) -> None:
