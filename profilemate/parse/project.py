@@ -115,6 +115,17 @@ def parse_session(
     if out is not None:
         CsvSession(out, TABLES, force=force).check()  # before the work, not after it
     trace = read_trace(paths, nsys=nsys, cache_dir=cache_dir, progress=progress)
+    return write_session(trace, out, force=force, progress=progress)
+
+
+def write_session(
+    trace: Trace,
+    out: Path | None = None,
+    *,
+    force: bool = False,
+    progress: Progress = no_progress,
+) -> Session:
+    """Write the session directory of a trace that was read already; see `parse_session`."""
     out = Path(session_id(trace)) if out is None else out
     writer = CsvSession(out, TABLES, force=force)
     writer.check()

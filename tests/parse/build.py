@@ -13,11 +13,15 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from profilemate.parse.trace import Marker, SourceInfo
+from profilemate import schema
+from profilemate.parse.decode import decode_recordings
+from profilemate.parse.trace import Marker, SourceInfo, Trace
+from profilemate.schema import Event
 
 SCHEMAS = Path(__file__).parent.parent / "data" / "nsys_schemas"
 VERSIONS = ("2022.4.2", "2023.4.4")
 META = {"2022.4.2": "EXPORT_META_DATA", "2023.4.4": "META_DATA_EXPORT"}
+SECOND = 1_000_000_000
 START_UNIX_NS = 1_795_507_742_546_650_858
 CATEGORY, MARK, PUSH_POP, START_END, DOMAIN_CREATE = 33, 34, 59, 60, 75
 
@@ -129,3 +133,13 @@ class Stored:
 def mark(ts: int, text: str, *, pid: int = 100, tid: int = 101, dur: int | None = None) -> Marker:
     """A marker without thinking of its thread."""
     return Marker(ts, dur, pid, tid, text)
+
+
+def batch(seq: int, t: int, *events: Event) -> str:
+    """A message of several events."""
+    return schema.encode_batch([schema.encode_event(e) for e in events], t=t, seq=seq)
+
+
+def decode(*markers: Marker) -> Trace:
+    """Decode markers of one recording."""
+    return decode_recordings([Stored(markers)])

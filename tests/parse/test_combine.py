@@ -1,0 +1,130 @@
+"""Processes and ranks: counts must not be multiplied, and nobody may be lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+from frames import At, at, trace_of
+
+from profilemate.parse import summary
+from profilemate.parse.combine import Rank, processes_of, split_ranks
+from profilemate.parse.metadata import metadata, session_id
+from profilemate.parse.project import build_tables, write_session
+from profilemate.parse.trace import Trace
+
+
+def engine(pid: int, dp: int | None, start: int = 0) -> list[At]:
+    return [
+        at(start, "session", pid=pid, role="engine", dp=dp, host="h", faults=0, vllm="0.32.0"),
+        at(start, "kv.pool", pid=pid, pool=0, num_blocks=10, used=0),
+        at(start + 10, "kv.alloc", pid=pid, pool=0, used=1, ids=(pid,), req="r"),
+        at(start + 20, "sched.step", pid=pid, step=1, num_tokens=5, num_reqs=1),
+        at(start + 30, "hook", pid=pid, name="BlockPool.touch", status="installed", target="t"),
+    ]
+
+
+def worker(pid: int, dp: int, pp: int, tp: int, start: int = 0) -> list[At]:
+    return [
+        at(start, "session", pid=pid, role="worker", dp=dp, pp=pp, tp=tp, faults=0),
+        at(start + 25, "step", pid=pid, step=1, mode="FULL", num_tokens=8, reqs=1, dur=5),
+        at(start + 26, "hook", pid=pid, name="BlockPool.touch", status="waiting", why="not here"),
+    ]
+
+
+def two_by_two() -> Trace:
+    events = [*engine(1, 0), *engine(2, 1)]
+    for dp in (0, 1):
+        for tp in (0, 1):
+            events += worker(10 + 2 * dp + tp, dp, 0, tp)
+    return trace_of(events, start_unix_ns=1_700_000_000_000_000_000)
+
+
+def test_each_rank_gets_its_own_events_and_the_lead_comes_first() -> None:
+    ranks = split_ranks(two_by_two())
+    assert [r.rank for r in ranks] == [
+        Rank(0, 0, 0),
+        Rank(0, 0, 1),
+        Rank(1, 0, 0),
+        Rank(1, 0, 1),
+    ]
+    assert [[p.pid for p in r.processes] for r in ranks] == [[1, 10], [11], [2, 12], [13]]
+    lead = ranks[0].trace
+    assert lead.frames["kv"]["ids"].tolist() == [(1,)]
+    assert lead.counts["step"] == 1
+    assert ranks[1].trace.frames["kv"].empty
+
+
+def test_two_servers_in_one_recording_are_kept_apart() -> None:
+    ranks = split_ranks(trace_of([*engine(5, 0, 100), *engine(3, 0), *worker(4, 0, 0, 0)]))
+    assert [(r.rank, [p.pid for p in r.processes]) for r in ranks] == [
+        (Rank(0, 0, 0, 0), [3, 4]),
+        (Rank(0, 0, 0, 1), [5]),
+    ]
+    assert ranks[1].rank.folder == "dp0_pp0_tp0_1"
+
+
+def test_a_process_that_never_said_who_it_is_is_known_by_its_events() -> None:
+    trace = trace_of(
+        [
+            at(1, "kv.alloc", pid=7, pool=0, used=1, ids=(1,)),
+            at(2, "step", pid=8, step=3),
+        ]
+    )
+    assert [(p.pid, p.role) for p in processes_of(trace)] == [(7, "engine"), (8, "worker")]
+    (rank,) = split_ranks(trace)
+    assert rank.rank == Rank(0, 0, 0)
+
+
+def test_an_empty_recording_has_no_ranks() -> None:
+    assert split_ranks(trace_of([])) == []
+
+
+def test_a_session_of_several_ranks_on_disk(tmp_path: Path) -> None:
+    session = write_session(two_by_two(), tmp_path / "s")
+    folders = sorted(p.name for p in (session.path / "ranks").iterdir())
+    assert folders == ["dp0_pp0_tp1", "dp1_pp0_tp0", "dp1_pp0_tp1"]
+    usage = pd.read_csv(session.path / "cuda_graph_usage.csv")
+    assert usage["replay_count"].tolist() == [1], "a step of two ranks is one step"
+    other = pd.read_csv(session.path / "ranks" / "dp1_pp0_tp0" / "kv_block_events.csv")
+    assert other["blocks"].tolist() == [2]
+    facts = json.loads((session.path / "metadata.json").read_text())
+    assert [p["rank"] for p in facts["processes"]] == [
+        "dp0_pp0_tp0",
+        "dp0_pp0_tp0",
+        "dp0_pp0_tp1",
+        "dp1_pp0_tp0",
+        "dp1_pp0_tp0",
+        "dp1_pp0_tp1",
+    ]
+    assert session.summary["processes"].count("worker") == 4
+
+
+def test_metadata_says_what_is_installed_somewhere_and_why_files_are_empty() -> None:
+    trace = two_by_two()
+    ranks = split_ranks(trace)
+    tables = build_tables(ranks[0].trace)
+    facts = metadata(trace, ranks, tables, Path("out"))
+    assert facts["hooks"]["installed"] == {"BlockPool.touch": "t"}
+    assert facts["kv_cache_tracking"] is True
+    assert facts["versions"]["vllm"] == "0.32.0"
+    assert "kv_preemptions.csv" in facts["empty_files"]
+    assert all(facts["empty_files"].values())
+    assert facts["session_id"].startswith("session_2023111")
+
+
+def test_faults_and_losses_are_told_to_the_user() -> None:
+    events = engine(1, 0)
+    events[0].event.values["faults"] = 3
+    trace = trace_of(events)
+    trace.lost_batches, trace.broken, trace.unknown = {1: 2}, 1, {"kv.new": 4}
+    ranks = split_ranks(trace)
+    facts = metadata(trace, ranks, build_tables(trace), Path("out"))
+    told = " ".join(summary.warnings(facts))
+    for text in ("failed 3 times", "2 batches", "1 messages could not be read", "kv.new"):
+        assert text in told
+
+
+def test_a_recording_without_a_clock_has_a_name_all_the_same() -> None:
+    assert session_id(trace_of([])) == "session_unknown_start"
