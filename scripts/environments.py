@@ -53,6 +53,13 @@ NSYS_VARIABLES = {
     "2023.4.4": "PROFILEMATE_TEST_NSYS_2023",
 }
 VLLM_VARIABLE = "PROFILEMATE_TEST_VLLM_PYTHON"
+
+# The oldest nvtx that profilemate serves (and this Python has), and the one that vLLM's CUDA wheels
+# ask for.
+NVTX_VARIABLES = {
+    "0.2.8" if sys.version_info < (3, 13) else "0.2.11": "PROFILEMATE_TEST_NVTX_OLD",
+    "0.2.15": "PROFILEMATE_TEST_NVTX_NEW",
+}
 PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input")
 
 
@@ -164,6 +171,21 @@ def ensure_nsys(version: str) -> Place:
     return Place(target / debian_nsys.NSYS)
 
 
+def ensure_nvtx(version: str) -> Place:
+    """Return a folder for PYTHONPATH with this version of the nvtx package."""
+    if sys.platform != "linux":
+        return Place(None, "nvtx is built for Linux")
+    fingerprint = digest(version, sys.version, platform.machine())
+
+    def build(place: Path) -> None:
+        options = ["--no-deps", "--only-binary", ":all:", "--target", str(place)]
+        python = str(ensure_venv(CLONE))
+        run([python, *PIP, "install", *options, f"nvtx=={version}"], f"Installing nvtx {version}")
+
+    target = cache_root() / f"nvtx-{version}-{fingerprint}"
+    return Place(install_once(target, fingerprint, build, relocatable=True))
+
+
 def gather(parts: Sequence[str]) -> dict[str, Place]:
     """Make the parts that are asked for and return each by the name of its variable."""
     found: dict[str, Place] = {}
@@ -174,6 +196,8 @@ def gather(parts: Sequence[str]) -> dict[str, Place]:
     if "nsys" in parts:
         for version, variable in NSYS_VARIABLES.items():
             found[variable] = ensure_nsys(version)
+        for version, variable in NVTX_VARIABLES.items():
+            found[variable] = ensure_nvtx(version)
         system = debian_nsys.on_path()
         if system:
             say(f"this machine has an nsys of its own: {system[0]} ({system[1]})")

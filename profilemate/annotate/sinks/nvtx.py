@@ -48,31 +48,39 @@ class DomainSink:
         from nvtx import _lib
         from nvtx._lib import lib
 
-        self._string = lib.RegisteredString
+        self._lib = lib
         self._mark, self._push, self._pop = _lib.mark, _lib.push_range, _lib.pop_range
         self._domain = domain
         self._handle = domain.handle
         self._attributes: dict[str, Any] = {}
-        self._for("batch").message = self._string(self._handle, "")  # fails here if it ever will
+        self._for("batch").message = self._string("")  # fails here if it ever will
+
+    def _string(self, text: str) -> Any:
+        # type.__call__ goes past the metaclass of 0.2.8, which keeps every instance.
+        return type.__call__(self._lib.RegisteredString, self._handle, text)
 
     def _for(self, kind: str) -> Any:
         attributes = self._attributes.get(kind)
         if attributes is None:
             colour = COLOURS.get(kind, _OTHER)
-            attributes = self._domain.get_event_attributes("", colour, kind)
+            if hasattr(self._domain, "get_event_attributes"):
+                attributes = self._domain.get_event_attributes("", colour, kind)
+            else:  # before 0.2.9
+                category = self._domain.get_category_id(kind)
+                attributes = self._lib.EventAttributes(self._string(""), colour, category)
             self._attributes[kind] = attributes
         return attributes
 
     def mark(self, text: str) -> None:
         """Record an instant."""
         attributes = self._for(kind_of(text))
-        attributes.message = self._string(self._handle, text)
+        attributes.message = self._string(text)
         self._mark(attributes, self._handle)
 
     def push(self, text: str) -> None:
         """Open a range on this thread."""
         attributes = self._for(kind_of(text))
-        attributes.message = self._string(self._handle, text)
+        attributes.message = self._string(text)
         self._push(attributes, self._handle)
 
     def pop(self) -> None:
@@ -136,7 +144,8 @@ def _nvtx_package(why: list[str]) -> Sink | None:
     if not nvtx.enabled():
         why.append("NVTX_DISABLE is set")
         return None
-    domain = nvtx.get_domain(schema.DOMAIN)
+    get_domain = getattr(nvtx, "get_domain", None) or nvtx._lib.Domain  # 0.2.8 has the class only
+    domain = get_domain(schema.DOMAIN)
     if not hasattr(domain, "handle"):
         version = importlib.metadata.version("nvtx")
         why.append(f"nvtx {version} hands out a dummy domain, because this tool does not answer it")
