@@ -55,6 +55,7 @@ def install(
 
         identity = Identity(graphs=settings.graphs, kv=settings.kv)
         _emitter = Emitter(lambda: open_sinks(settings, env), status, identity)
+        _emitter.step.each_launch = settings.launches
         _patcher = Patcher(_emitter)
         off = [g for g, on in (("graphs", settings.graphs), ("kv", settings.kv)) if not on]
         _patcher.install(HOOKS, off=off)

@@ -10,9 +10,11 @@ from time import monotonic_ns
 from typing import Any, Protocol
 
 from profilemate import schema
+from profilemate.annotate.graphs import Graphs
 from profilemate.annotate.guard import Faults, say, shield
 from profilemate.annotate.identity import Identity
 from profilemate.annotate.patching import HookStatus
+from profilemate.annotate.step import Step
 from profilemate.schema import KINDS
 
 Encode = Callable[..., str]
@@ -75,9 +77,13 @@ class Emitter:
         evicted: Block ids whose content was lost since the last operation of a pool.
         deferred: Block id -> request id, of blocks that vLLM will free later.
         in_slots: Whether allocate_slots is running for `request`.
+        given_back: Requests whose blocks were given back since the last step began to be
+            scheduled, for vLLM 0.11, where only the scheduler knows which were preempted.
         scheduler_step: Number of `Scheduler.schedule` calls so far.
         worker_step: Number of `Worker.execute_model` calls so far.
         pools: id() of a BlockPool -> what we know of it.
+        step: The model execution that is running.
+        graphs: The CUDA graphs that were captured.
         faults: Faults of our own.
         identity: What this process says of itself.
     """
@@ -91,6 +97,9 @@ class Emitter:
         self.active = True
         self.faults = Faults()
         self.identity = identity or Identity()
+        # Made once: wrappers hold these two.
+        self.step = Step(self)
+        self.graphs = Graphs(self)
         self._open_sinks = open_sinks
         self._hook_status = hook_status
         self._shielded_flush = shield("flush", self.faults, self.flush)
@@ -103,6 +112,9 @@ class Emitter:
         self.evicted: list[int] = []
         self.deferred: dict[int, str] = {}
         self.pools: dict[int, PoolInfo] = {}
+        self.given_back: list[tuple[Any, ...]] = []
+        self.step.reset()
+        self.graphs.pending.clear()
         self._buffer: list[tuple[Encode, int, int, tuple[Any, ...]]] = []
         self._sinks: list[Sink] | None = None
         self.scheduler_step = 0
@@ -172,21 +184,16 @@ class Emitter:
         buffer, self._buffer = self._buffer, []
         if not sinks:
             return
+        now = monotonic_ns()
         texts: list[str] = []
-        size, now = 0, monotonic_ns()
         if self._session_is_due():
             self._session_due = now + SESSION_EVERY_NS
             texts = self._session(now)
-            size = sum(map(len, texts))
-        for encode, start, end, values in buffer:
-            text = encode(now - start, end - start, *values)
-            if size + len(text) > _BATCH and texts:
-                self._send(texts, now)
-                texts, size, now = [], 0, monotonic_ns()
-                text = encode(now - start, end - start, *values)
-            texts.append(text)
-            size += len(text) + 3
-        self._send(texts, now)
+        texts += [
+            encode(now - start, end - start, *values) for encode, start, end, values in buffer
+        ]
+        for batch in _batches(texts):
+            self._send(batch, now)
 
     def _send(self, texts: list[str], now: int) -> None:
         self._seq += 1
@@ -216,3 +223,18 @@ class Emitter:
             for h in self._hook_status()
         ]
         return texts
+
+
+def _batches(texts: list[str]) -> list[list[str]]:
+    """Cut spelled events into batches that fit a message, unless one alone does not."""
+    if sum(map(len, texts)) + 3 * len(texts) <= _BATCH:  # nearly always: three for the separator
+        return [texts]
+    batches: list[list[str]] = [[]]
+    room = _BATCH
+    for text in texts:
+        room -= len(text) + 3
+        if room < 0 and batches[-1]:
+            batches.append([])
+            room = _BATCH - len(text) - 3
+        batches[-1].append(text)
+    return batches

@@ -41,6 +41,11 @@ class Identity:
         return self._engine or self._worker
 
     @property
+    def has_engine(self) -> bool:
+        """Whether a scheduler runs here."""
+        return self._engine
+
+    @property
     def role(self) -> str:
         """`engine`, `worker`, or `engine+worker`."""
         roles = (("engine", self._engine), ("worker", self._worker))

@@ -3,7 +3,8 @@
 A hook names methods of vLLM's classes that may carry it, newest first, and how to wrap each. The
 first that exists is wrapped, on the class object itself, right after its module was imported by
 vLLM: importing one of vLLM's modules ourselves could change what vLLM does (some decide at
-import time from variables that vLLM sets later).
+import time from variables that vLLM sets later). A few are functions, wrapped under their name in
+the module that calls them, and a few are torch's.
 """
 
 from __future__ import annotations
@@ -27,7 +28,13 @@ State = Literal["installed", "waiting", "skipped"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A place that may carry a hook: `module:Class.method`, and the wrapper for it."""
+    """A place that may carry a hook, and the wrapper for it.
+
+    `module:Class.method` or `module:function`. The module may have imported the class or function
+    from elsewhere: that is how candidates of several versions can wait for one module, and be
+    tried in their order when it comes. A method is wrapped wherever it is called, a function only
+    in this module.
+    """
 
     path: str
     wrap: Wrap
@@ -36,6 +43,16 @@ class Target:
     def module(self) -> str:
         """The module to wait for."""
         return self.path.partition(":")[0]
+
+    @property
+    def owner(self) -> str:
+        """The class, or nothing for a function of the module."""
+        return self.path.partition(":")[2].rpartition(".")[0]
+
+    @property
+    def attribute(self) -> str:
+        """The method or function."""
+        return self.path.partition(":")[2].rpartition(".")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +86,11 @@ class HookStatus:
 
 @dataclass(slots=True)
 class _Patch:
-    owner: type
+    owner: type | ModuleType
     attribute: str
     wrapper: Method
     original: Method
-    own: bool  # the class had the attribute itself, not by inheritance
+    own: bool  # the owner had the attribute itself, not by inheritance
 
 
 class Patcher:
@@ -142,14 +159,13 @@ class Patcher:
 
     def _wrap(self, target: Target, module: ModuleType) -> str | None:
         """Wrap one target; return why that is not possible, or None."""
-        path = target.path.partition(":")[2]
-        class_name, _, attribute = path.partition(".")
-        owner = getattr(module, class_name, None)
-        if not isinstance(owner, type):
-            return f"{module.__name__} has no class {class_name}"
+        attribute = target.attribute
+        owner = getattr(module, target.owner, None) if target.owner else module
+        if not isinstance(owner, type | ModuleType):
+            return f"{module.__name__} has no class {target.owner}"
         original = getattr(owner, attribute, None)
         if not callable(original):
-            return f"{class_name} has no {attribute}"
+            return f"{target.owner or module.__name__} has no {attribute}"
         # We are inside an import statement of vLLM's: a fault of ours must not leave here.
         faults = self._emitter.faults
         wrapper = shield(target.path, faults, target.wrap)(original, self._emitter)

@@ -39,6 +39,8 @@ class Settings:
         mode: `PROFILEMATE`: auto (patch only where a recorder is), on, or off.
         graphs: `PROFILEMATE_GRAPHS`: the CUDA graph hooks.
         kv: `PROFILEMATE_KV`: the KV cache hooks.
+        launches: `PROFILEMATE_LAUNCHES`: a range for every launch of a CUDA graph, inside a step
+            too, not only their number.
         verbose: `PROFILEMATE_VERBOSE`: say on stderr what is being done.
         directory: `PROFILEMATE_DIR`: where live sessions go.
         interval: `PROFILEMATE_LOG_INTERVAL`: operations between two flushes of a live session.
@@ -50,6 +52,7 @@ class Settings:
     mode: Mode = "auto"
     graphs: bool = True
     kv: bool = True
+    launches: bool = False
     verbose: bool = False
     directory: str = DEFAULT_DIR
     interval: int = DEFAULT_INTERVAL
@@ -70,6 +73,7 @@ class Settings:
             mode=cast(Mode, mode),
             graphs=_switch(env, ("PROFILEMATE_GRAPHS",), True, complaints),
             kv=_switch(env, ("PROFILEMATE_KV",), True, complaints),
+            launches=_switch(env, ("PROFILEMATE_LAUNCHES",), False, complaints),
             verbose=_switch(env, VERBOSE, False, complaints),
             directory=_first(env, DIR)[1] or DEFAULT_DIR,
             interval=_interval(env, complaints),

@@ -24,8 +24,15 @@ GRAPH_KEY = (
     Field("num_reqs", "int", "requests, None where the graph takes any number", "requests"),
     Field("uniform", "bool", "all requests have the same query length"),
     Field("has_lora", "bool", "captured with LoRA active"),
-    Field("num_active_loras", "int", "LoRA adapters of the graph (vLLM 0.16 and later)"),
-    Field("descriptor", "str", "further descriptor fields that differ from their default, k:v"),
+    Field("num_active_loras", "int", "LoRA adapters of the graph, None for 0"),
+    Field("descriptor", "str", "further fields of the descriptor that are not at default, k:v,k:v"),
+)
+
+_OWNER = (
+    Field("owner", "str", "class that holds the graph, None at a place that no hook knows"),
+    Field("model", "str", "vLLM's tag of the model (backbone, eagle_head), or its class"),
+    Field("piece", "int", "index of the piece of a piecewise graph, from 0"),
+    Field("pieces", "int", "number of pieces, None where vLLM does not say"),
 )
 
 _ROWS = (
@@ -76,16 +83,39 @@ _ROWS = (
     ),
     Kind(
         "step",
-        "one model execution in a worker, eager ones too",
+        "one model execution in a worker, eager ones too: a range from the choice of the mode to "
+        "the end of execute_model, or, where no mode was chosen (0 tokens), a buffered event; "
+        "begins (`ago`) with execute_model",
         (
             Field("step", "int", "number of the execute_model call in its worker"),
             *GRAPH_KEY,
-            Field("unpadded", "int", "tokens scheduled, before padding", "tokens"),
+            Field("unpadded", "int", "tokens to run, before padding", "tokens"),
             Field("reqs", "int", "requests scheduled", "requests"),
-            Field("prefill_tokens", "int", "tokens of requests in prefill", "tokens"),
-            Field("decode_tokens", "int", "tokens of requests in decode", "tokens"),
-            Field("launches", "int", "graph launches inside the step"),
+            Field(
+                "prefill_tokens",
+                "int",
+                "tokens of requests without any output token when they were scheduled: new ones, "
+                "and further chunks of their prompt; None in vLLM 0.11, which does not say",
+                "tokens",
+            ),
+            Field("decode_tokens", "int", "the other tokens scheduled", "tokens"),
+            Field(
+                "launches",
+                "int",
+                "launches of the model's graphs that the captures let expect: 0 in an eager step "
+                "and in one whose graph was not captured yet, None where no capture was seen",
+            ),
             Field("dummy", "bool", "a step without requests, to keep ranks in lock-step"),
+        ),
+    ),
+    Kind(
+        "step.end",
+        "what is known when the range of a step that ran on graphs has ended; as long as the "
+        "whole execute_model",
+        (
+            Field("step", "int", "number of the step, None for a dummy one"),
+            Field("seen", "int", "launches of the model's graphs that were seen in it"),
+            Field("dummy", "bool", "a step without requests"),
         ),
     ),
     Kind(
@@ -93,23 +123,18 @@ _ROWS = (
         "a CUDA graph was captured",
         (
             *GRAPH_KEY,
-            Field("owner", "str", "class that holds the graph"),
-            Field("model", "str", "model tag: backbone, drafter, …"),
-            Field("piece", "int", "index of the piece of a piecewise graph, from 0"),
-            Field("pieces", "int", "number of pieces"),
+            *_OWNER,
             Field("phase", "str", "real, or profile: captured to measure memory and thrown away"),
         ),
     ),
     Kind(
         "graph.replay",
-        "a CUDA graph was launched: several times in a piecewise step",
+        "a CUDA graph was launched outside the step's own launches: by a drafter, an encoder, an "
+        "unknown place (then mode and owner are None); on request (PROFILEMATE_LAUNCHES) every one",
         (
             *GRAPH_KEY,
-            Field("owner", "str", "class that holds the graph"),
-            Field("model", "str", "model tag: backbone, drafter, …"),
-            Field("piece", "int", "index of the piece of a piecewise graph, from 0"),
-            Field("pieces", "int", "number of pieces"),
-            Field("step", "int", "number of the worker's step"),
+            *_OWNER,
+            Field("step", "int", "number of the worker's last step, None in a dummy one"),
             Field("dummy", "bool", "inside a dummy step"),
         ),
     ),

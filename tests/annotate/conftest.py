@@ -29,12 +29,12 @@ def sink(monkeypatch: pytest.MonkeyPatch) -> ListSink:
 
 @pytest.fixture(autouse=True)
 def clean() -> Iterator[None]:
-    """No vLLM modules, no patches and no finders are left behind."""
+    """No vLLM or torch modules, no patches and no finders are left behind."""
     path, meta = list(sys.path), list(sys.meta_path)
     yield
     annotate.uninstall()
     assert annotate.status() == []
-    for name in [n for n in sys.modules if n.partition(".")[0] == "vllm"]:
+    for name in [n for n in sys.modules if n.partition(".")[0] in ("vllm", "torch")]:
         del sys.modules[name]
     sys.path[:] = path
     wrapts = [f for f in sys.meta_path if type(f).__name__ == "ImportHookFinder"]
@@ -43,7 +43,7 @@ def clean() -> Iterator[None]:
 
 @pytest.fixture
 def layout() -> None:
-    """Makes `vllm` importable: the stand-in of `layouts/`."""
+    """Makes `vllm` and `torch` importable: the stand-ins of `layouts/`."""
     sys.path.insert(0, str(LAYOUTS))
 
 

@@ -3,7 +3,15 @@
 Nothing here imports vLLM: hooks read the objects they are given.
 """
 
-from profilemate.annotate.hooks import block_pool, kv_cache_manager, scheduler, worker
+from profilemate.annotate.hooks import (
+    block_pool,
+    cuda_graph_captures,
+    cuda_graph_replays,
+    kv_cache_manager,
+    scheduler,
+    steps,
+    worker,
+)
 from profilemate.annotate.patching import Hook
 
 HOOKS: tuple[Hook, ...] = (
@@ -11,4 +19,7 @@ HOOKS: tuple[Hook, ...] = (
     *kv_cache_manager.HOOKS,
     *scheduler.HOOKS,
     *worker.HOOKS,
+    *steps.HOOKS,
+    *cuda_graph_captures.HOOKS,
+    *cuda_graph_replays.HOOKS,
 )

@@ -7,7 +7,7 @@ tables; its reference count means nothing, so it is left out everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from profilemate.annotate.guard import Arguments, compile_wrapper, observe, pick, shield
@@ -54,15 +54,17 @@ def wrap_get_new_blocks(original: Method, emitter: Emitter) -> Method:
     """get_new_blocks: what was handed out, and what it cost the prefix cache."""
 
     def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
-        number, used = _use(emitter, pool)
+        # What `_use` does, in line: this is the hook that runs most often.
+        info = emitter.pools.get(id(pool)) or emitter.new_pool(pool)
+        info.used = used = info.total - pool.get_num_free_blocks()
         request = emitter.request
         request_id = None if request is None else request.request_id
         if emitter.evicted:
             # wrap_maybe_evict only notes ids: one event a call, not one a block.
             ids, emitter.evicted = emitter.evicted, []
-            emitter.add(_EVICT, start, end, (number, used, ids, request_id, "alloc"))
+            emitter.add(_EVICT, start, end, (info.number, used, ids, request_id, "alloc"))
         ids = [block.block_id for block in result]
-        emitter.add(_ALLOC, start, end, (number, used, ids, request_id))
+        emitter.add(_ALLOC, start, end, (info.number, used, ids, request_id))
 
     return observe(original, emitter, after)
 
@@ -100,15 +102,11 @@ def wrap_evict_blocks(original: Method, emitter: Emitter) -> Method:
 # --------------------------------------------------------------------------- references
 
 
-def _flat(blocks: Iterable[Any]) -> list[Any]:
+def _flat(blocks: Sequence[Any]) -> Sequence[Any]:
     """The blocks of touch's argument: flat, or per group as in vLLM 0.11 and 0.12."""
-    flat: list[Any] = []
-    for item in blocks:
-        if hasattr(item, "block_id"):
-            flat.append(item)
-        else:
-            flat.extend(item)
-    return flat
+    if not blocks or hasattr(blocks[0], "block_id"):
+        return blocks
+    return [block for group in blocks for block in group]
 
 
 def wrap_touch(original: Method, emitter: Emitter) -> Method:
@@ -116,8 +114,9 @@ def wrap_touch(original: Method, emitter: Emitter) -> Method:
     get_blocks = pick(original, "blocks")
 
     def before(pool: Any, args: Arguments) -> Any:
-        blocks = [b for b in _flat(get_blocks(args)) if not b.is_null]
-        return [b.block_id for b in blocks], [b.block_id for b in blocks if b.ref_cnt == 0]
+        blocks = _flat(get_blocks(args))
+        ids = [b.block_id for b in blocks if not b.is_null]
+        return ids, [b.block_id for b in blocks if b.ref_cnt == 0 and not b.is_null]
 
     def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
         ids, revived = note

@@ -40,6 +40,8 @@ def wrap_schedule(original: Method, emitter: Emitter) -> Method:
             len(scheduler.running),
             len(scheduler.waiting),
         )
+        if emitter.given_back:
+            tell_preempted(emitter)
         emitter.add(_STEP, start, end, values)
         resynchronise(emitter, end)
         emitter.flush()
@@ -88,6 +90,32 @@ def wrap_preempt(original: Method, emitter: Emitter) -> Method:
     return observe(original, emitter, after, before)
 
 
+def wrap_given_back(original: Method, emitter: Emitter) -> Method:
+    """KVCacheManager.free in vLLM 0.11, where preemption is a few lines inside schedule.
+
+    Whether the request was preempted or is finished shows only afterwards: `tell_preempted`.
+    """
+    get_request = pick(original, "request")
+
+    def before(manager: Any, args: Arguments) -> tuple[int, int]:
+        return manager.block_pool.get_num_free_blocks(), get_request(args).num_computed_tokens
+
+    def after(manager: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
+        free, computed = note
+        blocks = manager.block_pool.get_num_free_blocks() - free
+        emitter.given_back.append((get_request(args), start, end, blocks, computed))
+
+    return observe(original, emitter, after, before)
+
+
+def tell_preempted(emitter: Emitter) -> None:
+    """Tell which of the requests that gave their blocks back were preempted in this step."""
+    given_back, emitter.given_back = emitter.given_back, []
+    for request, start, end, blocks, computed in given_back:
+        if request.status.name == "PREEMPTED":
+            emitter.add(_PREEMPT, start, end, (request.request_id, blocks, computed))
+
+
 def wrap_add_request(original: Method, emitter: Emitter) -> Method:
     """add_request: a request arrives at the scheduler."""
     get_request = pick(original, "request")
@@ -112,14 +140,24 @@ def wrap_free_request(original: Method, emitter: Emitter) -> Method:
     return observe(original, emitter, after)
 
 
-def _hook(method: str, wrap: Any, group: Any, emits: tuple[str, ...], why: str) -> Hook:
-    return Hook(f"Scheduler.{method}", group, (Target(f"{SCHEDULER}.{method}", wrap),), emits, why)
+def _hook(
+    method: str, wrap: Any, group: Any, emits: tuple[str, ...], why: str, *older: Target
+) -> Hook:
+    targets = (Target(f"{SCHEDULER}.{method}", wrap), *older)
+    return Hook(f"Scheduler.{method}", group, targets, emits, why)
 
 
 HOOKS = (
     _hook("schedule", wrap_schedule, "engine", ("sched.step", "kv.usage"), "the step"),
     _hook("update_from_output", wrap_update_from_output, "engine", (), "before the engine sleeps"),
-    _hook("_preempt_request", wrap_preempt, "kv", ("preempt",), "preemptions"),
+    _hook(
+        "_preempt_request",
+        wrap_preempt,
+        "kv",
+        ("preempt",),
+        "preemptions",
+        Target("vllm.v1.core.sched.scheduler:KVCacheManager.free", wrap_given_back),
+    ),
     _hook("add_request", wrap_add_request, "engine", ("request",), "arrivals"),
     _hook("_free_request", wrap_free_request, "engine", ("request",), "ends"),
 )

@@ -4,47 +4,111 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from profilemate import schema
-from profilemate.annotate.guard import Arguments, in_range, pick
+from profilemate.annotate.guard import Arguments, compile_wrapper, pick, shield
 from profilemate.annotate.patching import Hook, Method, Target
-from profilemate.schema import Event
+from profilemate.annotate.step import NO_FACTS, Facts
 
 if TYPE_CHECKING:
     from profilemate.annotate.emit import Emitter
 
+WORKER = "vllm.v1.worker.gpu_worker:Worker"
+
+_AROUND = """
+if not pm_emitter.active:
+    return CALL
+pm_begin(SELF, ARGUMENTS)
+try:
+    return CALL
+finally:
+    pm_end()
+"""
+
 
 def wrap_execute_model(original: Method, emitter: Emitter) -> Method:
-    """execute_model: a range around the step, numbered like the scheduler's.
+    """execute_model: one step, numbered like the scheduler's.
 
     Scheduler and workers count their calls; the counters advance in lock-step, calls with 0
     tokens included, while the clock says nothing: with asynchronous scheduling step N+1 is
     scheduled before step N has run.
     """
     get_output = pick(original, "scheduler_output")
+    known = shield(f"{original.__qualname__}, scheduler_output", emitter.faults, facts)
 
-    def begin(worker: Any, args: Arguments) -> str:
+    def begin(worker: Any, args: Arguments) -> None:
         parallel_config = getattr(worker, "parallel_config", None)
         if emitter.identity.saw_worker(getattr(worker, "rank", None), parallel_config):
             emitter.touch_session()
-        emitter.flush()
+            emitter.flush()
         emitter.worker_step += 1
-        output = get_output(args)
-        values: dict[str, schema.Value] = {
-            "step": emitter.worker_step,
-            "unpadded": output.total_num_scheduled_tokens,
-            "reqs": len(output.num_scheduled_tokens),
-        }
-        return schema.encode(Event("step", values))
+        emitter.step.begin(emitter.worker_step, known(get_output(args)) or NO_FACTS)
 
-    return in_range(original, emitter, begin)
+    def end() -> None:
+        emitter.step.end()
+        # The GPU has its work and we have time. With a scheduler in this process everything goes
+        # with its next batch instead.
+        if not emitter.identity.has_engine:
+            emitter.flush()
+
+    return _around(original, emitter, begin, end)
+
+
+def wrap_dummy_batch(original: Method, emitter: Emitter) -> Method:
+    """execute_dummy_batch: a data-parallel rank without requests keeps in step with the others.
+
+    It launches graphs like any step, but no scheduler knows of it.
+    """
+
+    def begin(worker: Any, args: Arguments) -> None:
+        emitter.step.begin(None, dummy=True)
+
+    return _around(original, emitter, begin, emitter.step.end)
+
+
+def _around(original: Method, emitter: Emitter, begin: Any, end: Any) -> Method:
+    faults, where = emitter.faults, original.__qualname__
+    return compile_wrapper(
+        original,
+        _AROUND,
+        pm_emitter=emitter,
+        pm_begin=shield(where, faults, begin),
+        pm_end=shield(where, faults, end),
+    )
+
+
+def facts(output: Any) -> Facts:
+    """Tokens scheduled, requests, and the tokens of those in prefill and of those in decode.
+
+    A request is in prefill until its first output token, as vLLM's own `annotate_profile` counts:
+    it is scheduled for the first time, or again without output yet (a chunk of a long prompt).
+    What comes back after a preemption counts as decode there and here. vLLM 0.11 does not say how
+    many output tokens a request has.
+    """
+    scheduled = output.num_scheduled_tokens
+    tokens = output.total_num_scheduled_tokens
+    cached = output.scheduled_cached_reqs
+    outputs = getattr(cached, "num_output_tokens", None)
+    if outputs is None:
+        return tokens, len(scheduled), None, None
+    prefill = sum([scheduled.get(new.req_id, 0) for new in output.scheduled_new_reqs])
+    if 0 in outputs:  # asked first because it takes no loop of ours over hundreds of requests
+        ids = [r for r, n in zip(cached.req_ids, outputs, strict=False) if n == 0]
+        prefill += sum([scheduled.get(r, 0) for r in ids])
+    return tokens, len(scheduled), prefill, tokens - prefill
 
 
 HOOKS = (
     Hook(
         "Worker.execute_model",
         "engine",
-        (Target("vllm.v1.worker.gpu_worker:Worker.execute_model", wrap_execute_model),),
-        ("step",),
+        (Target(f"{WORKER}.execute_model", wrap_execute_model),),
+        ("step", "step.end"),
         "the step as the worker sees it; the recorder's GPU records are found through this range",
+    ),
+    Hook(
+        "Worker.execute_dummy_batch",
+        "engine",
+        (Target(f"{WORKER}.execute_dummy_batch", wrap_dummy_batch),),
+        ("step", "step.end"),
+        "steps without requests, which launch graphs too",
     ),
 )

@@ -24,6 +24,7 @@ class Scheduler:
             num_scheduled_tokens={r.request_id: 1 for r in self.running},
             total_num_scheduled_tokens=len(self.running),
             scheduled_new_reqs=new,
+            scheduled_cached_reqs=SimpleNamespace(req_ids=[], num_output_tokens=[]),
             preempted_req_ids=set(),
         )
 

@@ -1,0 +1,108 @@
+"""The CUDA graphs of this process: whose they are, and how many of them a step launches.
+
+A graph object learns at its capture whose it is and keeps that as an attribute (`TAG`), so that
+nothing has to be looked up when it is launched and nothing here holds it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from profilemate.schema import GRAPH_KEY, KINDS
+
+if TYPE_CHECKING:
+    from profilemate.annotate.emit import Emitter
+
+Key = tuple[Any, ...]
+"""The values of `GRAPH_KEY`: which graph of a model it is."""
+
+NO_KEY: Key = (None,) * len(GRAPH_KEY)
+
+TAG = "pm_tag"
+"""Attribute of a graph: the values of its `graph.replay` up to the step, all but the last two."""
+
+MAIN = "pm_main"
+"""Attribute of a graph that a step launches as part of the target model's forward pass."""
+
+UNTAGGED = (*NO_KEY, None, None, None, None)
+"""The tag of a graph that no hook knew at its capture."""
+
+_CAPTURE = KINDS["graph.capture"].encode
+
+
+class Graphs:
+    """What is known of the graphs that were captured.
+
+    Attributes:
+        pending: Captured graphs whose owner has not spoken yet, with begin and end of their
+            capture. One list for ever: wrappers hold it.
+        phase: `profile` while vLLM measures the memory of graphs and throws them away, else
+            `real`.
+    """
+
+    def __init__(self, emitter: Emitter) -> None:
+        self._emitter = emitter
+        self.pending: list[tuple[Any, int, int]] = []
+        self.phase = "real"
+        # Per phase, key and owner class: the launches of a step, known by holder and piece, in the
+        # order of their capture. vLLM may drop its graphs and capture them again.
+        self._held: dict[tuple[str, Key], dict[str, list[tuple[int, int | None]]]] = {}
+
+    def claim(
+        self,
+        graph: Any,
+        key: Key,
+        holder: Any,
+        *,
+        model: str | None = None,
+        piece: int | None = None,
+        pieces: int | None = None,
+        main: bool = False,
+    ) -> bool:
+        """Tag a pending graph and tell its capture; False if it is not pending.
+
+        Args:
+            graph: The graph.
+            key: Which graph of its model.
+            holder: The object that holds it.
+            model: Tag of the model.
+            piece: Which piece of the model's forward pass, from 0; None to number the pieces in the
+                order of their capture.
+            pieces: How many there are.
+            main: A step of the scheduler launches it.
+        """
+        found = next((i for i, (g, *_) in enumerate(self.pending) if g is graph), None)
+        if found is None:
+            return False
+        _, start, end = self.pending.pop(found)
+        owner = type(holder).__name__
+        if main:
+            setattr(graph, MAIN, True)
+            held = self._held.setdefault((self.phase, key), {}).setdefault(owner, [])
+            if (id(holder), piece) not in held:
+                held.append((id(holder), piece))
+            if piece is None and key[0] == "PIECEWISE":
+                piece = held.index((id(holder), piece))
+        tag = (*key, owner, model, piece, pieces)
+        setattr(graph, TAG, tag)
+        self._emitter.add(_CAPTURE, start, end, (*tag, self.phase))
+        return True
+
+    def settle(self) -> None:
+        """Tell the captures that no owner has claimed: a place in vLLM that no hook knows."""
+        pending = self.pending[:]
+        self.pending.clear()
+        for _, start, end in pending:
+            self._emitter.add(_CAPTURE, start, end, (*UNTAGGED, self.phase))
+
+    def launches(self, key: Key) -> int | None:
+        """How many graphs a step with this key launches, by what was captured; None if unknown.
+
+        Two classes may hold graphs of one key (a micro-batched and an ordinary one): a step runs
+        those of one of them.
+        """
+        if key[0] == "NONE":
+            return 0
+        if not self._held or key[0] is None:
+            return None
+        return max(map(len, self._held.get(("real", key), {}).values()), default=0)

@@ -1,0 +1,68 @@
+"""Launches of CUDA graphs: `torch.cuda.CUDAGraph.replay`, where every one of them ends.
+
+Inside an open step a launch of the model is only counted, the step's range stands for it. Any other
+launch has a range of its own that says whose graph it was: a drafter's while tokens are sampled,
+an encoder's, one that no hook knew at its capture.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from profilemate.annotate.graphs import MAIN, TAG, UNTAGGED
+from profilemate.annotate.guard import compile_wrapper, shield
+from profilemate.annotate.patching import Hook, Method, Target
+from profilemate.schema import KINDS, PREFIX
+
+if TYPE_CHECKING:
+    from profilemate.annotate.emit import Emitter
+
+_REPLAY_EVENT = KINDS["graph.replay"].encode
+
+# A piecewise step of 60 layers comes here 61 times.
+_REPLAY = f"""
+if not pm_emitter.active:
+    return CALL
+if pm_step.counting and getattr(SELF, {MAIN!r}, False):
+    pm_step.seen += 1
+    return CALL
+if not pm_push(SELF):
+    return CALL
+try:
+    return CALL
+finally:
+    pm_pop()
+"""
+
+
+def wrap_replay(original: Method, emitter: Emitter) -> Method:
+    """CUDAGraph.replay: count it, or open a range for it."""
+    step = emitter.step
+
+    def push(graph: Any) -> bool:
+        step.seen += getattr(graph, MAIN, False)
+        number = None if step.dummy else emitter.worker_step or None
+        tag = getattr(graph, TAG, UNTAGGED)
+        emitter.push(PREFIX + _REPLAY_EVENT(None, None, *tag, number, step.dummy or None))
+        return True
+
+    faults, where = emitter.faults, original.__qualname__
+    return compile_wrapper(
+        original,
+        _REPLAY,
+        pm_emitter=emitter,
+        pm_step=step,
+        pm_push=shield(where, faults, push),
+        pm_pop=shield(where, faults, emitter.pop),
+    )
+
+
+HOOKS = (
+    Hook(
+        "CUDAGraph.replay",
+        "graphs",
+        (Target("torch.cuda.graphs:CUDAGraph.replay", wrap_replay),),
+        ("graph.replay", "step.end"),
+        "every launch, of every runner and at places that are not known yet",
+    ),
+)

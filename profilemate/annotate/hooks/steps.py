@@ -1,0 +1,135 @@
+"""How vLLM runs each step: the one call in which it decides on mode, graph and padding.
+
+Every step goes through it, eager ones too, and so do warm-ups, captures and dummy batches; which it
+is, `Step` knows. Its place and its result differ more between versions than anything else that is
+hooked, so each has a reader of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from profilemate.annotate.guard import Arguments, observe, pick
+from profilemate.annotate.hooks.graph_key import key_of, mode_name
+from profilemate.annotate.patching import Hook, Method, Target
+
+if TYPE_CHECKING:
+    from profilemate.annotate.emit import Emitter
+
+RUNNER_1 = "vllm.v1.worker.gpu_model_runner"
+RUNNER_2 = "vllm.v1.worker.gpu.model_runner"
+
+
+# --------------------------------------------------------------------------- the first runner
+
+
+def wrap_determine(original: Method, emitter: Emitter) -> Method:
+    """_determine_batch_execution_and_padding: (mode, descriptor, ...), since vLLM 0.12."""
+    get_tokens = pick(original, "num_tokens")
+
+    def after(runner: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
+        if emitter.step.running:
+            key = key_of(mode_name(result[0]), result[1])
+            emitter.step.dispatched(key, get_tokens(args))
+
+    return observe(original, emitter, after)
+
+
+def wrap_dispatcher(original: Method, emitter: Emitter) -> Method:
+    """CudagraphDispatcher.dispatch in vLLM 0.11: (mode, descriptor, or None for an eager step).
+
+    The caller has padded already, so the step's tokens are those that were scheduled.
+    """
+    get_asked = pick(original, "batch_descriptor")
+
+    def after(_self: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
+        if emitter.step.running:
+            descriptor = get_asked(args) if result[1] is None else result[1]
+            emitter.step.dispatched(key_of(mode_name(result[0]), descriptor), None)
+
+    return observe(original, emitter, after)
+
+
+# --------------------------------------------------------------------------- the second runner
+
+
+def _serves_lora(manager: Any) -> bool:
+    config = getattr(manager, "vllm_config", None)
+    return getattr(config, "lora_config", None) is not None
+
+
+def wrap_dispatch_and_sync(original: Method, emitter: Emitter) -> Method:
+    """dispatch_cg_and_sync_dp: the descriptor that all data-parallel ranks agreed on.
+
+    A function, wrapped where the runner has it: drafters have names of their own for it.
+    """
+    get_tokens = pick(original, "num_tokens")
+
+    def after(manager: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
+        if emitter.step.running:
+            descriptor = result[0]
+            mode = mode_name(descriptor.cg_mode)
+            key = key_of(mode, descriptor, _serves_lora(manager))
+            emitter.step.dispatched(key, get_tokens(args))
+
+    return observe(original, emitter, after)
+
+
+def wrap_manager_dispatch(original: Method, emitter: Emitter) -> Method:
+    """ModelCudaGraphManager.dispatch in vLLM 0.19: final unless there are data-parallel ranks."""
+    get_tokens = pick(original, "num_tokens")
+
+    def after(manager: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
+        if emitter.step.running:
+            parallel = getattr(manager.vllm_config, "parallel_config", None)
+            if getattr(parallel, "data_parallel_size", 1) == 1:
+                key = key_of(mode_name(result.cg_mode), result, _serves_lora(manager))
+                emitter.step.dispatched(key, get_tokens(args))
+
+    return observe(original, emitter, after)
+
+
+def wrap_padding(original: Method, emitter: Emitter) -> Method:
+    """get_cudagraph_and_dp_padding, vLLM 0.12 to 0.16: (mode or use it, padded tokens, ...)."""
+
+    def after(_self: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
+        if emitter.step.running:
+            emitter.step.dispatched(key_of(mode_name(result[0]), int(result[1])), None)
+
+    return observe(original, emitter, after)
+
+
+HOOKS = (
+    Hook(
+        "dispatch",
+        "graphs",
+        (
+            Target(
+                f"{RUNNER_1}:GPUModelRunner._determine_batch_execution_and_padding",
+                wrap_determine,
+            ),
+            Target(f"{RUNNER_1}:CudagraphDispatcher.dispatch", wrap_dispatcher),
+        ),
+        ("step",),
+        "mode, descriptor and padding of every step of the first model runner",
+    ),
+    Hook(
+        "dispatch (V2)",
+        "graphs",
+        (
+            Target(f"{RUNNER_2}:dispatch_cg_and_sync_dp", wrap_dispatch_and_sync),
+            Target(f"{RUNNER_2}:ModelCudaGraphManager.dispatch", wrap_manager_dispatch),
+            Target(f"{RUNNER_2}:get_cudagraph_and_dp_padding", wrap_padding),
+            Target(f"{RUNNER_2}:GPUModelRunner.get_cudagraph_and_dp_padding", wrap_padding),
+        ),
+        ("step",),
+        "the same of the second model runner",
+    ),
+    Hook(
+        "dispatch (V2, ranks agreed)",
+        "graphs",
+        (Target(f"{RUNNER_2}:sync_cudagraph_and_dp_padding", wrap_dispatch_and_sync),),
+        ("step",),
+        "the same in vLLM 0.19, where data-parallel ranks agree afterwards",
+    ),
+)
