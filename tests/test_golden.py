@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -26,10 +28,21 @@ def comparable(folder: Path) -> dict[str, str]:
     return files
 
 
+@pytest.fixture
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Sessions are named by local time: here by one that is the same everywhere."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
 def test_there_is_something_to_compare() -> None:
     assert [p.parent.name for p in RECORDINGS] == ["vllm_cpu_server"]
 
 
+@pytest.mark.usefixtures("utc")
 @pytest.mark.parametrize("recording", RECORDINGS, ids=lambda p: p.parent.name)
 def test_the_tables_are_the_golden_ones(
     recording: Path, tmp_path: Path, pytestconfig: pytest.Config
