@@ -41,7 +41,7 @@ def summarise(
 
 
 def _kv_cache(trace: Trace, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any] | None:
-    if trace.frames["kv"].empty:
+    if tables["kv_cache_summary"].empty:  # no operation on a pool of the GPU's
         return None
     summary = tables["kv_cache_summary"].iloc[0]
     lookups = tables["kv_prefix_cache"]

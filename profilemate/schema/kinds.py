@@ -168,7 +168,7 @@ _ROWS = (
         "blocks enter the prefix cache",
         _ids("blocks that got a hash"),
         _REQ,
-        Field("group", "int", "KV cache group"),
+        Field("group", "int", "KV cache group; left out for group 0, the only one of most models"),
         Field("partial", "bool", "cache_partial_block: a prefix that ends inside the block"),
     ),
     _kv(

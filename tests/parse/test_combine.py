@@ -128,3 +128,15 @@ def test_faults_and_losses_are_told_to_the_user() -> None:
 
 def test_a_recording_without_a_clock_has_a_name_all_the_same() -> None:
     assert session_id(trace_of([])) == "session_unknown_start"
+
+
+def test_a_pool_that_is_not_the_gpu_s_has_no_summary(tmp_path: Path) -> None:
+    trace = trace_of(
+        [
+            at(0, "kv.pool", pool=0, num_blocks=10, used=0, medium="CPU"),
+            at(1, "kv.alloc", pool=0, used=1, ids=(1,)),
+        ]
+    )
+    session = write_session(trace, tmp_path / "s")
+    assert session.summary["kv_cache"] is None
+    assert session.rows["kv_block_events"] == 1

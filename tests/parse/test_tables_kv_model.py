@@ -14,11 +14,22 @@ from pool_model import Block, Life, Pool, World
 from profilemate.parse.tables import TABLES, collector_view
 from profilemate.parse.trace import Trace
 
-OPS = (
-    *("alloc", "free", "cache", "touch") * 3,
-    *("evict_blocks", "move", "pin", "open", "close") * 2,
-    *("steal", "reset", "drain_and_reset"),
-)
+# Weighted, for pools that are mostly full of content which comes and goes.
+WEIGHTS = {
+    "alloc": 12,
+    "free": 8,
+    "cache": 8,
+    "touch": 8,
+    "evict_blocks": 2,
+    "move": 2,
+    "pin": 1,
+    "open": 2,
+    "close": 3,
+    "reset": 1,
+    "drain_and_reset": 1,
+    "steal": 1,
+}
+OPS = [op for op, weight in WEIGHTS.items() for _ in range(weight)]
 
 
 @dataclass(frozen=True)
@@ -66,8 +77,8 @@ def programs(draw: st.DrawFn) -> Program:
         st.just(0) | st.integers(1, 1000),
     )
     # Left to itself hypothesis draws lists of five.
-    least = draw(st.sampled_from((0, 20, 60)))
-    program = draw(st.lists(steps, min_size=least, max_size=90))
+    least = draw(st.sampled_from((0, 40, 80)))
+    program = draw(st.lists(steps, min_size=least, max_size=100))
     start = draw(st.just(0) | st.integers(0, len(program)))
     return Program(
         draw(st.tuples(size, size, size)),
@@ -93,14 +104,14 @@ def execute(world: World, do: Do) -> None:
     hashed = [b for b in blocks if b.hashed]
     plain = [b for b in used if not b.hashed]
     if do.op == "alloc":
-        world.alloc(pool, do.count, f"request-{do.first}")
+        world.alloc(pool, min(do.count, len(pool.free)), f"request-{do.first}")
     elif do.op == "free" and used:
         world.free_blocks(pool, pick(used, do))
     elif do.op == "pin" and used:
         world.pin(pick(used, do)[0])
-    elif do.op == "steal":
+    elif do.op == "steal" and do.first == 0:
         world.steal(pool)
-    elif do.op in ("reset", "drain_and_reset"):
+    elif do.op in ("reset", "drain_and_reset") and do.first < 2:
         while do.op == "drain_and_reset" and (used := [b for b in blocks if b.ref > 0]):
             world.free_blocks(pool, used)
         world.reset(pool)
