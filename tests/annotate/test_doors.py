@@ -45,12 +45,15 @@ def test_the_plugin_is_announced_and_does_nothing_without_a_recorder() -> None:
     assert recorded.stdout == "['wrapt']\n"
 
 
-def test_register_never_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_register_never_raises(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def broken() -> None:
         raise RuntimeError("broken")
 
     monkeypatch.setattr(plugin, "install", broken)
     plugin.register()
+    assert "RuntimeError: broken" in capsys.readouterr().err
 
 
 def test_sitecustomize_waits_for_vllm() -> None:

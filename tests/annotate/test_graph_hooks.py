@@ -486,6 +486,20 @@ def test_prefill_is_what_has_no_output_yet(rig: Rig) -> None:
     assert splits == [(10, 2), (22, 0)]
 
 
+def test_a_step_that_we_cannot_read_is_still_a_step(
+    rig: Rig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = output_of(1)
+    del output.scheduled_cached_reqs
+    rig.worker.execute_model(output)
+    (step,) = rig.ranges()
+    assert (step.values["step"], step.values["unpadded"]) == (1, 1)
+    assert "reqs" not in step.values
+    assert annotate._emitter is not None
+    assert annotate._emitter.faults.count == 1
+    assert "scheduled_cached_reqs" in capsys.readouterr().err
+
+
 def test_functions_are_wrapped_in_the_module_that_calls_them(
     layout: None, sink: ListSink, on: Settings
 ) -> None:

@@ -265,6 +265,32 @@ def test_preemptions_say_what_was_lost(rig: Rig, request_of: Make) -> None:
     assert rig.values("preempt") == [{"op": "preempt", "req": "v", "blocks": 3, "tokens": 47}]
 
 
+def test_preemptions_of_the_oldest_version_are_told_at_the_step_s_end(
+    layout: None, sink: ListSink, on: Settings, request_of: Make
+) -> None:
+    import vllm.v1.core.sched.scheduler as module
+
+    del module.Scheduler._preempt_request
+    annotate.install(on)
+    targets = {s.name: s.target for s in annotate.status()}
+    fallback = "vllm.v1.core.sched.scheduler:KVCacheManager.free"
+    assert targets["Scheduler._preempt_request"] == fallback
+    rig = Rig(sink)
+    victim, done = request_of("v", 48, num_computed_tokens=47), request_of("done", 16)
+    for request in (victim, done):
+        rig.manager.allocate_slots(request, request.num_tokens)
+    rig.events()
+    rig.manager.free(done)  # finished: its status stays as it was
+    rig.manager.free(victim)
+    victim.status.name = "PREEMPTED"
+    victim.num_computed_tokens = 0
+    assert [op["op"] for op in rig.values()] == ["kv.free", "kv.free"]
+    rig.scheduler.schedule()
+    assert rig.values("preempt") == [{"op": "preempt", "req": "v", "blocks": 3, "tokens": 47}]
+    rig.scheduler.schedule()
+    assert rig.values("preempt") == []
+
+
 def test_usage_that_no_hook_saw_is_said_at_the_step_s_end(rig: Rig) -> None:
     rig.pool.get_new_blocks(1)
     rig.events()

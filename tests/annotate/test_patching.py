@@ -164,7 +164,6 @@ def test_the_hook_table_is_in_order() -> None:
             assert "." not in target.owner
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_a_forked_child_has_its_own_numbers_and_its_parent_s_patches() -> None:
     code = """
 import os, sys

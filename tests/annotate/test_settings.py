@@ -52,6 +52,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
     )
     assert settings.graphs
     assert settings.kv
+    assert not settings.launches
     assert not settings.verbose
 
 
@@ -81,3 +82,4 @@ def test_one_switch_each() -> None:
     settings = Settings.from_env({"PROFILEMATE_GRAPHS": "0", "PROFILEMATE_KV": "false"})
     assert not settings.graphs
     assert not settings.kv
+    assert Settings.from_env({"PROFILEMATE_LAUNCHES": "1"}).launches

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
@@ -248,7 +247,6 @@ def shell(line: str, directory: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.skipif(not shutil.which("awk"), reason="no awk here")
 def test_the_lines_that_users_have_in_their_scripts(tmp_path: Path) -> None:
     out = write(tmp_path / "session")
     assert shell("sort -t',' -k6 -rn cuda_graph_usage.csv | head -5", out) == (
