@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from profilemate.annotate.guard import Arguments, compile_wrapper, pick, shield
@@ -34,22 +35,11 @@ def wrap_execute_model(original: Method, emitter: Emitter) -> Method:
     get_output = pick(original, "scheduler_output")
     known = shield(f"{original.__qualname__}, scheduler_output", emitter.faults, facts)
 
-    def begin(worker: Any, args: Arguments) -> None:
-        parallel_config = getattr(worker, "parallel_config", None)
-        if emitter.identity.saw_worker(getattr(worker, "rank", None), parallel_config):
-            emitter.touch_session()
-            emitter.flush()
+    def begin(args: Arguments) -> None:
         emitter.worker_step += 1
         emitter.step.begin(emitter.worker_step, known(get_output(args)) or NO_FACTS)
 
-    def end() -> None:
-        emitter.step.end()
-        # The GPU has its work and we have time. With a scheduler in this process everything goes
-        # with its next batch instead.
-        if not emitter.identity.has_engine:
-            emitter.flush()
-
-    return _around(original, emitter, begin, end)
+    return _around(original, emitter, begin)
 
 
 def wrap_dummy_batch(original: Method, emitter: Emitter) -> Method:
@@ -58,20 +48,34 @@ def wrap_dummy_batch(original: Method, emitter: Emitter) -> Method:
     It launches graphs like any step, but no scheduler knows of it.
     """
 
-    def begin(worker: Any, args: Arguments) -> None:
+    def begin(args: Arguments) -> None:
         emitter.step.begin(None, dummy=True)
 
-    return _around(original, emitter, begin, emitter.step.end)
+    return _around(original, emitter, begin)
 
 
-def _around(original: Method, emitter: Emitter, begin: Any, end: Any) -> Method:
+def _around(original: Method, emitter: Emitter, begin: Callable[[Arguments], None]) -> Method:
+    def enter(worker: Any, args: Arguments) -> None:
+        parallel_config = getattr(worker, "parallel_config", None)
+        if emitter.identity.saw_worker(getattr(worker, "rank", None), parallel_config):
+            emitter.touch_session()
+            emitter.flush()
+        begin(args)
+
+    def leave() -> None:
+        emitter.step.end()
+        # The GPU has its work and we have time. With a scheduler in this process everything goes
+        # with its next batch instead.
+        if not emitter.identity.has_engine:
+            emitter.flush()
+
     faults, where = emitter.faults, original.__qualname__
     return compile_wrapper(
         original,
         _AROUND,
         pm_emitter=emitter,
-        pm_begin=shield(where, faults, begin),
-        pm_end=shield(where, faults, end),
+        pm_begin=shield(where, faults, enter),
+        pm_end=shield(where, faults, leave),
     )
 
 
