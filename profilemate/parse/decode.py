@@ -14,6 +14,7 @@ import pandas as pd
 from profilemate import schema
 from profilemate.errors import SchemaError
 from profilemate.parse.clock import ClockMap
+from profilemate.parse.collect import add_activity
 from profilemate.parse.frames import NONE, Ints, Rows, build, integers
 from profilemate.parse.progress import Progress, no_progress
 from profilemate.parse.trace import (
@@ -49,7 +50,11 @@ def decode_recordings(
     collected = _Collected()
     for number, recording in enumerate(recordings):
         collected.read(number, recording.markers(), progress)
-    return collected.trace(recordings)
+    trace = collected.trace(recordings)
+    steps = collected.rows["step"].message
+    marked = {collected.recording[message] for message in steps}
+    add_activity(trace, recordings, _shifts([r.info for r in recordings]), marked)
+    return trace
 
 
 class _Collected:
@@ -156,9 +161,8 @@ class _Collected:
         """Make frames of it."""
         self._settle()
         infos = [r.info for r in recordings]
-        zero = min((i.start_unix_ns for i in infos if i.start_unix_ns is not None), default=None)
-        shift = [_shift(i.start_unix_ns, zero) for i in infos]
-        messages = _Messages(self, np.array(shift, dtype=np.int64))
+        zero, shift = _zero(infos), _shifts(infos)
+        messages = _Messages(self, shift)
         frames = {name: self._frame(name, messages) for name in FRAME_NAMES}
         _note_clocks(infos)
         for pid, hosts in _shared_pids(self.rows["session"], messages).items():
@@ -167,7 +171,7 @@ class _Collected:
             )
         windows = [
             (i.window[0] + by, i.window[1] + by)
-            for i, by in zip(infos, shift, strict=True)
+            for i, by in zip(infos, shift.tolist(), strict=True)
             if i.window is not None
         ]
         return Trace(
@@ -192,7 +196,7 @@ class _Collected:
         place = np.concatenate([np.array(rows.place) for rows in kinds])
         ts = messages.began(message, np.concatenate([r.numbers("ago", 0) for r in kinds]))
         dur = np.concatenate([rows.numbers("dur", NONE) for rows in kinds])
-        dur = np.where(dur == NONE, messages.dur[message], dur)
+        dur = np.where(dur == NONE, messages.lasted(message, ts), dur)
         pid, rank = messages.pid[message], messages.rank[message]
         given: dict[str, Any] = {}
         if name == "kv":
@@ -225,8 +229,20 @@ def _note_clocks(infos: Sequence[SourceInfo]) -> None:
         )
 
 
-def _shift(start: int | None, zero: int | None) -> int:
-    return 0 if start is None or zero is None else start - zero
+def _zero(infos: Sequence[SourceInfo]) -> int | None:
+    """Wall clock of the trace's zero: where the first recording began."""
+    known = (i.start_unix_ns + i.begin for i in infos if i.start_unix_ns is not None)
+    return min(known, default=None)
+
+
+def _shifts(infos: Sequence[SourceInfo]) -> Ints:
+    """What to add to the times of each recording to have them on the trace's clock."""
+    zero = _zero(infos)
+    shifts = [
+        -i.begin if i.start_unix_ns is None or zero is None else i.start_unix_ns - zero
+        for i in infos
+    ]
+    return np.array(shifts, dtype=np.int64)
 
 
 class _Messages:
@@ -283,6 +299,12 @@ class _Messages:
             if len(timed):
                 result[timed] = self._maps[number](t[timed] - ago[timed])
         return result
+
+    def lasted(self, message: Ints, began: Ints) -> Ints:
+        """How long events took whose end is that of their message's range."""
+        dur = self.dur[message]
+        # The range opens `ago` after the event began.
+        return np.where(dur == NONE, NONE, np.maximum(self._ts[message] + dur - began, dur))
 
     def lost(self) -> dict[int, int]:
         """Batches that are missing, by process."""

@@ -14,6 +14,7 @@ import pandas as pd
 
 import profilemate
 from profilemate.parse.combine import Process, RankTrace
+from profilemate.parse.coverage import coverage, doubts, durations
 from profilemate.parse.trace import SourceInfo, Trace
 
 
@@ -37,6 +38,7 @@ def metadata(
     start = start_of(trace)
     processes = [p for rank in ranks for p in rank.processes]
     hooks = _hooks(trace)
+    found = coverage(trace)
     return {
         "session_id": session_id(trace),
         "start_time": None if start is None else start.isoformat(),
@@ -50,7 +52,9 @@ def metadata(
             "source": "the recorder's, as seconds since the start of the recording",
             "alignment_error_ms": round(trace.clock_error_ns / 1e6, 6),
         },
-        "durations": {"cuda_graph_timeline": "host"},
+        "durations": {"cuda_graph_timeline": durations(trace)},
+        "coverage": found,
+        "doubts": doubts(trace, found),
         "processes": [_process(rank, p) for rank in ranks for p in rank.processes],
         "hooks": hooks,
         "events": dict(sorted(trace.counts.items())),
@@ -69,6 +73,8 @@ def metadata(
 
 def _tracking(switch: str, frames: Sequence[str], trace: Trace) -> bool:
     if any(len(trace.frames[name]) for name in frames):
+        return True
+    if switch == "graphs" and trace.frames["step"]["mode"].notna().any():
         return True
     hooks = trace.frames["hook"]
     prefix = "BlockPool." if switch == "kv" else "CUDAGraph"
@@ -123,9 +129,10 @@ def _hooks(trace: Trace) -> dict[str, dict[str, str]]:
 
 
 def _why_empty(name: str, trace: Trace, hooks: Mapping[str, Mapping[str, str]]) -> str:
-    if not trace.counts:
+    graphs = name.startswith("cuda_graph")
+    if not trace.counts and not (graphs and len(trace.frames["step"])):
         return "the recording holds no profilemate events"
-    if name.startswith("cuda_graph"):
+    if graphs:
         return "no CUDA graph was captured or replayed in the recording, or no hook saw it"
     if not hooks["installed"]:
         return "no hook was installed"

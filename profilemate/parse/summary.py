@@ -27,7 +27,7 @@ def summarise(
         "processes": [p["role"] for p in metadata["processes"]],
         "steps": {
             "scheduled": len(steps),
-            "executed": int(trace.frames["step"]["step"].nunique()),
+            "executed": _executed(trace.frames["step"]),
             "tokens": int(steps["num_tokens"].sum()),
             "busiest_step_requests": None if steps.empty else int(steps["num_reqs"].max()),
         },
@@ -37,7 +37,15 @@ def summarise(
             "replayed": len(tables["cuda_graph_usage"]),
             "replays": int(tables["cuda_graph_usage"]["replay_count"].sum()),
         },
+        "coverage": metadata["coverage"],
     }
+
+
+def _executed(steps: pd.DataFrame) -> int:
+    """Model steps, of which those without a number are the ones we found by other means."""
+    dummy = steps["dummy"].fillna(False).astype(bool)
+    numbered = steps["step"].notna()
+    return int(steps["step"].nunique()) + int((~numbered & ~dummy).sum())
 
 
 def _kv_cache(trace: Trace, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any] | None:
@@ -100,17 +108,42 @@ def sections(summary: Mapping[str, Any]) -> list[tuple[str, Rows]]:
     steps = summary["steps"]
     if steps["scheduled"] or steps["executed"]:
         reqs = steps["busiest_step_requests"]
-        text = f"{steps['scheduled']} scheduled, {steps['executed']} executed"
-        rows = [("steps", text), ("tokens", f"{steps['tokens']} scheduled")]
+        text = f"{steps['executed']} executed"
+        rows = [("steps", text)]
+        if steps["scheduled"]:
+            rows = [("steps", f"{steps['scheduled']} scheduled, {text}")]
+            rows.append(("tokens", f"{steps['tokens']} scheduled"))
         rows += [("largest batch", f"{reqs} requests")] if reqs is not None else []
         found.append(("Engine", rows))
     if summary["kv_cache"] is not None:
         found.append(("KV cache", _kv_rows(summary["kv_cache"])))
     graphs = summary["cuda_graphs"]
+    rows = []
     if graphs["captured"] or graphs["replayed"]:
         text = f"{graphs['replays']} replays of {graphs['replayed']} graphs"
-        found.append(("CUDA graphs", [("captured", str(graphs["captured"])), ("replayed", text)]))
-    return found
+        rows = [("captured", str(graphs["captured"])), ("replayed", text)]
+    rows += _coverage_rows(summary["coverage"])
+    return [*found, ("CUDA graphs", rows)] if rows else found
+
+
+def _coverage_rows(coverage: Mapping[str, Any]) -> Rows:
+    """How much was seen and attributed; nothing of what the recording cannot tell."""
+    rows: Rows = []
+    if coverage["launches"] is not None and (coverage["launches"] or coverage["kernels"]):
+        inside = f"{coverage['launches_in_steps']} in {coverage['steps']} steps"
+        rows.append(("launches", f"{coverage['launches']}, {inside}"))
+    if coverage["kernels_in_graphs"] is not None:
+        text = f"{coverage['kernels_in_graphs']} of {coverage['kernels']} in graphs"
+        rows.append(("kernels", text))
+        part, whole = coverage["kernel_time_in_graphs_us"], coverage["kernel_time_us"]
+        share = f" ({100 * part / whole:.1f} %)" if whole else ""
+        rows.append(("kernel time", f"{part / 1e3:.3f} of {whole / 1e3:.3f} ms in graphs{share}"))
+    elif coverage["kernels"] is not None:
+        text = f"{coverage['kernels']} in {coverage['kernel_time_us'] / 1e3:.3f} ms"
+        rows.append(("kernels", f"{text}, in graphs not known"))
+    if coverage["graph_span_us"]:
+        rows.append(("GPU span", f"{coverage['graph_span_us'] / 1e3:.3f} ms, summed over launches"))
+    return rows
 
 
 def _kv_rows(kv: Mapping[str, Any]) -> Rows:
@@ -137,7 +170,7 @@ def _kv_rows(kv: Mapping[str, Any]) -> Rows:
 
 def warnings(metadata: Mapping[str, Any]) -> list[str]:
     """What a reader of the figures must know: what is missing, and what went wrong."""
-    found = list(metadata["notes"])
+    found = [*metadata["notes"], *metadata["doubts"]]
     dropped = metadata["dropped"]
     if dropped["lost_batches"]:
         lost = sum(dropped["lost_batches"].values())

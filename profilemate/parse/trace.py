@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import pandas as pd
 
 from profilemate import schema
+from profilemate.parse import activity
+from profilemate.parse.activity import ActivitySink
 
 
 class Marker(NamedTuple):
@@ -40,6 +42,8 @@ class SourceInfo:
         recorder: Program and version that wrote it, where the file says so.
         start_unix_ns: Wall clock of the recording's zero, None where the file does not say.
         window: First and last time stamp of anything recorded, ns since the recording's zero.
+        begin: Where the recording began, ns since its zero: not 0 where the zero is a moment long
+            before, as in Kineto's traces.
         notes: What was dropped, clipped, guessed or is missing, a sentence each.
     """
 
@@ -49,11 +53,16 @@ class SourceInfo:
     recorder: str | None = None
     start_unix_ns: int | None = None
     window: tuple[int, int] | None = None
+    begin: int = 0
     notes: list[str] = field(default_factory=list)
 
 
 class Recording(Protocol):
-    """An opened recording. `markers` may be called once and need not be in order of time."""
+    """An opened recording.
+
+    Each of its three streams may be read once and need not be in order of time: `markers` first,
+    to its end, then the others, if anybody wants them.
+    """
 
     @property
     def info(self) -> SourceInfo:
@@ -61,6 +70,12 @@ class Recording(Protocol):
 
     def markers(self) -> Iterator[Marker]:
         """Every message with our prefix, in any NVTX domain."""
+
+    def annotations(self) -> Iterator[Marker]:
+        """Ranges of others that begin with one of `activity.ANNOTATION_PREFIXES`."""
+
+    def activity(self, sink: ActivitySink) -> None:
+        """Give the sink every graph launch and every GPU record, and count all API calls."""
 
 
 # Column dtypes by the type of a schema field. Ids stay tuples of int.
@@ -124,6 +139,13 @@ class Trace:
         unfinished: Long messages of which some part never came.
         clock_error_ns: Largest distance between a batch's own clock, mapped onto the trace, and
             its time stamp there.
+        launches: Graph launches, with `activity.LAUNCHES`.
+        gpu: GPU records, with `activity.GPU`.
+        annotations: Ranges of the engine's own, with `activity.ANNOTATIONS`; only of processes
+            without steps of ours.
+        names: Names by their number in `launches` and `gpu`.
+        api_calls: API calls by name; None where no recording has an API trace.
+        derived: What is computed from the trace when it is first asked for, by name.
     """
 
     sources: list[SourceInfo]
@@ -136,10 +158,20 @@ class Trace:
     lost_batches: dict[int, int] = field(default_factory=dict)
     unfinished: int = 0
     clock_error_ns: int = 0
+    launches: pd.DataFrame = field(default_factory=lambda: activity.frame(activity.LAUNCHES))
+    gpu: pd.DataFrame = field(default_factory=lambda: activity.frame(activity.GPU))
+    annotations: pd.DataFrame = field(default_factory=lambda: activity.frame(activity.ANNOTATIONS))
+    names: list[str] = field(default_factory=list)
+    api_calls: dict[str, int] | None = None
+    derived: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def only(self, pids: set[int]) -> Trace:
         """The same trace, restricted to the events of some processes."""
-        frames = {n: f[f["pid"].isin(pids)].reset_index(drop=True) for n, f in self.frames.items()}
+
+        def mine(frame: pd.DataFrame) -> pd.DataFrame:
+            return frame[frame["pid"].isin(pids)].reset_index(drop=True)
+
+        frames = {n: mine(f) for n, f in self.frames.items()}
         return Trace(
             self.sources,
             frames,
@@ -151,6 +183,11 @@ class Trace:
             {p: n for p, n in self.lost_batches.items() if p in pids},
             self.unfinished,
             self.clock_error_ns,
+            mine(self.launches),
+            mine(self.gpu),
+            mine(self.annotations),
+            self.names,
+            self.api_calls,
         )
 
 

@@ -14,13 +14,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from profilemate import schema
+from profilemate.parse.activity import ActivitySink
 from profilemate.parse.decode import decode_recordings
 from profilemate.parse.trace import Marker, SourceInfo, Trace
 from profilemate.schema import Event
 
 SCHEMAS = Path(__file__).parent.parent / "data" / "nsys_schemas"
 VERSIONS = ("2022.4.2", "2023.4.4")
-META = {"2022.4.2": "EXPORT_META_DATA", "2023.4.4": "META_DATA_EXPORT"}
+NEWEST = "2026.2.1"  # its tables were seen in a recording of others: there is no such nsys here
+META = {
+    "2022.4.2": "EXPORT_META_DATA",
+    "2023.4.4": "META_DATA_EXPORT",
+    NEWEST: "META_DATA_EXPORT",
+}
 SECOND = 1_000_000_000
 START_UNIX_NS = 1_795_507_742_546_650_858
 CATEGORY, MARK, PUSH_POP, START_END, DOMAIN_CREATE = 33, 34, 59, 60, 75
@@ -84,7 +90,9 @@ class Export:
         }
         db.executemany(f"INSERT INTO {META[self.version]} VALUES (?, ?)", facts.items())
         db.execute(
-            "INSERT INTO TARGET_INFO_SESSION_START_TIME VALUES (?, 'a', 'b')", (self.start_unix_ns,)
+            "INSERT INTO TARGET_INFO_SESSION_START_TIME (utcEpochNs, utcTime, localTime) "
+            "VALUES (?, 'a', 'b')",
+            (self.start_unix_ns,),
         )
         db.execute("INSERT INTO ANALYSIS_DETAILS VALUES (1, ?, 7, ?)", (self.duration, 7))
 
@@ -128,6 +136,13 @@ class Stored:
     def markers(self) -> Iterator[Marker]:
         """Every marker, in the order given."""
         return iter(self.stored)
+
+    def annotations(self) -> Iterator[Marker]:
+        """None."""
+        return iter(())
+
+    def activity(self, sink: ActivitySink) -> None:
+        """None."""
 
 
 def mark(ts: int, text: str, *, pid: int = 100, tid: int = 101, dur: int | None = None) -> Marker:

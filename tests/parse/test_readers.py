@@ -29,6 +29,7 @@ def test_readers_say_what_they_read() -> None:
         "nsys sqlite export",
         "nsys parquet export",
         "nsys report",
+        "torch profiler trace",
     ]
     assert all(r.suffixes for r in READERS)
 
@@ -92,13 +93,14 @@ def test_files_of_other_kinds(
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_torch_profiler_trace_is_not_supported_yet(tmp_path: Path, packed: bool) -> None:
+def test_a_torch_profiler_trace_without_events(tmp_path: Path, packed: bool) -> None:
     text = b'{\n  "schemaVersion": 1,\n  "traceEvents": [\n  ]\n}'
     path = tmp_path / ("rank0.pt.trace.json" + ".gz" * packed)
     path.write_bytes(gzip.compress(text) if packed else text)
-    error = refusal(path)
-    assert "torch profiler trace (Kineto JSON)" in error.why
-    assert "nsys profile" in error.hint
+    recording = open_recording(path)
+    with pytest.raises(InputError) as caught:
+        list(recording.markers())
+    assert caught.value.what == "The torch profiler trace holds no events"
 
 
 def test_a_path_that_does_not_exist_suggests_what_is_nearly_called_so(tmp_path: Path) -> None:
@@ -152,7 +154,7 @@ def test_a_directory_without_recordings(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").write_text("hello")
     error = refusal(tmp_path)
     assert error.what == "There is no recording in this directory"
-    for word in (".nsys-rep", ".sqlite", ".parquet"):
+    for word in (".nsys-rep", ".sqlite", ".parquet", ".json.gz"):
         assert word in error.why
 
 

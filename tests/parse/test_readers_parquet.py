@@ -28,7 +28,13 @@ TYPES = {
 }
 
 
-def convert(sqlite: Path, directory: Path, types: dict[str, Any] | None = None) -> Path:
+def convert(
+    sqlite: Path,
+    directory: Path,
+    types: dict[str, Any] | None = None,
+    *,
+    every_column: bool = False,
+) -> Path:
     """Make of an sqlite export the directory that nsys would have made."""
     types = TYPES | (types or {})
     directory.mkdir()
@@ -46,7 +52,9 @@ def convert(sqlite: Path, directory: Path, types: dict[str, Any] | None = None) 
                     types.get(name, pa.string() if isinstance(rows[0][i], str) else pa.int64()),
                 )
                 for i, name in enumerate(names)
-                if name in types or name in ("name", "value", "text", "utcTime", "localTime")
+                if every_column
+                or name in types
+                or name in ("name", "value", "text", "utcTime", "localTime")
             }
             pq.write_table(pa.table(columns), directory / f"{table}.parquet")
     return directory

@@ -84,10 +84,10 @@ def test_every_table_and_column_is_documented(name: str) -> None:
         assert len(column.doc) > 10, column.name
         assert column.spelling in SPELLINGS
         if not table.heading:
-            assert re.fullmatch(r"[a-z_]+", column.name)
+            assert re.fullmatch(r"[a-z_0-9]+", column.name)
             unit = column.name.rsplit("_", 1)[-1]
             assert (unit == "sec") == (column.spelling in ("seconds", "fine_seconds"))
-            assert (unit == "ms") == (column.spelling == "milliseconds")
+            assert (unit == "ms") == (column.spelling in ("milliseconds", "fine_milliseconds"))
             assert (unit == "pct") == (column.spelling == "percent")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from profilemate.parse.progress import Progress, no_progress
 from profilemate.parse.readers import refusals
 from profilemate.parse.readers.base import OpenOptions, Reader
+from profilemate.parse.readers.kineto_json import KinetoJsonReader
 from profilemate.parse.readers.nsys_parquet import NsysParquetReader
 from profilemate.parse.readers.nsys_rep import NsysReportReader
 from profilemate.parse.readers.nsys_sqlite import NsysSqliteReader
@@ -24,7 +25,12 @@ __all__ = [
     "open_recording",
 ]
 
-READERS: tuple[Reader, ...] = (NsysSqliteReader(), NsysParquetReader(), NsysReportReader())
+READERS: tuple[Reader, ...] = (
+    NsysSqliteReader(),
+    NsysParquetReader(),
+    NsysReportReader(),
+    KinetoJsonReader(),
+)
 """Every reader, the quickest to read with first."""
 
 

@@ -7,6 +7,7 @@ only ours are kept.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import numpy as np
 
 from profilemate import schema
 from profilemate.errors import InputError, ToolError
+from profilemate.parse.activity import ANNOTATION_PREFIXES, ActivitySink, Ints
 from profilemate.parse.progress import Progress
 from profilemate.parse.readers.base import OpenOptions
+from profilemate.parse.readers.nsys_activity import Only, read_activity
 from profilemate.parse.readers.nsys_facts import Facts, note_absence, read_facts
 from profilemate.parse.readers.nsys_layout import EVENT_TYPES, Found, Tables, locate
 from profilemate.parse.trace import Marker, Recording, SourceInfo
@@ -87,6 +90,33 @@ class ParquetStore:
         for batch in self.parquet.batches(table, columns):
             yield from zip(*(batch.column(c).to_pylist() for c in columns), strict=True)
 
+    def batches(
+        self, table: str, columns: Sequence[str], only: Only | None = None
+    ) -> Iterator[list[Ints]]:
+        """Columns of integers, NULL as 0."""
+        compute, number = self.parquet.compute, self.parquet.arrow.int64()
+        asked = [*columns, *([] if only is None or only[0] in columns else [only[0]])]
+        for batch in self.parquet.batches(table, asked):
+            # The order of the file's columns need not be ours.
+            arrays = {
+                name: compute.fill_null(compute.cast(batch.column(name), number), 0).to_numpy(
+                    zero_copy_only=False
+                )
+                for name in asked
+            }
+            kept = slice(None) if only is None else np.isin(arrays[only[0]], only[1])
+            yield [arrays[name][kept] for name in columns]
+
+    def values(self, strings: Found, ids: Sequence[int]) -> dict[int, str]:
+        """Strings by their number."""
+        number, value = strings.columns["id"], strings.columns["value"]
+        found: dict[int, str] = {}
+        for batch in self.parquet.batches(strings.table, [number, value]):
+            rows = np.flatnonzero(np.isin(batch.column(number).to_numpy(), ids))
+            texts = batch.column(value).take(self.parquet.arrow.array(rows)).to_pylist()
+            found |= zip(batch.column(number).to_numpy()[rows].tolist(), texts, strict=True)
+        return found
+
     def extent(self, table: str, first: str, last: str) -> tuple[int, int] | None:
         """Smallest and largest time stamp in two columns."""
         ends: list[int] = []
@@ -109,33 +139,42 @@ class _ParquetRecording:
         events = self._facts.table("events")
         count = 0
         if events is not None:
-            for marker in self._read(events):
+            for marker in self._read(events, (schema.PREFIX,)):
                 count += 1
                 yield marker
         note_absence(self._facts, count)
 
-    def _ours(self, texts: Any) -> Any:
-        """The mask of the texts that are ours; NULL is not."""
+    def annotations(self) -> Iterator[Marker]:
+        events = self._facts.table("events")
+        if events is not None:
+            yield from self._read(events, ANNOTATION_PREFIXES)
+
+    def activity(self, sink: ActivitySink) -> None:
+        read_activity(self._store, self._facts, sink)
+
+    def _begin(self, texts: Any, prefixes: Sequence[str]) -> Any:
+        """The mask of the texts that begin with one of the prefixes; NULL does not."""
         compute = self._store.parquet.compute
         plain = compute.cast(texts, self._store.parquet.arrow.large_string())
-        return compute.fill_null(compute.starts_with(plain, schema.PREFIX), False)
+        masks = [compute.fill_null(compute.starts_with(plain, p), False) for p in prefixes]
+        return reduce(compute.or_, masks)
 
-    def _strings(self) -> tuple[np.ndarray[Any, Any], list[str]]:
-        """Numbers (ascending) and texts of our messages among the strings."""
+    def _strings(self, prefixes: Sequence[str]) -> tuple[np.ndarray[Any, Any], list[str]]:
+        """Numbers (ascending) and texts of the strings that begin with one of the prefixes."""
         table = self._facts.table("strings")
         numbers: list[int] = []
         texts: list[str] = []
         if table is not None and not table.missing:
             number, value = table.columns["id"], table.columns["value"]
             for batch in self._store.parquet.batches(table.table, [number, value]):
-                mine = batch.filter(self._ours(batch.column(value)))
+                mine = batch.filter(self._begin(batch.column(value), prefixes))
                 numbers += mine.column(number).to_pylist()
                 texts += mine.column(value).to_pylist()
         order = np.argsort(np.array(numbers, dtype=np.int64), kind="stable")
         return np.array(numbers, dtype=np.int64)[order], [texts[i] for i in order]
 
-    def _read(self, events: Found) -> Iterator[Marker]:
-        numbers, strings = self._strings()
+    def _read(self, events: Found, prefixes: Sequence[str]) -> Iterator[Marker]:
+        numbers, strings = self._strings(prefixes)
         facts, names = self._facts, events.columns
         what = f"reading {facts.info.path.name}"
         read = cut = 0
@@ -143,20 +182,24 @@ class _ParquetRecording:
             read += batch.num_rows
             self._progress(what, read, None)
             column = {ours: batch.column(theirs) for ours, theirs in names.items()}
-            for row, text in self._messages(column, numbers, strings):
+            for row, text in self._messages(column, numbers, strings, prefixes):
                 start, thread = column["start"][row].as_py(), column["globalTid"][row].as_py() or 0
                 end = column["end"][row].as_py() if "end" in column else None
                 cut += end is not None and end == facts.open_end
                 dur = None if end is None or end == facts.open_end else end - start
                 pid, tid = (thread >> 24) & 0xFFFFFF, thread & 0xFFFFFF
                 yield Marker(start - facts.shift, dur, pid, tid, text)
-        if cut:
+        if cut and schema.PREFIX in prefixes:
             facts.info.notes.append(f"{cut} ranges were still open when the recording ended.")
 
     def _messages(
-        self, column: dict[str, Any], numbers: np.ndarray[Any, Any], strings: list[str]
+        self,
+        column: dict[str, Any],
+        numbers: np.ndarray[Any, Any],
+        strings: list[str],
+        prefixes: Sequence[str],
     ) -> Iterator[tuple[int, str]]:
-        """Rows of a batch that are messages of ours, in order, and their texts."""
+        """Rows of a batch whose text begins with a prefix, in order, and their texts."""
         compute = self._store.parquet.compute
         types = self._store.parquet.arrow.array(EVENT_TYPES, type=column["eventType"].type)
         wanted = compute.fill_null(compute.is_in(column["eventType"], types), False)
@@ -167,7 +210,7 @@ class _ParquetRecording:
             mine = (numbers[at] == ids) & wanted.to_numpy(zero_copy_only=False)
             found = {int(row): strings[at[row]] for row in np.flatnonzero(mine)}
         if "text" in column:
-            mask = compute.and_(self._ours(column["text"]), wanted)
+            mask = compute.and_(self._begin(column["text"], prefixes), wanted)
             rows = np.flatnonzero(mask.to_numpy(zero_copy_only=False))
             found |= {int(row): column["text"][int(row)].as_py() for row in rows}
         yield from sorted(found.items())

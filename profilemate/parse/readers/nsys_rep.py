@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from profilemate.errors import InputError, OutputError, ToolError
+from profilemate.parse.activity import ActivitySink
 from profilemate.parse.readers.base import OpenOptions
 from profilemate.parse.readers.nsys_layout import wanted_tables
 from profilemate.parse.readers.nsys_sqlite import NsysSqliteReader
@@ -207,6 +208,12 @@ class _ReportRecording:
 
     def markers(self) -> Iterator[Marker]:
         return self.export.markers()
+
+    def annotations(self) -> Iterator[Marker]:
+        return self.export.annotations()
+
+    def activity(self, sink: ActivitySink) -> None:
+        self.export.activity(sink)
 
 
 class NsysReportReader:

@@ -5,19 +5,31 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from profilemate import schema
 from profilemate.errors import InputError, NotThisFormatError
+from profilemate.parse.activity import ANNOTATION_PREFIXES, ActivitySink, Ints
 from profilemate.parse.progress import Progress
 from profilemate.parse.readers.base import OpenOptions
+from profilemate.parse.readers.nsys_activity import Only, read_activity
 from profilemate.parse.readers.nsys_facts import Facts, note_absence, read_facts
-from profilemate.parse.readers.nsys_layout import EVENT_TYPES, Found, Tables
+from profilemate.parse.readers.nsys_layout import (
+    EVENT_TYPES,
+    PUSH_POP_RANGE,
+    START_END_RANGE,
+    Found,
+    Tables,
+)
 from profilemate.parse.trace import Marker, Recording, SourceInfo
 
 MAGIC = b"SQLite format 3\x00"
 _PROGRESS_EVERY = 1 << 14  # messages
+_BATCH = 1 << 16  # rows
 _CACHE_KIB = 32 * 1024
 _DAMAGE = (
     sqlite3.SQLITE_CORRUPT,
@@ -111,6 +123,31 @@ class SqliteStore:
         """The rows of a small table."""
         return self.query(f"SELECT {', '.join(map(quoted, columns))} FROM {quoted(table)}")
 
+    def batches(
+        self, table: str, columns: Sequence[str], only: Only | None = None
+    ) -> Iterator[list[Ints]]:
+        """Columns of integers, NULL as 0."""
+        # Of a damaged file anything may come: the cast makes integers of it.
+        shown = ", ".join(f"CAST(coalesce({quoted(c)}, 0) AS INTEGER)" for c in columns)
+        sql = f"SELECT {shown} FROM {quoted(table)}"
+        if only is not None:
+            sql += f" WHERE {quoted(only[0])} IN ({', '.join(map(str, only[1]))})"
+        rows = self.query(sql)
+        while batch := list(islice(rows, _BATCH)):
+            yield list(np.array(batch, dtype=np.int64).T)
+
+    def values(self, strings: Found, ids: Sequence[int]) -> dict[int, str]:
+        """Strings by their number."""
+        number, value = (quoted(strings.columns[c]) for c in ("id", "value"))
+        found: dict[int, str] = {}
+        for first in range(0, len(ids), _BATCH):
+            some = ", ".join(map(str, ids[first : first + _BATCH]))
+            sql = (
+                f"SELECT {number}, {value} FROM {quoted(strings.table)} WHERE {number} IN ({some})"
+            )
+            found |= {n: str(text) for n, text in self.query(sql)}
+        return found
+
     def extent(self, table: str, first: str, last: str) -> tuple[int, int] | None:
         """Smallest and largest time stamp in two columns."""
         a, b = quoted(first), quoted(last)
@@ -157,6 +194,33 @@ def _messages_sql(facts: Facts, events: Mapping[str, str]) -> str:
     return f"SELECT e.rowid, {start}, {end}, coalesce({thread}, 0), {text} {source}"
 
 
+def annotations_sql(facts: Facts, prefixes: Sequence[str]) -> str:
+    """The query of start, end, thread and text of ranges that begin with one of some texts."""
+    events, strings = facts.table("events"), facts.table("strings")
+    assert events is not None  # callers look first
+    column = {ours: f"e.{quoted(theirs)}" for ours, theirs in events.columns.items()}
+
+    def begins(text: str) -> str:
+        globs = (p.replace("[", "[[]").replace("'", "''") for p in prefixes)
+        return "(" + " OR ".join(f"{text} GLOB '{glob}*'" for glob in globs) + ")"
+
+    texts, wanted = ["NULL"], ["0"]
+    if "textId" in column and strings is not None and not strings.missing:
+        number, value = (quoted(strings.columns[c]) for c in ("id", "value"))
+        table = quoted(strings.table)
+        texts.insert(0, f"(SELECT {value} FROM {table} WHERE {number} = {column['textId']})")
+        wanted.append(f"{column['textId']} IN (SELECT {number} FROM {table} WHERE {begins(value)})")
+    if "text" in column:
+        texts.insert(0, column["text"])
+        wanted.append(begins(column["text"]))
+    return (
+        f"SELECT {column['start']}, {column.get('end', 'NULL')}, coalesce({column['globalTid']}, 0)"
+        f", coalesce({', '.join(texts)}) FROM {quoted(events.table)} e "
+        f"WHERE ({' OR '.join(wanted)}) AND {column['eventType']} IN ({PUSH_POP_RANGE}, "
+        f"{START_END_RANGE})"
+    )
+
+
 def string_bounds(store: SqliteStore, facts: Facts) -> dict[str, int]:
     """Smallest and largest number of the strings that are messages of ours."""
     strings = facts.table("strings")
@@ -196,6 +260,35 @@ class _SqliteRecording:
             except sqlite3.Error as e:
                 raise damaged(self._path, str(e)) from e
         self._finish(count)
+
+    def annotations(self) -> Iterator[Marker]:
+        facts = self._facts
+        if facts.table("events") is None:
+            return
+        try:
+            with closing(connect(self._path)) as connection:
+                store = SqliteStore(connection, self._path)
+                sql = annotations_sql(facts, ANNOTATION_PREFIXES)
+                for start, end, thread, text in store.query(sql):
+                    if store.damage is None or not _is_half(start, text or "\x00"):
+                        dur = None if end is None or end == facts.open_end else end - start
+                        pid, tid = (thread >> 24) & 0xFFFFFF, thread & 0xFFFFFF
+                        yield Marker(start - facts.shift, dur, pid, tid, text)
+        except sqlite3.Error as e:
+            raise damaged(self._path, str(e)) from e
+
+    def activity(self, sink: ActivitySink) -> None:
+        try:
+            with closing(connect(self._path)) as connection:
+                store = SqliteStore(connection, self._path)
+                read_activity(store, self._facts, sink)
+            if store.damage is not None and self._damage is None:
+                self.info.notes.append(
+                    f"The file is damaged ({store.damage}): of the GPU activity only what lies "
+                    "before the damage was read."
+                )
+        except sqlite3.Error as e:
+            raise damaged(self._path, str(e)) from e
 
     def _read(self, store: SqliteStore, events: Found) -> Iterator[Marker]:
         facts = self._facts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,8 @@ from profilemate.errors import InputError, NotThisFormatError
 from profilemate.parse.readers.base import Reader
 
 EXAMPLES = (
-    "A recording is an nsys report (.nsys-rep), its export (.sqlite), or a directory of .parquet "
-    "files made by nsys export --type parquetdir."
+    "A recording is an nsys report (.nsys-rep), its export (.sqlite), a directory of .parquet "
+    "files made by nsys export --type parquetdir, or a torch profiler trace (.json, .json.gz)."
 )
 _PEEK = 1 << 16
 _SHOWN = 6
@@ -29,12 +28,6 @@ class Stranger:
 
 
 _EXPORT = "Export the report as sqlite instead: nsys export --type sqlite REPORT.nsys-rep"
-_KINETO = Stranger(
-    b"",
-    "a torch profiler trace (Kineto JSON)",
-    "This version of profilemate reads recordings of Nsight Systems only. Record the same run "
-    "with: nsys profile -t nvtx,cuda -o out COMMAND",
-)
 _STRANGERS = (
     Stranger(b"\x89PNG\r\n\x1a\n", "a PNG image"),
     Stranger(b"\xff\xd8\xff", "a JPEG image"),
@@ -47,7 +40,6 @@ _STRANGERS = (
     Stranger(b"PAR1", "a single parquet file", "Open the directory that it lies in."),
     Stranger(b"\x1f\x8b", "a gzip file", "Unpack it and open what is in it."),
 )
-_KINETO_KEYS = (b'"traceEvents"', b'"schemaVersion"', b'"deviceProperties"')
 
 
 def no_such_path(path: Path) -> InputError:
@@ -106,27 +98,17 @@ def no_recording(path: Path, inside: Sequence[Path]) -> InputError:
     return InputError("There is no recording in this directory", path=path, why=EXAMPLES)
 
 
-def _is_kineto(head: bytes) -> bool:
-    if head.startswith(b"\x1f\x8b"):
-        try:
-            head = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(head, _PEEK)
-        except zlib.error:
-            return False
-    return head.lstrip()[:1] in (b"{", b"[") and any(key in head for key in _KINETO_KEYS)
-
-
 def _promised(path: Path, readers: Iterable[Reader]) -> str:
     for reader in readers:
         if path.name.endswith(reader.suffixes):
-            return f"Its name promises an {reader.name}, but "
+            article = "an" if reader.name.startswith("nsys") else "a"
+            return f"Its name promises {article} {reader.name}, but "
     return ""
 
 
 def _identify(path: Path) -> Stranger:
     with path.open("rb") as file:
         head = file.read(_PEEK)
-    if _is_kineto(head):
-        return _KINETO
     if path.suffix == ".qdstrm":
         return Stranger(
             b"",

@@ -10,6 +10,9 @@ The standard files are about one process: a trace of several engines or ranks is
 from __future__ import annotations
 
 from profilemate.parse.tables import (
+    cuda_graph_coverage,
+    cuda_graph_latency,
+    cuda_graph_steps,
     cuda_graphs,
     kv_cache,
     kv_events,
@@ -23,6 +26,15 @@ __all__ = ["TABLES", "Column", "Spelling", "Table", "collector_view"]
 
 TABLES: dict[str, Table] = {
     table.name: table
-    for module in (cuda_graphs, kv_cache, kv_lifetimes, kv_events, kv_requests)
+    for module in (
+        cuda_graphs,
+        cuda_graph_latency,
+        cuda_graph_steps,
+        cuda_graph_coverage,
+        kv_cache,
+        kv_lifetimes,
+        kv_events,
+        kv_requests,
+    )
     for table in module.TABLES
 }

@@ -15,7 +15,16 @@ from profilemate.parse.trace import Trace
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-Spelling = Literal["value", "seconds", "fine_seconds", "milliseconds", "percent", "ratio", "ids"]
+Spelling = Literal[
+    "value",
+    "seconds",
+    "fine_seconds",
+    "milliseconds",
+    "fine_milliseconds",
+    "percent",
+    "ratio",
+    "ids",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +33,9 @@ class Column:
 
     `spelling` says what the frame holds and what a writer makes of it: `seconds` (int ns ->
     seconds, 3 decimals), `fine_seconds` (int ns -> seconds, 6 decimals), `milliseconds` (int ns ->
-    ms, 3 decimals), `percent` (0..1 -> percent, 2 decimals), `ratio` (0..1, 4 decimals), `ids`
-    (tuple of int -> ranges), `value` (as it is). NA is spelled None everywhere.
+    ms, 3 decimals), `fine_milliseconds` (int ns -> ms, 6 decimals), `percent` (0..1 -> percent, 2
+    decimals), `ratio` (0..1, 4 decimals), `ids` (tuple of int -> ranges), `value` (as it is). NA is
+    spelled None everywhere.
     """
 
     name: str

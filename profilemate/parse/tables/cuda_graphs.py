@@ -8,11 +8,22 @@ LoRA adapters) are rows that look alike.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from profilemate.parse.tables.base import Bools, Column, Ints, Table, flags, frame_of, numbers
+from profilemate.parse.attribution import Work, owners, work_of
+from profilemate.parse.tables.base import (
+    Bools,
+    Column,
+    Ints,
+    Table,
+    flags,
+    frame_of,
+    nullable,
+    numbers,
+)
 from profilemate.parse.trace import Trace
 from profilemate.schema import GRAPH_KEY
 
@@ -52,8 +63,10 @@ TIMELINE_COLUMNS = (
     Column(
         "duration_ms",
         "milliseconds",
-        "host duration: the sum over the launches of the graph in the step (graph.replay), or the "
-        "model execution (step) where its launches were not recorded one by one",
+        "GPU span where the launches have GPU records: begin of the first to end of the last; else "
+        "the host duration: the sum over the launches of the graph in the step (graph.replay), or "
+        "the model execution (step) where its launches have no ranges of their own. metadata.json "
+        "says which",
     ),
 )
 
@@ -107,25 +120,51 @@ def _same_step(left: pd.DataFrame, right: pd.DataFrame) -> Bools:
     return np.isin(_step_ids(left), _step_ids(known)) & flags(left["step"].notna())
 
 
-def graph_steps(trace: Trace) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Model steps that ran on graphs: (`graph`, `ts`, `dur`, in order of time), and the graphs.
+@dataclass(frozen=True, slots=True)
+class GraphSteps:
+    """Model steps that ran on graphs.
 
-    One row per (process, step, graph). A `step` event says the graph of its model, unless it ran
-    eagerly or launched nothing (then vLLM captured the graph in this step). A `graph.replay`
-    event says a launch: of the same graph again, which adds nothing but its time, or of another
-    one, such as a drafter's. Launches without a step number count where their process has no
-    `step` events, by their first piece; two models on equal graphs then count twice. Dummy steps,
-    which keep ranks in lock-step, are left out.
+    Attributes:
+        rows: `pid`, `run`, `graph` (a number), `ts`, `dur` (on the host), `told` (launches that
+            hooks saw or expected, -1 where none says), in order of time.
+        keys: The graphs, by their number.
+        work: Launches and GPU records of each row.
+    """
+
+    rows: pd.DataFrame
+    keys: pd.DataFrame
+    work: Work
+
+
+_SAME = ["pid", "run", "graph"]
+
+
+def graph_steps(trace: Trace, *, unknown: bool = False) -> GraphSteps:
+    """One row per (process, step, graph).
+
+    A `step` event says the graph of its model, unless it ran eagerly or launched nothing (then
+    vLLM captured the graph in this step). A `graph.replay` event says a launch: of the same graph
+    again, which adds nothing but its time, or of another one, such as a drafter's. Launches
+    without a step number count where their process has no `step` events, by their first piece; two
+    models on equal graphs then count twice. Dummy steps, which keep ranks in lock-step, are left
+    out.
+
+    Args:
+        trace: The trace.
+        unknown: Each launch of a place that no hook knows is a row too.
     """
     every_step, launches = trace.frames["step"], trace.frames["graph.replay"]
     dummies = every_step[flags(every_step["dummy"])]
     steps = every_step[_on_graphs(every_step) & (numbers(every_step["launches"], 1) > 0)]
+    stray = launches[flags(launches["mode"].isna()) & ~flags(launches["dummy"]) & unknown]
     launches = launches[_on_graphs(launches) & ~_same_step(launches, dummies)]
-    (of_step, of_launch), keys = key_codes(steps, launches)
+    (of_step, of_launch, of_stray), keys = key_codes(steps, launches, stray)
 
-    columns, same = ["pid", "ts", "dur"], ["pid", "run", "graph"]
-    by_step = steps[columns].assign(graph=of_step, run=_numbers_or_others(steps["step"]))
-    launched = launches[columns].assign(graph=of_launch, run=numbers(launches["step"], 0))
+    columns = ["pid", "ts", "dur"]
+    by_step = steps[columns].assign(
+        graph=of_step, run=_numbers_or_others(steps["step"]), told=_told(trace, steps)
+    )
+    launched = launches[columns].assign(graph=of_launch, run=numbers(launches["step"], 0), told=1)
     unnumbered = flags(launches["step"].isna())
     # Launches of a process come in order of time: a first piece opens a run of its graph.
     opens = unnumbered & (numbers(launches["piece"], 0) == 0)
@@ -133,11 +172,42 @@ def graph_steps(trace: Trace) -> tuple[pd.DataFrame, pd.DataFrame]:
     launched.loc[unnumbered, "run"] = -run.to_numpy(dtype=np.int64)[unnumbered]
     has_steps = launches["pid"].isin(every_step["pid"]).to_numpy()
     launched = launched[~unnumbered | (~has_steps & (launched["run"] < 0))]
-    in_runs = launched.groupby(same, sort=False)
-    runs = in_runs["ts"].min().to_frame().join(in_runs["dur"].sum(min_count=1)).reset_index()
-    every = pd.concat([runs, by_step], ignore_index=True).drop_duplicates(same)
+    in_runs = launched.groupby(_SAME, sort=False)
+    runs = in_runs["ts"].min().to_frame().join(in_runs["dur"].sum(min_count=1))
+    runs = runs.join(in_runs["told"].sum()).reset_index()
+    alone = stray[columns].assign(graph=of_stray, run=-(1 << 60) - np.arange(len(stray)), told=1)
+    every = pd.concat([runs, by_step, alone], ignore_index=True)
+    every["told"] = every.groupby(_SAME, sort=False)["told"].transform("max")
+    every = every.drop_duplicates(_SAME)
     every = every.sort_values(["ts", "pid", "graph"], ignore_index=True)
-    return every[["graph", "ts", "dur"]], keys
+    found = owners(trace)
+    own = _rows_of(every, pd.concat([launched, alone]), len(trace.frames["graph.replay"]))
+    group = np.append(own, -1)[found.replay]
+    group = np.where(group >= 0, group, _rows_of(every, by_step, len(every_step))[found.step])
+    return GraphSteps(every, keys, work_of(trace, group, len(every)))
+
+
+def _told(trace: Trace, steps: pd.DataFrame) -> Ints:
+    """Launches of each step as its hooks counted them, or else as the captures let expect."""
+    ends = trace.frames["step.end"]
+    ends = ends[flags(ends["step"].notna() & ends["seen"].notna())]
+    order = np.argsort(_step_ids(ends), kind="stable")
+    ids, seen = _step_ids(ends)[order], numbers(ends["seen"], -1)[order]
+    expected = numbers(steps["launches"], -1)
+    if not len(ids):
+        return expected
+    wanted = _step_ids(steps)
+    at = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
+    return np.where((ids[at] == wanted) & flags(steps["step"].notna()), seen[at], expected)
+
+
+def _rows_of(every: pd.DataFrame, events: pd.DataFrame, length: int) -> Ints:
+    """Row of `every` that each row of the events' frame is part of; one -1 more at the end."""
+    rows = np.full(length + 1, -1, dtype=np.int64)
+    known = every[_SAME].assign(row=np.arange(len(every), dtype=np.int64))
+    merged = events[_SAME].merge(known, on=_SAME, how="left")
+    rows[events.index.to_numpy(dtype=np.int64)] = merged["row"].to_numpy(dtype=np.int64)
+    return rows
 
 
 def _numbers_or_others(step: pd.Series) -> Ints:
@@ -148,7 +218,8 @@ def _numbers_or_others(step: pd.Series) -> Ints:
 
 def cuda_graph_usage(trace: Trace) -> pd.DataFrame:
     """One row per graph that was replayed, most replayed first."""
-    steps, keys = graph_steps(trace)
+    found = graph_steps(trace)
+    steps, keys = found.rows, found.keys
     count = steps.groupby("graph").size()
     used = keys.iloc[count.index.to_numpy()].assign(replay_count=count.to_numpy(dtype=np.int64))
     order = ["replay_count", *KEY]
@@ -169,13 +240,16 @@ def _describe(key: Mapping[Hashable, object]) -> str:
 
 def cuda_graph_timeline(trace: Trace) -> pd.DataFrame:
     """One row per model step that ran on a graph, in order of time."""
-    steps, keys = graph_steps(trace)
+    found = graph_steps(trace)
+    steps, keys, gpu = found.rows, found.keys, found.work.gpu
+    host = numbers(steps["dur"], -1)
+    dur = np.where(gpu.count > 0, gpu.span, host)
     known = keys.astype(object).where(keys.notna(), None)
     names = pd.Series([_describe(key) for key in known.to_dict("records")], dtype="string")
     data = {
         "timestamp_sec": steps["ts"],
         "descriptor": names.take(steps["graph"].to_numpy(dtype=np.int64)).array,
-        "duration_ms": steps["dur"],
+        "duration_ms": nullable(dur, dur >= 0),
     }
     return frame_of(TIMELINE_COLUMNS, data)
 

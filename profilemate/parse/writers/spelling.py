@@ -80,9 +80,16 @@ SPELLINGS: dict[str, Callable[[pd.Series], list[str]]] = {
     "seconds": _fixed(1_000_000, 3),
     "fine_seconds": _fixed(1_000, 6),
     "milliseconds": _fixed(1_000, 3),
+    "fine_milliseconds": _fixed(1, 6),
     "percent": _share(100, 2),
     "ratio": _share(1, 4),
 }
 
-UNITS = {"seconds": "s", "fine_seconds": "s", "milliseconds": "ms", "percent": "%"}
+UNITS = {
+    "seconds": "s",
+    "fine_seconds": "s",
+    "milliseconds": "ms",
+    "fine_milliseconds": "ms",
+    "percent": "%",
+}
 """What follows the number in a text for people; in a CSV file the header says it."""

@@ -1,0 +1,220 @@
+"""What the recorder saw of the GPU, as columns: graph launches, other API calls, GPU records.
+
+Readers give batches of numpy arrays to an `ActivitySink`; no record ever becomes an object of its
+own. A recording may hold ten million GPU records: whoever only wants sums per launch can take the
+batches in a sink that folds them, and readers and tables stay as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+Columns = Mapping[str, Ints]
+"""Arrays of the same length, by the name of their column."""
+
+KERNEL, MEMCPY, MEMSET, GRAPH = 0, 1, 2, 3
+"""Kinds of GPU records. `GRAPH` stands for all work of one graph launch (CUPTI's GRAPH_TRACE)."""
+
+LAUNCH_COLUMNS: Mapping[str, str] = {
+    "ts": "int64",  # begin of the call, ns
+    "dur": "int64",  # ns
+    "pid": "int64",
+    "tid": "int64",
+    "correlation": "int64",  # unique in its process; 0 where the recorder gives none
+    "name": "int64",  # number of its name
+}
+
+GPU_COLUMNS: Mapping[str, str] = {
+    "start": "int64",  # ns, on the recorder's one clock
+    "end": "int64",
+    "pid": "int64",  # process whose work it is; -1 where the recording cannot tell
+    "device": "int64",
+    "stream": "int64",
+    "correlation": "int64",  # of the API call that started it, 0 for none
+    "graph": "int64",  # id of the graph, 0 for none or where the release does not say
+    "node": "int64",  # id of the graph's node, 0 for none or where the release does not say
+    "kind": "int64",
+    "name": "int64",
+}
+
+START_COLUMNS: Mapping[str, str] = {
+    "ts": "int64",
+    "pid": "int64",
+    "tid": "int64",
+    "correlation": "int64",
+}
+"""Of calls other than graph launches that started GPU work, whatever they are called."""
+
+_GRAPH_LAUNCH = re.compile(r"(?:cuda|hip|cu)GraphLaunch(?:_ptsz)?(?:_v\d+)?(?:_ptsz)?")
+
+STEP_PREFIXES = ("execute_", "step[")
+"""How engines name the range of a step: vLLM since 0.12, SGLang."""
+
+SCOPE_PREFIXES = ("gpu_model_runner: ", "capture_")
+"""Other ranges of engines that tell what a process does."""
+
+ANNOTATION_PREFIXES = (*STEP_PREFIXES, *SCOPE_PREFIXES)
+
+
+def is_graph_launch(name: str) -> bool:
+    """Whether a call of this name launches a graph.
+
+    `cudaGraphLaunch`, `cuGraphLaunch`, `hipGraphLaunch`, also as nsys spells them, with `_ptsz`
+    (per-thread default stream) and the API version: `cudaGraphLaunch_ptsz_v10000`.
+    """
+    return "GraphLaunch" in name and _GRAPH_LAUNCH.fullmatch(name) is not None
+
+
+class ActivitySink(Protocol):
+    """Takes what a reader finds, in any order and in as many batches as it likes."""
+
+    def launches(self, batch: Columns) -> None:
+        """Graph launches, with `LAUNCH_COLUMNS`."""
+
+    def starts(self, batch: Columns) -> None:
+        """Other calls that may have started GPU work, with `START_COLUMNS`."""
+
+    def gpu(self, batch: Columns) -> None:
+        """GPU records, with `GPU_COLUMNS`."""
+
+    def names(self, names: Mapping[int, str]) -> None:
+        """What the numbers in the columns `name` of this recording stand for."""
+
+    def calls(self, counts: Mapping[str, int]) -> None:
+        """All API calls that were recorded, graph launches too, by name."""
+
+
+_KINDS = {"launches": LAUNCH_COLUMNS, "starts": START_COLUMNS, "gpu": GPU_COLUMNS}
+
+
+class Collected:
+    """An `ActivitySink` that keeps every column of several recordings.
+
+    Attributes:
+        api_calls: API calls by name; None as long as no recording had any API trace.
+    """
+
+    def __init__(self) -> None:
+        self.api_calls: Counter[str] | None = None
+        self._parts: dict[str, list[dict[str, Ints]]] = {k: [] for k in _KINDS}
+        self._names: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self._recording, self._shift = 0, 0
+        self._pending = (0, 0)
+
+    def begin(self, recording: int, shift: int) -> None:
+        """What comes now is of this recording, whose times are `shift` ns behind the trace's."""
+        self._recording, self._shift = recording, shift
+        self._pending = (len(self._parts["launches"]), len(self._parts["gpu"]))
+
+    def launches(self, batch: Columns) -> None:
+        """Take graph launches."""
+        self._add("launches", LAUNCH_COLUMNS, ("ts",), batch)
+
+    def starts(self, batch: Columns) -> None:
+        """Take other calls."""
+        self._add("starts", START_COLUMNS, ("ts",), batch)
+
+    def gpu(self, batch: Columns) -> None:
+        """Take GPU records."""
+        self._add("gpu", GPU_COLUMNS, ("start", "end"), batch)
+
+    def names(self, names: Mapping[int, str]) -> None:
+        """Give the names of this recording numbers that all recordings share."""
+        theirs = np.array(sorted(names), dtype=np.int64)
+        ours = np.array([self._number(names[int(n)]) for n in theirs], dtype=np.int64)
+        for kind, first in zip(("launches", "gpu"), self._pending, strict=True):
+            for part in self._parts[kind][first:]:
+                part["name"] = _translated(part["name"], theirs, ours, self._number(""))
+
+    def calls(self, counts: Mapping[str, int]) -> None:
+        """Count API calls."""
+        self.api_calls = Counter() if self.api_calls is None else self.api_calls
+        self.api_calls.update(counts)
+
+    def _number(self, name: str) -> int:
+        number = self._numbers.setdefault(name, len(self._names))
+        if number == len(self._names):
+            self._names.append(name)
+        return number
+
+    def _add(
+        self, kind: str, columns: Mapping[str, str], times: tuple[str, ...], b: Columns
+    ) -> None:
+        length = len(b[times[0]])
+        if length:
+            part = {name: np.asarray(b[name], dtype=np.int64) for name in columns}
+            for name in times if self._shift else ():
+                part[name] = part[name] + self._shift
+            part["recording"] = np.full(length, self._recording, dtype=np.int64)
+            self._parts[kind].append(part)
+
+    def columns(self, kind: str) -> dict[str, Ints]:
+        """All columns of `launches`, `starts` or `gpu`, with the number of the recording."""
+        parts = self._parts[kind]
+        names = _KINDS[kind]
+        found = {}
+        for name in (*names, "recording"):
+            empty = np.empty(0, dtype=np.int64)
+            found[name] = np.concatenate([p.pop(name) for p in parts]) if parts else empty
+        self._parts[kind] = []
+        return found
+
+    @property
+    def every_name(self) -> list[str]:
+        """Names by their number in the columns `name`."""
+        return self._names
+
+
+def _translated(values: Ints, theirs: Ints, ours: Ints, unknown: int) -> Ints:
+    if not len(theirs):
+        return np.full(len(values), unknown, dtype=np.int64)
+    at = np.minimum(np.searchsorted(theirs, values), len(theirs) - 1)
+    return np.where(theirs[at] == values, ours[at], unknown)
+
+
+# ------------------------------------------------------------------ what a trace keeps of it
+
+LAUNCHES: Mapping[str, str] = {
+    **LAUNCH_COLUMNS,
+    "id": "int64",  # number of the launch in the whole trace
+    "records": "int64",  # GPU records that belong to it
+    "kernels": "int64",  # those that are kernels
+    "kernel_ns": "int64",  # sum of their durations
+    "first": "int64",  # start of its first GPU record; 0 where there is none
+    "last": "int64",  # end of its last
+    "busy": "int64",  # union of its records' intervals, ns
+    "graph": "uint64",  # which graph it launched: equal numbers, equal graphs
+    "graph_id": "int64",  # CUPTI's id of the graph, 0 where the recording does not say
+}
+"""Columns of the frame `Trace.launches`, in order of `ts`."""
+
+GPU: Mapping[str, str] = {
+    **GPU_COLUMNS,
+    "launch": "int64",  # `id` of the graph launch it belongs to, -1 for none
+    "host_ts": "int64",  # begin of the call that started it, -1 where that was not recorded
+    "host_tid": "int64",  # thread of that call
+}
+"""Columns of the frame `Trace.gpu`."""
+
+ANNOTATIONS: Mapping[str, str] = {
+    "ts": "int64",
+    "dur": "int64",
+    "pid": "int64",
+    "tid": "int64",
+    "text": "object",
+}
+"""Columns of the frame `Trace.annotations`, in order of `ts`."""
+
+
+def frame(columns: Mapping[str, str], data: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    """A frame with these columns; without data an empty one."""
+    given = data or {}
+    return pd.DataFrame({c: np.asarray(given.get(c, ()), dtype=t) for c, t in columns.items()})

@@ -1,0 +1,111 @@
+"""How much of a recording could be attributed: the answer's own quality, in figures.
+
+What the recording cannot tell is None, never 0: a recording without GPU records has no share of
+GPU time on graphs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from profilemate.parse import activity
+from profilemate.parse.attribution import owners, step_work
+from profilemate.parse.tables.base import flags, numbers
+from profilemate.parse.trace import Trace
+
+Coverage = dict[str, float | int | None]
+
+
+def coverage(trace: Trace) -> Coverage:
+    """The object `coverage` of `metadata.json`.
+
+    `steps` are model steps without dummy ones; `launches` graph launches, also those outside of
+    any step; `kernels_in_graphs` kernels that belong to a launch or say they are of a graph;
+    `graph_span_us` the sum over launches of last end less first start of their GPU records.
+    """
+    launches, gpu, steps = trace.launches, trace.gpu, trace.frames["step"]
+    dummy = flags(steps["dummy"])
+    step = owners(trace).step
+    real = np.append(~dummy, False)[step]
+    kernel = gpu["kind"].to_numpy(np.int64) == activity.KERNEL
+    dur = gpu["end"].to_numpy(np.int64) - gpu["start"].to_numpy(np.int64)
+    of_graph = (gpu["launch"] >= 0) | (gpu["node"] != 0) | (gpu["graph"] != 0)
+    in_graph = kernel & of_graph.to_numpy(dtype=bool)
+    api, any_gpu = trace.api_calls is not None, len(gpu) > 0
+    attributed = int((launches["records"] > 0).sum())
+    # Launches of which the GPU's side is missing: their kernels ran, but nobody counted them.
+    spans = any_gpu and api and (attributed > 0 or not len(launches))
+    nodes = spans and not (gpu["kind"] == activity.GRAPH).any()
+    found: Coverage = {
+        "steps": int((~dummy).sum()),
+        "launches": len(launches) if api else None,
+        "launches_in_steps": int(real.sum()) if api else None,
+        "launches_in_dummy_steps": int((np.append(dummy, False)[step]).sum()) if api else None,
+        "launches_with_gpu_records": attributed if api and any_gpu else None,
+        "kernels": int(kernel.sum()) if any_gpu else None,
+        "kernels_in_graphs": int(in_graph.sum()) if nodes else None,
+        "kernel_time_us": _us(int(dur[kernel].sum())) if any_gpu else None,
+        "kernel_time_in_graphs_us": _us(int(dur[in_graph].sum())) if nodes else None,
+        "graph_span_us": _us(int((launches["last"] - launches["first"]).sum())) if spans else None,
+    }
+    return found
+
+
+def _us(ns: int) -> float:
+    return ns / 1000  # exact to the ns up to 2**53 ns, 104 days of GPU time
+
+
+def durations(trace: Trace) -> str:
+    """What `duration_ms` of the timeline is: `gpu`, `host`, or `gpu and host`, by row."""
+    gpu = step_work(trace).gpu.count > 0
+    seen = bool((trace.launches["records"] > 0).any())
+    if not seen:
+        return "host"
+    steps = trace.frames["step"]
+    on_graphs = flags(steps["mode"].fillna("NONE") != "NONE") & ~flags(steps["dummy"])
+    on_graphs &= numbers(steps["launches"], 1) > 0
+    return "gpu" if gpu[on_graphs].all() else "gpu and host"
+
+
+def doubts(trace: Trace, found: Coverage) -> list[str]:
+    """What whoever reads the figures must know, a sentence each."""
+    told: list[str] = []
+    launches, gpu = trace.launches, trace.gpu
+    count, with_records = len(launches), int((launches["records"] > 0).sum())
+    if count and not len(gpu):
+        told.append(
+            f"{count} graph launches and not one GPU record: GPU activity was not recorded, so all "
+            "durations are the host's"
+        )
+    elif count and not with_records:
+        told.append(
+            f"{count} graph launches, and neither kernels nor GRAPH_TRACE rows belong to any of "
+            "them: record again with --cuda-graph-trace=node (or graph)"
+        )
+    elif with_records < count:
+        told.append(
+            f"{count - with_records} of {count} graph launches have no GPU records: they were "
+            "dropped, or the recording ended before the GPU did"
+        )
+    alone = gpu[(gpu["launch"] < 0) & ((gpu["node"] != 0) | (gpu["graph"] != 0))]
+    if len(alone):
+        told.append(
+            f"{len(alone)} GPU records of graphs belong to no launch that was recorded: the "
+            "recording began after it, or API calls were not traced"
+        )
+    elif len(gpu) and trace.api_calls is None:
+        told.append("GPU records and no API calls: no GPU work can be attributed to a step")
+    if (gpu["kind"] == activity.GRAPH).any():
+        told.append(
+            "graphs were recorded as a whole (--cuda-graph-trace=graph): the kernels in them are "
+            "not in any count"
+        )
+    steps = trace.frames["step"]
+    expected, seen = numbers(steps["launches"], 0), step_work(trace).launches
+    missing = np.maximum(expected - seen, 0)
+    if found["launches"] and missing.any():
+        told.append(
+            f"{int(missing.sum())} graph launches that {int((missing > 0).sum())} steps should "
+            "have made were not recorded"
+        )
+    return told
