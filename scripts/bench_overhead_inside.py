@@ -121,7 +121,50 @@ def costs() -> dict[str, Any]:
             "idle_ns": idle - plain[name],
         }
     result["spelling and batching, per event"] = {"recording_ns": _spelling(emitter, alloc_free)}
-    return result
+    return {**result, **_launches(emitter)}
+
+
+class Graph:
+    """Has the method that is wrapped: there is no CUDA graph without a GPU, and none is needed."""
+
+    def replay(self) -> None:
+        """Launch nothing."""
+
+
+def _launches(emitter: Any) -> dict[str, Any]:
+    """What the hook of CUDAGraph.replay adds to a launch, and a step with 61 of them."""
+    from profilemate.annotate.graphs import MAIN, NO_KEY, TAG, UNTAGGED
+    from profilemate.annotate.hooks.cuda_graph_replays import wrap_replay
+
+    graph = Graph()
+    setattr(graph, TAG, UNTAGGED)
+    setattr(graph, MAIN, True)
+    plain = best(graph.replay)
+    Graph.replay = wrap_replay(Graph.replay, emitter)  # type: ignore[method-assign]
+    key = ("PIECEWISE", 512, *NO_KEY[2:])
+
+    def step() -> None:
+        emitter.step.begin(1, (500, 256, 0, 500))
+        emitter.step.dispatched(key, 500)
+        for _ in range(61):
+            graph.replay()
+        emitter.step.end()
+        emitter._buffer.clear()
+
+    emitter.active = False
+    idle = best(graph.replay)
+    emitter.active = True
+    alone = best(graph.replay)
+    emitter.step.begin(1, (500, 256, 0, 500))
+    emitter.step.dispatched(key, 500)
+    counted = best(graph.replay)
+    emitter.step.end()
+    launch = {"vllm_ns": plain, "recording_ns": counted - plain, "idle_ns": idle - plain}
+    return {
+        "graph launch in a step": launch,
+        "graph launch outside a step, a range of its own": {"recording_ns": alone - plain},
+        "piecewise step of 61 launches, all": {"recording_ns": best(step, 300) - 61 * plain},
+    }
 
 
 def _aborted() -> Any:
