@@ -3,7 +3,8 @@
 torch's CUDA graphs, captured and replayed as vLLM does it (whole graphs and pieces, padded and
 eager steps), annotated by the hooks that run in vLLM. The torch profiler records it, and with
 `--nsys` Nsight Systems too. What comes out lies beside the other bundled recordings, trimmed to
-what the readers need; `pytest tests/test_golden.py --update-references` then writes its golden tables.
+what the readers need; `pytest tests/test_golden.py --update-references` then writes its golden
+tables.
 
 Needs torch with CUDA in the Python that runs it, and profilemate.
 """
