@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import subprocess
@@ -67,25 +66,43 @@ def profilemate(*arguments: str | Path, env: dict[str, str] | None = None) -> st
     return done.stdout
 
 
-def record(folder: Path, python: Path, model: Path, nsys: Path, pythonpath: list[Path]) -> Recorded:
-    """Serve the workload under nsys, and parse the report."""
-    witness = folder / "witness"
+STARTS = 3
+"""nsys 2022.4 does not find its own agent about once in thirty starts on a busy machine."""
+
+
+def serve(
+    folder: Path, python: Path, model: Path, nsys: Path, pythonpath: list[Path]
+) -> tuple[engine.Server, dict[str, float]]:
+    """Serve the workload under nsys; the server, ended by now, and what it counted."""
     server = engine.Server(
         python,
         model,
         folder,
         nsys=nsys,
-        env={"WITNESS_FILE": str(witness)},
+        env={"WITNESS_FILE": str(folder / "witness")},
         pythonpath=[*pythonpath, WITNESS],
         extra_args=ORDERLY,
     )
     with server:
         engine.workload(server)
-        metrics = engine.metrics(server)
+        return server, engine.metrics(server)
+
+
+def record(place: Path, python: Path, model: Path, nsys: Path, pythonpath: list[Path]) -> Recorded:
+    """Record a server, and parse the report."""
+    for attempt in range(1, STARTS + 1):
+        folder = place / str(attempt)
+        folder.mkdir()
+        try:
+            server, metrics = serve(folder, python, model, nsys, pythonpath)
+            break
+        except engine.EngineError:
+            if attempt == STARTS:
+                raise
     session = folder / "session"
     options = ("--nsys", nsys, "--cache", folder / "cache")
     stdout = profilemate("parse", server.report, "-o", session, *options)
-    (seen,) = glob.glob(f"{witness}.*")
-    lines = [json.loads(line) for line in Path(seen).read_text().splitlines()]
+    (seen,) = folder.glob("witness.*")
+    lines = [json.loads(line) for line in seen.read_text().splitlines()]
     log = (folder / "server.log").read_text()
     return Recorded(nsys, server.report, log, metrics, lines, session, stdout)
