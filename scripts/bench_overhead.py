@@ -132,8 +132,8 @@ def _runs(times: dict[str, list[float]]) -> list[str]:
 
     base = {"nsys, recording": "nsys, not installed"}
     lines = [
-        "The same workload (44 requests, a two-layer model on the CPU, so steps of 1 to 2 ms: the least "
-        "that\ncan hide a cost), in turn:",
+        "The same workload (44 requests, a two-layer model on the CPU, so steps of 1 to 2 ms: "
+        "the least that\ncan hide a cost), in turn:",
         "",
         "| profilemate | median | ratio in the same round | to |",
         "| --- | ---: | ---: | --- |",
