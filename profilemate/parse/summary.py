@@ -170,7 +170,7 @@ def _kv_rows(kv: Mapping[str, Any]) -> Rows:
 
 def warnings(metadata: Mapping[str, Any]) -> list[str]:
     """What a reader of the figures must know: what is missing, and what went wrong."""
-    found = [*metadata["notes"], *metadata["doubts"]]
+    found = list(dict.fromkeys([*metadata["notes"], *metadata["doubts"]]))  # each once
     dropped = metadata["dropped"]
     if dropped["lost_batches"]:
         lost = sum(dropped["lost_batches"].values())
