@@ -232,33 +232,3 @@ def observe(
         pm_report=emitter.faults.report,
         pm_where=original.__qualname__,
     )
-
-
-_IN_RANGE = """
-if not pm_emitter.active or not pm_push(SELF, ARGUMENTS):
-    return CALL
-try:
-    return CALL
-finally:
-    pm_pop()
-"""
-
-
-def in_range(original: Method, emitter: Emitter, begin: Before) -> Method:
-    """Wrap a method in a range of the recorder's: `begin` gives the message, or None for none."""
-
-    def push(self: Any, arguments: Arguments) -> bool:
-        message = begin(self, arguments)
-        if message is None:
-            return False
-        emitter.push(message)
-        return True
-
-    faults, where = emitter.faults, original.__qualname__
-    return compile_wrapper(
-        original,
-        _IN_RANGE,
-        pm_emitter=emitter,
-        pm_push=shield(where, faults, push),
-        pm_pop=shield(where, faults, emitter.pop),
-    )

@@ -33,6 +33,15 @@ annotate_app = typer.Typer(
 )
 app.add_typer(annotate_app, name="annotate")
 
+Nsys = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="PROFILEMATE_NSYS",
+        help="The nsys that exports reports. [default: the one on PATH]",
+        show_default=False,
+    ),
+]
+
 
 def _examples(*lines: str) -> str:
     # \b on a line of its own keeps the lines below it as they are.
@@ -89,14 +98,7 @@ def parse(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary as JSON, for machines.")
     ] = False,
-    nsys: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="PROFILEMATE_NSYS",
-            help="The nsys that exports reports. [default: the one on PATH]",
-            show_default=False,
-        ),
-    ] = None,
+    nsys: Nsys = None,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -138,14 +140,7 @@ def scrub(
         typer.Argument(metavar="OUT.sqlite", help="The copy to write.", show_default=False),
     ],
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace OUT if it exists.")] = False,
-    nsys: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="PROFILEMATE_NSYS",
-            help="The nsys that exports reports. [default: the one on PATH]",
-            show_default=False,
-        ),
-    ] = None,
+    nsys: Nsys = None,
 ) -> None:
     """Copy a recording without what it says of your machine, to share it.
 

@@ -13,6 +13,8 @@ import pytest
 from listsink import ListSink
 
 from profilemate import annotate, schema
+from profilemate.annotate.emit import Emitter
+from profilemate.annotate.hooks.cuda_graph_replays import wrap_replay
 from profilemate.annotate.hooks.graph_key import key_of
 from profilemate.annotate.settings import Settings
 from profilemate.schema import Event
@@ -556,3 +558,32 @@ def test_the_second_runner_s_descriptor_and_the_pieces_it_runs(layout: None) -> 
     )
     odd = chosen(CUDAGraphMode.FULL, 9, 4, 2)
     assert key_of("FULL", odd) == ("FULL", 9, 4, True, False, None, "uniform_token_count:2")
+
+
+def test_a_launch_that_raises_closes_its_range(sink: ListSink) -> None:
+    class Graph:
+        def replay(self) -> None:
+            raise KeyError("lost device")
+
+    emitter = Emitter(lambda: ([sink], ""))
+    with pytest.raises(KeyError, match="lost device"):
+        wrap_replay(Graph.replay, emitter)(Graph())
+    assert [r.partition(" ")[0] for r in sink.ranges] == ["pm1.graph.replay"]
+    assert sink.depth == 0
+    assert emitter.faults.count == 0
+
+
+def test_a_launch_whose_label_fails_is_launched_all_the_same() -> None:
+    def broken() -> tuple[list[Any], str]:
+        raise ValueError("no sink")
+
+    launched: list[int] = []
+
+    class Graph:
+        def replay(self) -> None:
+            launched.append(1)
+
+    emitter = Emitter(broken)
+    wrap_replay(Graph.replay, emitter)(Graph())
+    assert launched == [1]
+    assert emitter.faults.count == 1

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from profilemate.annotate.emit import Emitter
-from profilemate.annotate.guard import compile_wrapper, in_range, observe, pick, shield
+from profilemate.annotate.guard import compile_wrapper, observe, pick, shield
 
 
 class Target:
@@ -115,36 +115,6 @@ def test_parameters_with_the_names_of_our_own_are_no_trouble(emitter: Emitter) -
     method = observe(Nasty.method, emitter, lambda *call: seen.append(call[4]))
     assert method(Nasty(), 5, after=6, original=7) == (5, 6, 1, 7)
     assert seen == [(5, 6, 1, 7)]
-
-
-def test_a_range_closes_when_the_original_raises() -> None:
-    log: list[str] = []
-
-    class Sink:
-        name = "log"
-
-        def mark(self, text: str) -> None:
-            raise AssertionError(text)
-
-        def push(self, text: str) -> None:
-            log.append(text)
-
-        def pop(self) -> None:
-            log.append("pop")
-
-    emitter = Emitter(lambda: ([Sink()], ""))
-    with pytest.raises(KeyError):
-        in_range(Target.fails, emitter, lambda self, args: f"a={args[0]}")(Target(), 9)
-    assert in_range(Target.none, emitter, lambda self, args: None)(Target()) == "nothing"
-    assert log == ["a=9", "pop"]
-
-
-def test_a_range_whose_message_fails_is_no_range(emitter: Emitter) -> None:
-    def broken(self: object, args: object) -> str:
-        raise ValueError
-
-    assert in_range(Target.none, emitter, broken)(Target()) == "nothing"
-    assert emitter.faults.count == 1
 
 
 def test_arguments_are_picked_by_name_wherever_they_stand() -> None:
