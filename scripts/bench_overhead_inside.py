@@ -28,6 +28,7 @@ class Null:
 
     name = "null"
     counts_events = False
+    scope = "always"
 
     def __init__(self) -> None:
         self.messages = 0
@@ -47,6 +48,9 @@ class Null:
 
     def pop(self) -> None:
         """Ends with its push: counted there."""
+
+    def flush(self) -> None:
+        """Nothing waits."""
 
 
 def annotate(sink: Any) -> Any:

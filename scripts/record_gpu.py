@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "tests" / "data"
@@ -41,6 +41,7 @@ class TorchSink:
     """Messages as scopes of the torch profiler."""
 
     name = "torch profiler"
+    scope: Literal["always"] = "always"
 
     def __init__(self, torch: Any) -> None:
         self._scope = torch.profiler.record_function
@@ -60,6 +61,9 @@ class TorchSink:
     def pop(self) -> None:
         """Close the last range."""
         self._open.pop().__exit__(None, None, None)
+
+    def flush(self) -> None:
+        """Nothing to do: the profiler has it."""
 
 
 class Model:

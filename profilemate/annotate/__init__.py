@@ -69,7 +69,7 @@ def uninstall() -> None:
     global _emitter, _patcher
     if _patcher is None or _emitter is None:
         return
-    _emitter.flush()
+    _emitter.finish()
     _emitter.active = False
     _patcher.uninstall()
     _emitter = _patcher = None

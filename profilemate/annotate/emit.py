@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from multiprocessing.util import Finalize
 from time import monotonic_ns
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from profilemate import schema
 from profilemate.annotate.graphs import Graphs
@@ -18,6 +18,7 @@ from profilemate.annotate.step import Step
 from profilemate.schema import KINDS
 
 Encode = Callable[..., str]
+Scope = Literal["always", "window"]
 
 SESSION_EVERY_NS = 2_000_000_000
 """How often a process says who it is: a recording of some seconds then has it at least once."""
@@ -29,9 +30,21 @@ _BATCH = schema.MAX_MESSAGE - 1024  # leaves room for the head, so that most bat
 
 
 class Sink(Protocol):
-    """Where messages go. Calls come from the engine's own thread, one at a time."""
+    """Where messages go. Calls come from the engine's own thread, one at a time.
+
+    Attributes:
+        name: What it is called in what we say.
+    """
 
     name: str
+
+    @property
+    def scope(self) -> Scope:
+        """When it records.
+
+        `always`, or `window`: while a recording window is open (a profiler that was started
+        through vLLM, or the steps that were asked for).
+        """
 
     def mark(self, text: str) -> None:
         """Record an instant."""
@@ -41,6 +54,9 @@ class Sink(Protocol):
 
     def pop(self) -> None:
         """Close the last range of this thread."""
+
+    def flush(self) -> None:
+        """Bring what was given so far to safety: a window closes, or the process ends."""
 
 
 class PoolInfo:
@@ -102,7 +118,7 @@ class Emitter:
         self.graphs = Graphs(self)
         self._open_sinks = open_sinks
         self._hook_status = hook_status
-        self._shielded_flush = shield("flush", self.faults, self.flush)
+        self._shielded_finish = shield("flush", self.faults, self.finish)
         self._reset()
         os.register_at_fork(after_in_child=self._after_fork)
 
@@ -173,7 +189,7 @@ class Emitter:
                 say(f"nothing is recorded in process {os.getpid()}: {why_none}")
             # multiprocessing clears its finalizers in a forked child and skips atexit there, so
             # this is registered by each process itself, when it has something to say.
-            Finalize(None, self._shielded_flush, exitpriority=100)
+            Finalize(None, self._shielded_finish, exitpriority=100)
         return self._sinks
 
     def flush(self) -> None:
@@ -194,6 +210,12 @@ class Emitter:
         ]
         for batch in _batches(texts):
             self._send(batch, now)
+
+    def finish(self) -> None:
+        """Send what is buffered, and have the sinks bring it to safety."""
+        self.flush()
+        for sink in self._sinks or ():
+            sink.flush()
 
     def _send(self, texts: list[str], now: int) -> None:
         self._seq += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from profilemate import schema
+from profilemate.annotate.emit import Scope
 
 LAYOUTS = Path(__file__).parent / "layouts"
 
@@ -13,11 +14,12 @@ class ListSink:
     """Keeps messages; ranges as they open and close."""
 
     name = "list"
+    scope: Scope = "always"
 
     def __init__(self) -> None:
         self.messages: list[str] = []
         self.ranges: list[str] = []
-        self.depth = 0
+        self.depth = self.flushed = 0
 
     def mark(self, text: str) -> None:
         self.messages.append(text)
@@ -28,6 +30,9 @@ class ListSink:
 
     def pop(self) -> None:
         self.depth -= 1
+
+    def flush(self) -> None:
+        self.flushed += 1
 
     def events(self, *kinds: str) -> list[schema.Event]:
         """The events of the batches so far, of some kinds or of all but the session's."""

@@ -140,10 +140,11 @@ from profilemate.annotate.emit import Emitter
 from profilemate.schema import KINDS
 
 class Sink:
-    name = "pipe"
+    name, scope = "pipe", "always"
     def mark(self, text): os.write(1, (text.partition(" | ")[2] + "\\n").encode())
     def push(self, text): pass
     def pop(self): pass
+    def flush(self): pass
 
 def work(name):
     emitter = Emitter(lambda: ([Sink()], ""))

@@ -172,11 +172,12 @@ from profilemate.annotate import sinks
 from profilemate.annotate.settings import Settings
 
 class Sink:
-    name = "pipe"
+    name, scope = "pipe", "always"
     def mark(self, text):
         os.write(1, (text.split(" | ")[0] + "\\n").encode())
     def push(self, text): pass
     def pop(self): pass
+    def flush(self): pass
 
 sinks.open_sinks = lambda settings, env: ([Sink()], "")
 annotate.install(Settings(wanted=True))

@@ -18,7 +18,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from engine import Request
 from inside import make_engine
@@ -40,6 +40,7 @@ class ListSink:
     """Keeps every call, as a recorder would get it."""
 
     name = "list"
+    scope: Literal["always"] = "always"
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []
@@ -52,6 +53,9 @@ class ListSink:
 
     def pop(self) -> None:
         self.calls.append(("pop", ""))
+
+    def flush(self) -> None:
+        """Everything is kept already."""
 
 
 @contextlib.contextmanager

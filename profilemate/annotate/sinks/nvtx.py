@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from profilemate import schema
-from profilemate.annotate.emit import Sink
+from profilemate.annotate.emit import Scope, Sink
 from profilemate.annotate.settings import Settings, recorder
 
 # Colours apart from each other for the colour-blind too (Okabe and Ito's palette), ARGB.
@@ -43,6 +43,7 @@ class DomainSink:
     """Way 1: our own domain, no message kept."""
 
     name = "nvtx"
+    scope: Scope = "always"
 
     def __init__(self, domain: Any) -> None:
         from nvtx import _lib
@@ -87,11 +88,15 @@ class DomainSink:
         """Close the last range of this thread."""
         self._pop(self._handle)
 
+    def flush(self) -> None:
+        """Nothing to do: the tool has it."""
+
 
 class PublicSink:
     """Way 2: the documented calls of the nvtx package."""
 
     name = "nvtx (public calls)"
+    scope: Scope = "always"
 
     def __init__(self, nvtx: Any) -> None:
         self._nvtx = nvtx
@@ -110,16 +115,23 @@ class PublicSink:
         """Close the last range of this thread."""
         self._nvtx.pop_range(schema.DOMAIN)
 
+    def flush(self) -> None:
+        """Nothing to do: the tool has it."""
+
 
 class TorchSink:
     """Way 3: torch's binding, which knows neither domains nor colours."""
 
     name = "nvtx (torch)"
+    scope: Scope = "always"
 
     def __init__(self, binding: Any) -> None:
         self.mark = binding.markA
         self.push = binding.rangePushA
         self.pop = binding.rangePop
+
+    def flush(self) -> None:
+        """Nothing to do: the tool has it."""
 
 
 def open_sink(settings: Settings, env: Mapping[str, str]) -> tuple[Sink | None, str]:
