@@ -1,0 +1,96 @@
+"""A session directory that was written before, read back: what reports and exports are made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from profilemate.errors import InputError
+from profilemate.parse.tables import TABLES
+
+METADATA = "metadata.json"
+
+
+@dataclass(slots=True)
+class SavedSession:
+    """A session directory.
+
+    Attributes:
+        path: The directory; of a further rank, its folder under `ranks/`.
+        metadata: What its metadata.json says; of a further rank, that of the whole session.
+    """
+
+    path: Path
+    metadata: Mapping[str, Any]
+    _frames: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def open(cls, path: Path) -> SavedSession:
+        """Open the session in a directory.
+
+        Raises:
+            InputError: There is none, or its metadata cannot be read.
+        """
+        file = path / METADATA
+        try:
+            metadata = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError as e:
+            raise InputError(
+                "This is no session directory",
+                path=path,
+                why=f"There is no {METADATA} in it.",
+                hint="Make one: profilemate parse TRACE -o session",
+            ) from e
+        except (OSError, ValueError) as e:
+            raise InputError("The session cannot be read", path=file, why=str(e)) from e
+        if not isinstance(metadata, dict):
+            raise InputError("The session cannot be read", path=file, why="It is no JSON object.")
+        return cls(path, metadata)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """The table `name`, a key of `TABLES`, in nullable dtypes; `None` is NA.
+
+        Times and shares are floats in the unit that the column's header says. A file that is not
+        there is a table without rows: an older profilemate did not write it.
+
+        Raises:
+            InputError: The file cannot be read.
+        """
+        if name not in self._frames:
+            layout = TABLES[name]
+            file = self.path / layout.file
+            columns = [c.name for c in layout.columns]
+            try:
+                if layout.heading:
+                    self._frames[name] = _summary(file)
+                else:
+                    self._frames[name] = pd.read_csv(
+                        file,
+                        na_values=["None"],
+                        keep_default_na=False,
+                        dtype_backend="numpy_nullable",
+                    )
+            except FileNotFoundError:
+                self._frames[name] = pd.DataFrame(columns=columns)
+            except (OSError, ValueError) as e:
+                raise InputError("A table cannot be read", path=file, why=str(e)) from e
+        return self._frames[name]
+
+    def ranks(self) -> dict[str, SavedSession]:
+        """The further ranks of the session, by the name of their folder."""
+        folder = self.path / "ranks"
+        if not folder.is_dir():
+            return {}
+        return {p.name: SavedSession(p, self.metadata) for p in sorted(folder.iterdir())}
+
+
+def _summary(file: Path) -> pd.DataFrame:
+    """The `name: value` lines of a text file: one row of text, units and all, or none."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    pairs = [line.split(": ", 1) for line in lines if ": " in line]
+    return pd.DataFrame([dict(pairs)] if pairs else [])
