@@ -52,6 +52,7 @@ COMMANDS = sorted(commands(app))
 def test_the_commands_are_the_ones_we_think() -> None:
     assert set(COMMANDS) == {
         "profilemate parse",
+        "profilemate run",
         "profilemate scrub",
         "profilemate annotate status",
         "profilemate annotate path",

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import profilemate
+from profilemate.cli import run as run_
 from profilemate.cli import show
 
 HELP = """What vLLM's CUDA graphs and KV cache really did.
@@ -151,6 +152,9 @@ def scrub(
 
     scrub_(source, target, force=force, nsys=nsys)
     show.line(f"wrote {target} ({target.stat().st_size / 1e6:.1f} MB)")
+
+
+app.command(no_args_is_help=True, epilog=run_.EXAMPLES)(run_.run)
 
 
 @annotate_app.command(

@@ -39,6 +39,11 @@ def line(text: str) -> None:
     _out().print(Text(text))
 
 
+def say(text: str) -> None:
+    """Print a line on stderr, which the output of a recorded command does not share."""
+    _err().print(Text(text))
+
+
 def as_json(value: Mapping[str, Any]) -> None:
     """Print a JSON object, for machines."""
     _out().print(Text(json.dumps(value, indent=2, ensure_ascii=False)))

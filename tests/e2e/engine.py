@@ -128,7 +128,8 @@ class Server:
     """vLLM's OpenAI server, ready when entered, gone (and recorded, if asked) when left.
 
     ``nsys`` is the program to record with; the report is then at ``report`` after the exit.
-    ``env`` and ``pythonpath`` are added to a bare environment, ``extra_args`` to the command.
+    ``env`` and ``pythonpath`` are added to a bare environment, ``extra_args`` to the command. A
+    ``wrapper`` stands in front of the command, and is what is told to end.
     """
 
     def __init__(
@@ -142,6 +143,7 @@ class Server:
         env: Mapping[str, str] | None = None,
         pythonpath: Sequence[Path] = (),
         extra_args: Sequence[str] = (),
+        wrapper: Sequence[str] = (),
         ready_timeout: float = 240,
         stop_timeout: float = 90,
     ) -> None:
@@ -153,7 +155,8 @@ class Server:
             --max-num-seqs {MAX_NUM_SEQS} --enforce-eager
             --kv-cache-metrics --kv-cache-metrics-sample 1.0 --host {HOST} --port {self.port}
         """.split()
-        self._command = [str(vllm_python), "-m", API_SERVER, "--model", str(model)]
+        self._wrapped = bool(wrapper)
+        self._command = [*wrapper, str(vllm_python), "-m", API_SERVER, "--model", str(model)]
         self._command += [*arguments, *extra_args]
         # What vLLM learns about the model stays with the model: it saves the next start 8 s.
         own = {**ENGINE_ENVIRONMENT, "VLLM_CACHE_ROOT": str(model / "cache")}
@@ -193,7 +196,8 @@ class Server:
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
         try:
             # Not to nsys: it would end the recording first and cut off vLLM's own ending.
-            os.kill(self._server_pid(), signal.SIGINT)
+            pid = self.run.process.pid if self._wrapped else self._server_pid()
+            os.kill(pid, signal.SIGINT)
             self.run.wait(self._timeouts[1], "stopping the server")
         except (EngineError, ProcessLookupError) as problem:
             if error is None:
