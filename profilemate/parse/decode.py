@@ -15,8 +15,10 @@ from profilemate import schema
 from profilemate.errors import SchemaError
 from profilemate.parse.clock import ClockMap
 from profilemate.parse.collect import add_activity
-from profilemate.parse.frames import NONE, Ints, Rows, build, integers
+from profilemate.parse.frames import Rows, build, integers
+from profilemate.parse.ids import NONE, Ints
 from profilemate.parse.progress import Progress, no_progress
+from profilemate.parse.scan import scan
 from profilemate.parse.trace import (
     FRAME_NAMES,
     Marker,
@@ -28,6 +30,8 @@ from profilemate.parse.trace import (
 from profilemate.schema import KV_OPS
 
 _PROGRESS_EVERY = 1 << 13  # messages
+_CHUNK = 1 << 20  # characters of messages that are read together
+_PART = f"{schema.PREFIX}part "
 
 
 def decode_recordings(
@@ -57,6 +61,11 @@ def decode_recordings(
     return trace
 
 
+def _fits(marker: Marker) -> bool:
+    """Whether 64 bits hold its times and numbers."""
+    return all(abs(n) < 1 << 62 for n in (marker.ts, marker.dur or 0, marker.pid, marker.tid))
+
+
 class _Collected:
     """All messages read so far, one array element per message, and their events by kind."""
 
@@ -83,18 +92,25 @@ class _Collected:
     def read(self, recording: int, markers: Iterable[Marker], progress: Progress) -> None:
         """Take the markers of one recording."""
         parts: list[Marker] = []
+        whole: list[Marker] = []
+        length = 0
         for count, marker in enumerate(markers):
             if count % _PROGRESS_EVERY == 0:
                 progress("decoding messages", count, None)
-            try:
-                # A Joiner of its own keeps what is a part of something and returns the rest.
-                text = schema.Joiner().feed(None, marker.text)
-                if text is None:
+            if marker.text.startswith(_PART):
+                # A Joiner of its own keeps what is a part of something and counts what is none.
+                try:
+                    schema.Joiner().feed(None, marker.text)
                     parts.append(marker)
-                else:
-                    self._add(recording, marker, text)
-            except SchemaError:
-                self.broken += 1
+                except SchemaError:
+                    self.broken += 1
+                continue
+            whole.append(marker)
+            length += len(marker.text)
+            if length > _CHUNK:
+                self._add_all(recording, whole)
+                whole, length = [], 0
+        self._add_all(recording, whole)
         # Parts wait for the end, since the recorder need not give them in their order; the
         # message then has the time of its last part.
         joiner = schema.Joiner()
@@ -107,6 +123,43 @@ class _Collected:
                 self.broken += 1
         self.unfinished += joiner.unfinished
 
+    def _add_all(self, recording: int, markers: Sequence[Marker]) -> None:
+        """Decode whole messages: together where they look as usual, else one by one."""
+        found = scan([marker.text if _fits(marker) else "" for marker in markers])
+        numbers = np.arange(len(self.ts), len(self.ts) + len(found.read), dtype=np.int64)
+        for i, t, seq in zip(
+            found.read.tolist(), found.t.tolist(), found.seq.tolist(), strict=True
+        ):
+            self._note(recording, markers[i], markers[i].text, t, seq)
+        for name, events in found.events.items():
+            self.rows[name].add_all(numbers, events)
+        usual = set(found.read.tolist())
+        for i, marker in enumerate(markers):
+            if i not in usual:
+                try:
+                    self._add(recording, marker, marker.text)
+                except SchemaError:
+                    self.broken += 1
+
+    def _note(self, recording: int, marker: Marker, text: str, t: int, seq: int) -> None:
+        """Keep what is known of a message itself.
+
+        Raises:
+            SchemaError: A time has more than 64 bits.
+        """
+        # A batch's own length says nothing of the events in it.
+        dur = NONE if seq != NONE or marker.dur is None else marker.dur
+        crc = crc32(text.encode(errors="replace"))
+        facts = (recording, marker.pid, marker.tid, marker.ts, dur, t, seq, crc)
+        number = len(self.ts)
+        try:
+            for column, value in zip(self._columns, facts, strict=True):
+                column.append(value)
+        except OverflowError as e:
+            for column in self._columns:
+                del column[number:]
+            raise SchemaError(f"a time of more than 64 bits in {text[:80]!r}") from e
+
     def _add(self, recording: int, marker: Marker, text: str) -> None:
         """Decode a message.
 
@@ -117,25 +170,8 @@ class _Collected:
         if message is None:  # a reader's mistake: it has not our prefix
             raise SchemaError("not a message of ours")
         number = len(self.ts)
-        # A batch's own length says nothing of the events in it.
-        dur = NONE if message.seq is not None or marker.dur is None else marker.dur
-        facts = (
-            recording,
-            marker.pid,
-            marker.tid,
-            marker.ts,
-            dur,
-            NONE if message.t is None else message.t,
-            NONE if message.seq is None else message.seq,
-            crc32(text.encode(errors="replace")),
-        )
-        try:
-            for column, value in zip(self._columns, facts, strict=True):
-                column.append(value)
-        except OverflowError as e:
-            for column in self._columns:
-                del column[number:]
-            raise SchemaError(f"a time of more than 64 bits in {text[:80]!r}") from e
+        t, seq = (NONE if value is None else value for value in (message.t, message.seq))
+        self._note(recording, marker, text, t, seq)
         rows = self.rows
         for place, event in enumerate(message.events):
             kind = rows.get(event.kind)

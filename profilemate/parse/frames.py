@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping
-from itertools import compress
-from typing import Any
+from itertools import chain, compress
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
 from profilemate import schema
+from profilemate.parse.ids import NONE, IdsArray, Ints
+from profilemate.parse.scan import Events
 from profilemate.parse.trace import columns_of
 from profilemate.schema import Kind, Value
-
-Ints = np.ndarray[Any, np.dtype[np.int64]]
-
-NONE = -(1 << 63)
-"""Stands for None in arrays of integers."""
 
 _CODES: Mapping[str, tuple[str, int]] = {"int": ("q", NONE), "bool": ("b", -1)}
 
@@ -29,8 +26,48 @@ _KV_NAMES = {"revived": "subset", "freed": "subset", "src": "ids"}
 _CHUNK = 1 << 7
 
 
+class Lists:
+    """Tuples of integers or None, as they come."""
+
+    def __init__(self) -> None:
+        self._flat, self._lengths = array("q"), array("q")
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def extend(self, rows: list[Value | None]) -> None:
+        """Add rows.
+
+        Raises:
+            OverflowError: An integer has more than 64 bits; nothing was added.
+        """
+        lengths = [len(row) if isinstance(row, tuple) else NONE for row in rows]
+        ids = chain.from_iterable(row for row in rows if isinstance(row, tuple))
+        flat = array("q", list(ids))
+        self._flat.extend(flat)
+        self._lengths.extend(lengths)
+
+    def add(self, ids: IdsArray) -> None:
+        """Add rows."""
+        self._flat.frombytes(ids.flat.tobytes())
+        self._lengths.frombytes(np.where(ids.isna(), NONE, ids.lengths).tobytes())
+
+    def ids(self) -> IdsArray:
+        """All rows."""
+        lengths = np.array(self._lengths, dtype=np.int64)
+        missing = lengths == NONE
+        flat = np.array(self._flat, dtype=np.int64)
+        return IdsArray(flat, np.where(missing, 0, lengths), missing)
+
+    def kept(self, keep: list[bool]) -> Self:
+        """Only some of the rows."""
+        kept = type(self)()
+        kept.add(self.ids()[np.array(keep, dtype=bool)])
+        return kept
+
+
 class Rows:
-    """The events of one kind, as they come: 8 bytes an integer, a list for the rest.
+    """The events of one kind, as they come: 8 bytes an integer, a list for strings.
 
     Attributes:
         kind: Their kind.
@@ -51,7 +88,8 @@ class Rows:
         self._waiting: list[Mapping[str, Value]] = []
         for field in (*schema.COMMON, *kind.fields):
             code = _CODES.get(field.type)
-            self.columns[field.name] = [] if code is None else array(code[0])
+            other: Lists | list[Any] = Lists() if field.type == "ids" else []
+            self.columns[field.name] = other if code is None else array(code[0])
             self._none[field.name] = None if code is None else code[1]
             if field.type == "str":
                 self._strings[field.name] = {}
@@ -81,23 +119,58 @@ class Rows:
             try:
                 column.extend(values)
             except OverflowError:
-                del column[first:]
-                fits = [-NONE > v >= NONE for v in values]  # type: ignore[operator]
-                column.extend(v if ok else none for v, ok in zip(values, fits, strict=True))
+                if isinstance(column, array):
+                    del column[first:]
+                fits = [_fits(v) for v in values]
+                column.extend([v if ok else none for v, ok in zip(values, fits, strict=True)])
                 self.broken |= {self.message[first + i] for i, ok in enumerate(fits) if not ok}
+
+    def add_all(self, numbers: Ints, events: Events) -> None:
+        """Add events that were read in columns.
+
+        Args:
+            numbers: The number of each message that `Events.message` counts.
+            events: The events.
+        """
+        self.settle()
+        self.message.frombytes(numbers[events.message].tobytes())
+        self.place.frombytes(events.place.tobytes())
+        count = len(events.place)
+        for name, column in self.columns.items():
+            values = events.columns.get(name)
+            if isinstance(column, Lists):
+                column.add(IdsArray.none(count) if values is None else values)
+            elif isinstance(column, array):
+                none = np.full(count, self._none[name], dtype=column.typecode)
+                column.frombytes((none if values is None else values).tobytes())
+            else:
+                known = self._strings[name]
+                none_ = [None] * count
+                column += none_ if values is None else [known.setdefault(v, v) for v in values]
 
     def drop(self, messages: set[int]) -> None:
         """Forget the events of some messages."""
         keep = [number not in messages for number in self.message]
         if not all(keep):
             for column in (self.message, self.place, *self.columns.values()):
-                kept = compress(column, keep)
-                column[:] = array(column.typecode, kept) if isinstance(column, array) else [*kept]
+                if isinstance(column, array):
+                    column[:] = array(column.typecode, compress(column, keep))
+                elif isinstance(column, list):
+                    column[:] = compress(column, keep)
+            for name, column in self.columns.items():
+                if isinstance(column, Lists):
+                    self.columns[name] = column.kept(keep)
 
     def numbers(self, name: str, none: int) -> Ints:
         """A column of integers, with another stand-in for None."""
         values = np.array(self.columns[name], dtype=np.int64)
         return np.where(values == NONE, none, values)
+
+
+def _fits(value: Value | None) -> bool:
+    """Whether 64 bits hold it."""
+    numbers = value if isinstance(value, tuple) else (value,)
+    return all(n is None or isinstance(n, str) or -NONE > n >= NONE for n in numbers)
 
 
 def integers(values: Ints) -> pd.arrays.IntegerArray:
@@ -118,12 +191,15 @@ def _series(dtype: str, parts: list[tuple[Any, int]], order: Ints) -> Any:
     if dtype == "boolean":
         flags = [np.full(n, -1, dtype=np.int8) if c is None else np.array(c) for c, n in parts]
         return _booleans(np.concatenate(flags)[order])
+    if dtype == "ids":
+        lists = [IdsArray.none(n) if c is None else c.ids() for c, n in parts]
+        return IdsArray._concat_same_type(lists)[order]
     objects = [
         np.full(n, None, dtype=object) if c is None else np.fromiter(c, dtype=object, count=n)
         for c, n in parts
     ]
     values = np.concatenate(objects)[order]
-    return pd.array(values, dtype="string") if dtype == "string" else values
+    return pd.array(values, dtype="string")
 
 
 def build(

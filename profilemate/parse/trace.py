@@ -16,6 +16,7 @@ import pandas as pd
 from profilemate import schema
 from profilemate.parse import activity
 from profilemate.parse.activity import ActivitySink
+from profilemate.parse.ids import IdsDtype
 
 
 class Marker(NamedTuple):
@@ -78,8 +79,13 @@ class Recording(Protocol):
         """Give the sink every graph launch and every GPU record, and count all API calls."""
 
 
-# Column dtypes by the type of a schema field. Ids stay tuples of int.
-DTYPES: Mapping[str, str] = {"int": "Int64", "bool": "boolean", "str": "string", "ids": "object"}
+# Column dtypes by the type of a schema field; `ids` are tuples of int, see `parse.ids`.
+DTYPES: Mapping[str, str] = {
+    "int": "Int64",
+    "bool": "boolean",
+    "str": "string",
+    "ids": IdsDtype.name,
+}
 
 COMMON_COLUMNS: Mapping[str, str] = {
     "ts": "int64",  # begin of the event, ns since the start of the trace
@@ -94,9 +100,9 @@ KV_COLUMNS: Mapping[str, str] = {
     "op": "string",  # alloc, evict, cache, touch, free, move, reset, usage
     "pool": "Int64",
     "used": "Int64",  # blocks in use after the operation
-    "ids": "object",  # tuple of block ids; of a move: the sources
-    "subset": "object",  # of touch: revived; of free: freed; None where it is all of `ids`
-    "dst": "object",  # of a move: the destinations
+    "ids": "ids",  # tuple of block ids; of a move: the sources
+    "subset": "ids",  # of touch: revived; of free: freed; None where it is all of `ids`
+    "dst": "ids",  # of a move: the destinations
     "req": "string",
     "group": "Int64",
     "partial": "boolean",

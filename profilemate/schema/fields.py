@@ -102,8 +102,15 @@ def encode_str(text: str) -> str:
 
 
 def decode_str(text: str) -> str:
-    """Read `encode_str`'s form back."""
-    return unquote(text, errors="surrogatepass") if "%" in text else text
+    """Read `encode_str`'s form back.
+
+    Raises:
+        SchemaError: The percent-encoded bytes are no UTF-8.
+    """
+    try:
+        return unquote(text, errors="surrogatepass") if "%" in text else text
+    except UnicodeDecodeError as e:
+        raise SchemaError(f"not text: {text[:80]!r}") from e
 
 
 def decode_value(kind: FieldType, text: str) -> Value:

@@ -82,11 +82,3 @@ def flags(series: pd.Series) -> Bools:
 def numbers(series: pd.Series, unknown: int) -> Ints:
     """A nullable integer column as plain integers, with a stand-in for NA."""
     return series.to_numpy(dtype=np.int64, na_value=unknown)
-
-
-def lengths(tuples: npt.NDArray[np.object_]) -> Ints:
-    """Number of elements of each tuple; None has none."""
-    result = np.zeros(len(tuples), dtype=np.int64)
-    known = ~pd.isna(tuples)
-    result[known] = np.fromiter(map(len, tuples[known]), dtype=np.int64, count=int(known.sum()))
-    return result

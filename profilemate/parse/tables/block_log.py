@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profilemate.parse.tables.base import Bools, Ints, lengths
+from profilemate.parse.ids import IdsArray, ids_of
+from profilemate.parse.tables.base import Bools, Ints
 from profilemate.parse.tables.pools import Pools
 
 ALLOC, CACHE, TOUCH, FREE, MOVE_OUT, MOVE_IN, EVICT, RESTART = range(8)
@@ -45,30 +45,29 @@ class BlockLog:
         return self._block[entries]
 
 
-def _spread(tuples: npt.NDArray[np.object_], rows: Ints) -> tuple[Ints, Ints]:
+def _spread(lists: IdsArray, rows: Ints) -> tuple[Ints, Ints]:
     """The ids in some rows, one after the other, and the row each comes from."""
-    picked = tuples[rows]
-    counts = lengths(picked)
-    ids = chain.from_iterable(picked[counts > 0])
-    return np.repeat(rows, counts), np.fromiter(ids, dtype=np.int64, count=int(counts.sum()))
+    picked = lists.take(rows)
+    return np.repeat(rows, picked.lengths), picked.flat
 
 
 def _parts(kv: pd.DataFrame) -> Iterator[tuple[int, bool, Ints, Ints]]:
     """All entries, in any order: kind, `changed`, rows, blocks."""
     code, names = pd.factorize(kv["op"])
     op = np.array([_OPS.index(n) if n in _OPS else -1 for n in names], dtype=np.int8)[code]
-    ids, subset = kv["ids"].to_numpy(dtype=object), kv["subset"].to_numpy(dtype=object)
+    ids, subset = ids_of(kv["ids"]), ids_of(kv["subset"])
+    whole = subset.isna()
     alloc, cache, touch, free, move, evict = (np.flatnonzero(op == i) for i in range(len(_OPS)))
     yield ALLOC, True, *_spread(ids, alloc)
     yield CACHE, False, *_spread(ids, cache)
     for kind, rows in ((TOUCH, touch), (FREE, free)):
-        in_part = ~pd.isna(subset[rows])
+        in_part = ~whole[rows]
         yield kind, True, *_spread(ids, rows[~in_part])
         # These come twice, see `_merged`.
         yield kind, False, *_spread(ids, rows[in_part])
         yield kind, True, *_spread(subset, rows[in_part])
     yield MOVE_OUT, False, *_spread(ids, move)
-    yield MOVE_IN, False, *_spread(kv["dst"].to_numpy(dtype=object), move)
+    yield MOVE_IN, False, *_spread(ids_of(kv["dst"]), move)
     yield EVICT, False, *_spread(ids, evict)
     by_connector = (kv["cause"] == "connector").to_numpy(dtype=bool, na_value=False)
     yield RESTART, False, *_spread(ids, evict[by_connector[evict]])

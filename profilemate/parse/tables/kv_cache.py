@@ -7,7 +7,8 @@ from fractions import Fraction
 import numpy as np
 import pandas as pd
 
-from profilemate.parse.tables.base import Column, Table, frame_of, lengths, nullable, numbers
+from profilemate.parse.ids import ids_of
+from profilemate.parse.tables.base import Column, Table, frame_of, nullable, numbers
 from profilemate.parse.tables.kv_lifetimes import kv_cache_evictions
 from profilemate.parse.tables.pools import UNKNOWN, pools, scheduler_steps, usage
 from profilemate.parse.trace import Trace
@@ -85,16 +86,16 @@ def kv_cache_summary(trace: Trace) -> pd.DataFrame:
     mine = kv[streams.standard_rows()]
     total = streams.total[streams.standard]
     known_total = int(total.sum()) if (total != UNKNOWN).all() else UNKNOWN
-    allocations = mine.loc[mine["op"] == "alloc", "ids"].to_numpy(dtype=object)
+    allocations = ids_of(mine.loc[mine["op"] == "alloc", "ids"])
     frees = mine[mine["op"] == "free"]
-    freed = frees["subset"].where(frees["subset"].notna(), frees["ids"]).to_numpy(dtype=object)
+    freed = ids_of(frees["subset"]).filled_from(ids_of(frees["ids"]))
     peak = int(numbers(mine["used"], 0).max(initial=0))
     share = usage(np.array([peak]), np.array([known_total]))
     evictions = kv_cache_evictions(trace)
     data: dict[str, object] = {
         "Total blocks available": nullable(np.array([known_total]), np.array([known_total >= 0])),
-        "Total allocations": int(lengths(allocations).sum()),
-        "Total deallocations": int(lengths(freed).sum()),
+        "Total allocations": int(allocations.lengths.sum()),
+        "Total deallocations": int(freed.lengths.sum()),
         "Peak blocks used": peak,
         "Peak usage": share,
         "Total evictions": len(evictions),

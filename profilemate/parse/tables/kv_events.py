@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
-from profilemate.parse.tables.base import Column, Table, frame_of, lengths, nullable, numbers
+from profilemate.parse.ids import ids_of
+from profilemate.parse.tables.base import Column, Table, frame_of, nullable, numbers
 from profilemate.parse.tables.pools import UNKNOWN, pools, scheduler_steps, usage
 from profilemate.parse.trace import Trace
 
@@ -51,11 +51,10 @@ def kv_block_events(trace: Trace) -> pd.DataFrame:
     kv, streams = trace.frames["kv"], pools(trace)
     _, step = scheduler_steps(trace)
     op = kv["op"]
-    ids, subset = kv["ids"].to_numpy(dtype=object), kv["subset"].to_numpy(dtype=object)
+    ids = ids_of(kv["ids"])
     moves_queue = op.isin(("alloc", "touch", "free")).to_numpy(dtype=bool)
-    changed = np.where(pd.isna(subset), ids, subset)
-    changed[~moves_queue] = None
-    has_ids = ~pd.isna(ids)
+    has_ids = ~ids.isna()
+    changed = ids_of(kv["subset"]).filled_from(ids).only(moves_queue)
     is_cache = (op == "cache").to_numpy(dtype=bool, na_value=False)
     total, used = streams.total[streams.of_row], numbers(kv["used"], UNKNOWN)
     data = {
@@ -65,9 +64,9 @@ def kv_block_events(trace: Trace) -> pd.DataFrame:
         "op": op,
         "pool": kv["pool"],
         "blocks": ids,
-        "num_blocks": nullable(lengths(ids), has_ids),
+        "num_blocks": nullable(ids.lengths, has_ids),
         "changed_blocks": changed,
-        "num_changed": nullable(lengths(changed), moves_queue & has_ids),
+        "num_changed": nullable(changed.lengths, moves_queue & has_ids),
         "dst_blocks": kv["dst"],
         "used_blocks": kv["used"],
         "usage_pct": usage(used, total),
