@@ -74,15 +74,22 @@ def _share(factor: int, decimals: int) -> Callable[[pd.Series], list[str]]:
     return spell
 
 
+DECIMALS = {
+    "seconds": (1_000_000, 3),
+    "fine_seconds": (1_000, 6),
+    "milliseconds": (1_000, 3),
+    "fine_milliseconds": (1, 6),
+}
+"""Spellings of times: ns of the last digit, and decimals."""
+
+SHARES = {"percent": (100, 2), "ratio": (1, 4)}
+"""Spellings of shares: what 1 is, and decimals."""
+
 SPELLINGS: dict[str, Callable[[pd.Series], list[str]]] = {
     "value": spell_values,
     "ids": spell_ids,
-    "seconds": _fixed(1_000_000, 3),
-    "fine_seconds": _fixed(1_000, 6),
-    "milliseconds": _fixed(1_000, 3),
-    "fine_milliseconds": _fixed(1, 6),
-    "percent": _share(100, 2),
-    "ratio": _share(1, 4),
+    **{name: _fixed(*how) for name, how in DECIMALS.items()},
+    **{name: _share(*how) for name, how in SHARES.items()},
 }
 
 UNITS = {
