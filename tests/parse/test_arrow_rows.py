@@ -39,7 +39,7 @@ def by_csv(frame: pd.DataFrame, spellings: list[str]) -> bytes:
     return file.getvalue().encode()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_every_spelling_is_the_same(data: st.DataObject) -> None:
     names = data.draw(st.lists(st.sampled_from(sorted(COLUMNS)), min_size=2, max_size=4))

@@ -169,13 +169,13 @@ MESSAGES = st.lists(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(MESSAGES)
 def test_all_that_we_write_is_read_in_columns(texts: list[str]) -> None:
     assert check(texts) == len(texts)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(MESSAGES, st.data())
 def test_mangled_messages_are_read_right_or_not_at_all(
     texts: list[str], data: st.DataObject
@@ -211,7 +211,7 @@ def test_a_column_of_ids_is_a_column_of_tuples() -> None:
     assert repr(series)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.none() | st.lists(st.integers(-5, 1 << 62), max_size=4).map(tuple)), st.data())
 def test_ids_are_taken_and_filled(rows: list[tuple[int, ...] | None], data: st.DataObject) -> None:
     array = IdsArray._from_sequence(rows)
