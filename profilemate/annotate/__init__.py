@@ -7,7 +7,7 @@ hand. Importing this package loads neither vLLM nor torch nor the hooks.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING
 
 from profilemate.annotate.guard import say
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from profilemate.annotate.emit import Emitter
     from profilemate.annotate.patching import HookStatus, Patcher
 
-__all__ = ["Settings", "install", "status", "uninstall"]
+__all__ = ["Settings", "install", "status", "touch_session", "uninstall"]
+
+LOADED = "[sitecustomize] vLLM Comprehensive Instrumentation Loaded"
+"""What a user who set `PYTHONPATH` looks for."""
 
 _patcher: Patcher | None = None
 _emitter: Emitter | None = None
@@ -46,6 +49,8 @@ def install(
     if not settings.wanted:
         return []
     if _patcher is None:
+        if settings.live and not _begin_live(settings, env):
+            return []
         # Imported late: an `import profilemate.annotate` in every vLLM process must cost nothing.
         from profilemate.annotate.emit import Emitter
         from profilemate.annotate.hooks import HOOKS
@@ -62,6 +67,30 @@ def install(
         if settings.verbose:
             say(f"annotating vLLM in process {os.getpid()}: {settings.reason}")
     return _patcher.status
+
+
+def _begin_live(settings: Settings, env: Mapping[str, str]) -> bool:
+    """Join or begin a live session; False if it cannot be and nothing else records."""
+    from profilemate.annotate import finish, session_dir
+    from profilemate.annotate.settings import recorder
+
+    if isinstance(env, MutableMapping):
+        first = session_dir.begin(env)
+        why = session_dir.usable(settings, env)
+        if why:
+            if first:
+                say(why)
+            return settings.torch or recorder(env) is not None
+        if first:
+            say(LOADED, tag="")
+    finish.at_exit(settings, env)
+    return True
+
+
+def touch_session() -> None:
+    """Have this process say again who it is, with its next message."""
+    if _emitter is not None:
+        _emitter.touch_session()
 
 
 def uninstall() -> None:
