@@ -49,7 +49,11 @@ def begin(env: MutableMapping[str, str]) -> bool:
 
 def _is_child() -> bool:
     process = sys.modules.get("multiprocessing.process")
-    return process is not None and process.parent_process() is not None
+    if process is not None and process.parent_process() is not None:
+        return True
+    # A spawned child imports the program before it knows its parent, and a fork server has none:
+    # `python -c "from multiprocessing.spawn import spawn_main; ..."`.
+    return any(a.startswith("from multiprocessing.") for a in sys.orig_argv)
 
 
 def usable(settings: Settings, env: MutableMapping[str, str]) -> str:

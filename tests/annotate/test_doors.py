@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 import zipfile
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -100,24 +99,26 @@ def test_it_says_what_the_readme_promises(tmp_path: Path) -> None:
     assert recorded.stderr == ""
 
 
-def test_a_child_of_the_server_does_not_say_it_again() -> None:
-    code = f"""
+def test_a_child_of_the_server_does_not_say_it_again(tmp_path: Path) -> None:
+    code = """
 import multiprocessing, sys
-def child(): import vllm; from profilemate import annotate; print(bool(annotate.status()))
+import vllm  # in a spawned child, before multiprocessing has told it whose child it is
+from profilemate import annotate
+def child(): print(bool(annotate.status()))
 if __name__ == "__main__":
-    import vllm
-    for method in ("fork", "spawn"):
+    for method in ("fork", "spawn", "forkserver"):
         process = multiprocessing.get_context(method).Process(target=child)
         process.start(); process.join()
     import subprocess  # a second server, started by a program that uses vLLM: a run of its own
     subprocess.run([sys.executable, "-c", "import vllm"])
 """
-    with tempfile.NamedTemporaryFile("w", suffix=".py") as script:
-        script.write(code)
-        script.flush()
-        run = f"import runpy; runpy.run_path({script.name!r}, run_name='__main__')"
-        done = python(run, plugin.door(), LAYOUTS)
-    assert done.stdout.splitlines() == ["True", "True"], done.stderr
+    script = tmp_path / "server.py"
+    script.write_text(code)
+    env = {**os.environ, "PYTHONPATH": f"{plugin.door()}{os.pathsep}{LAYOUTS}"}
+    done = subprocess.run(
+        [sys.executable, script], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines() == ["True"] * 3, done.stderr
     assert done.stderr.splitlines() == [annotate.LOADED] * 2
 
 
