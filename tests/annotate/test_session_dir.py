@@ -172,7 +172,7 @@ def test_without_pandas_it_says_how_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session, env, asked = session_with_marker(tmp_path)
-    monkeypatch.setattr(finish.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     finish.start(asked, env)
     (line,) = capsys.readouterr().err.splitlines()
     assert f"`profilemate parse {session}`" in line
@@ -184,7 +184,7 @@ def test_as_process_one_nothing_outlives_us(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session, env, asked = session_with_marker(tmp_path)
-    monkeypatch.setattr(finish.os, "getpid", lambda: 1)
+    monkeypatch.setattr("os.getpid", lambda: 1)
     finish.start(asked, env)
     (line,) = capsys.readouterr().err.splitlines()
     assert f"`profilemate parse {session}`" in line

@@ -243,7 +243,7 @@ def _child(place: str, seq: int) -> None:
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 def test_each_process_has_a_file_of_its_own(method: str, tmp_path: Path) -> None:
     (tmp_path / "markers").mkdir()
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     children = [context.Process(target=_child, args=(str(tmp_path), n)) for n in range(3)]
     for child in children:
         child.start()
