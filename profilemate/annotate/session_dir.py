@@ -56,6 +56,14 @@ def _is_child() -> bool:
     return any(a.startswith("from multiprocessing.") for a in sys.orig_argv)
 
 
+def began_ns(env: Mapping[str, str]) -> int:
+    """When the run began, by the wall clock; now, if it has no name of ours."""
+    try:
+        return int(env.get(RUN, "").partition("-")[0], 16)
+    except ValueError:
+        return time.time_ns()
+
+
 def usable(settings: Settings, env: MutableMapping[str, str]) -> str:
     """Why no session can be made here, or nothing. Children are told through the environment."""
     if env.get(RUN) == NO_SESSION:
@@ -102,15 +110,16 @@ def make(settings: Settings, env: Mapping[str, str]) -> Path:
     base = _base(settings, env)
     if given := env.get(SESSION):
         session = base / Path(given).name
-        _fill(session)
+        _fill(session, datetime.fromtimestamp(began_ns(env) / 1e9))
         return session
     found = find(settings, env)
     if found is not None:
         return found
     base.mkdir(parents=True, exist_ok=True)
-    session = _fresh(base)
+    began = datetime.fromtimestamp(began_ns(env) / 1e9)
+    session = _fresh(base, began)
     try:
-        _fill(session)
+        _fill(session, began)
         os.symlink(session.name, _link(base, env))
     except FileExistsError:  # another process of this run was quicker
         shutil.rmtree(session, ignore_errors=True)
@@ -125,9 +134,9 @@ def _link(base: Path, env: Mapping[str, str]) -> Path:
     return base / f"{RUN_LINK}{env.get(RUN, os.getpid())}"
 
 
-def _fresh(base: Path) -> Path:
+def _fresh(base: Path, began: datetime) -> Path:
     """Make a directory that nobody else has."""
-    name = f"session_{datetime.now():%Y%m%d_%H%M%S}"
+    name = f"session_{began:%Y%m%d_%H%M%S}"
     for number in range(1, 10_000):
         session = base / (name if number == 1 else f"{name}_{number}")
         try:
@@ -138,12 +147,12 @@ def _fresh(base: Path) -> Path:
     raise FileExistsError(f"{base / name} and 10,000 more")
 
 
-def _fill(session: Path) -> None:
+def _fill(session: Path, began: datetime) -> None:
     """What a session has from its first instant."""
     (session / MARKERS).mkdir(parents=True, exist_ok=True)
     facts = {
         "session_id": session.name,
-        "start_time": datetime.now().astimezone().isoformat(),
+        "start_time": began.astimezone().isoformat(),
         "output_dir": str(session),
         RECORDING: True,
         "files": [METADATA],

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def settings(place: Path) -> Settings:
 
 
 def test_the_first_who_writes_makes_it_and_the_others_find_it(tmp_path: Path) -> None:
-    env: dict[str, str] = {"PROFILEMATE_RUN": "a-1"}
+    env: dict[str, str] = {"PROFILEMATE_RUN": "17a3c0ffee000000-1"}
     asked = settings(tmp_path / "deep" / "er")
     assert session_dir.find(asked, env) is None
     assert not (tmp_path / "deep").exists()
@@ -40,6 +41,10 @@ def test_the_first_who_writes_makes_it_and_the_others_find_it(tmp_path: Path) ->
     facts = json.loads((made / "metadata.json").read_text())
     assert facts["session_id"] == made.name
     assert facts["output_dir"] == str(made)
+    # The time that the run began, not the one at which somebody first wrote.
+    began = datetime.fromtimestamp(0x17A3C0FFEE000000 / 1e9)
+    assert made.name == f"session_{began:%Y%m%d_%H%M%S}"
+    assert datetime.fromisoformat(facts["start_time"]).replace(tzinfo=None) == began
     assert facts["recording"] is True
     assert (made / "markers").is_dir()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import engine
 import pytest
-from served import ROOT, Recorded, record, tool
+from served import DOOR, ROOT, Recorded, record, tool
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +45,6 @@ def recorded(
     if door == "plugin":
         pythonpath = [request.getfixturevalue("installed")]
     else:
-        pythonpath = [ROOT / "profilemate" / "annotate" / "door"]
+        pythonpath = [DOOR]
     folder = tmp_path_factory.mktemp(f"run-{version}")
     return record(folder, vllm_python, model, nsys, pythonpath)

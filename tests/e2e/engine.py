@@ -26,6 +26,7 @@ from typing import Self
 from supervise import EngineError, Run
 
 __all__ = [
+    "NO_DOOR",
     "EngineError",
     "OfflineResult",
     "Request",
@@ -51,6 +52,9 @@ MAX_MODEL_LEN = 512
 MAX_NUM_SEQS = 16
 NUM_BLOCKS = 40
 """Few enough that sixteen growing requests do not fit: see ``phases``."""
+
+NO_DOOR = {"PROFILEMATE": "off"}
+"""For a script that annotates by itself: the clone's root on `PYTHONPATH` is a door otherwise."""
 
 ENGINE_ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",

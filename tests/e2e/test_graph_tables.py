@@ -39,6 +39,7 @@ def parsed(
         workdir=folder,
         nsys=nsys,
         pythonpath=[ROOT],
+        env=engine.NO_DOOR,
     )
     assert run.report is not None
     session = folder / "session"

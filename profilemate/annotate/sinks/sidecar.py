@@ -53,6 +53,7 @@ class SidecarSink:
         cap: Bytes that the files of this process may have; 0 for no end.
         renew: Called when a new segment is due, so that the session is said again in it.
         begun: Called with the first message of a process.
+        zero: Wall clock of the beginning of the run, ns; 0 if nobody knows.
     """
 
     name = "sidecar"
@@ -67,10 +68,11 @@ class SidecarSink:
         cap: int = 0,
         renew: Callable[[], None] = lambda: None,
         begun: Callable[[], None] = lambda: None,
+        zero: int = 0,
     ) -> None:
         self.scope: Scope = scope
         self._directory, self._renew, self._begun = directory, renew, begun
-        self._interval, self._packed, self._cap = interval, packed, cap
+        self._interval, self._packed, self._cap, self._zero = interval, packed, cap, zero
         self._begin()
         itself = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _forked(itself()))
@@ -248,6 +250,7 @@ class SidecarSink:
             "segment": 1 if files is None else files.number,
             "dropped_segments": 0 if files is None else files.dropped,
             "dropped_bytes": 0 if files is None else files.dropped_bytes,
+            "run_unix_ns": self._zero,
             "unix_ns": mono + self._offset,
             "mono_ns": mono,
         }
@@ -350,6 +353,7 @@ def open_sink(settings: Settings, env: Mapping[str, str]) -> tuple[Sink | None, 
         packed=settings.gzip,
         cap=settings.max_mb * _MB,
         renew=annotate.touch_session,
+        zero=session_dir.began_ns(env),
         begun=partial(finish.at_exit, settings, env) if settings.live else lambda: None,
     )
     return sink, ""

@@ -260,6 +260,8 @@ def note_sidecar(info: SourceInfo, told: Mapping[str, Mapping[str, Any]]) -> Non
     """What a file of our own says of itself: its first event, and its last if it has one."""
     info.recorder = "profilemate sidecar"
     facts = told[SIDECAR].get("args", {})
+    if 0 < _integer(facts.get("run_unix_ns"), 0) < info.begin:
+        info.begin = _integer(facts["run_unix_ns"], 0)  # events begin before their message
     who = f"{facts.get('role', 'process')} {told[SIDECAR].get('pid')}"
     if SIDECAR_END not in told:
         info.notes.append(
