@@ -49,7 +49,7 @@ def install(
     if not settings.wanted:
         return []
     if _patcher is None:
-        if settings.live and not _begin_live(settings, env):
+        if (settings.live or settings.torch) and not _begin_session(settings, env):
             return []
         # Imported late: an `import profilemate.annotate` in every vLLM process must cost nothing.
         from profilemate.annotate.emit import Emitter
@@ -69,8 +69,8 @@ def install(
     return _patcher.status
 
 
-def _begin_live(settings: Settings, env: Mapping[str, str]) -> bool:
-    """Join or begin a live session; False if it cannot be and nothing else records."""
+def _begin_session(settings: Settings, env: Mapping[str, str]) -> bool:
+    """Join or begin a session; False if none can be written and nothing else records."""
     from profilemate.annotate import finish, session_dir
     from profilemate.annotate.settings import recorder
 
@@ -81,9 +81,10 @@ def _begin_live(settings: Settings, env: Mapping[str, str]) -> bool:
             if first:
                 say(why)
             return settings.torch or recorder(env) is not None
-        if first:
+        if first and settings.live:
             say(LOADED, tag="")
-    finish.at_exit(settings, env)
+    if settings.live:
+        finish.at_exit(settings, env)
     return True
 
 
