@@ -14,7 +14,7 @@ from typing import Any
 import engine
 import pandas as pd
 import pytest
-from served import ROOT, profilemate, tool
+from served import ROOT, equal_but_for_times, profilemate, tool
 from told import Key, key
 
 pytestmark = pytest.mark.real
@@ -58,6 +58,18 @@ def keys(frame: pd.DataFrame) -> list[Key]:
         (mode, int(tokens), None if reqs is None else int(reqs), uniform, lora)
         for mode, tokens, reqs, uniform, lora in rows.itertuples(index=False)
     ]
+
+
+def test_the_live_session_has_the_same_tables(parsed: tuple[Path, dict[str, Any]]) -> None:
+    session, _ = parsed
+    (live,) = (session.parent / "live").glob("session_*")
+    profilemate("parse", live)
+    equal_but_for_times(live, session)
+    facts = json.loads((live / "metadata.json").read_text())
+    assert facts["durations"] == {"cuda_graph_timeline": "host"}
+    timeline = table(live, "cuda_graph_timeline")
+    assert (timeline["duration_ms"] > 0).all()
+    assert len(timeline) > 10
 
 
 def test_captures_are_the_stand_in_s_in_order(parsed: tuple[Path, dict[str, Any]]) -> None:
