@@ -54,6 +54,7 @@ def install(
         # Imported late: an `import profilemate.annotate` in every vLLM process must cost nothing.
         from profilemate.annotate.emit import Emitter
         from profilemate.annotate.hooks import HOOKS
+        from profilemate.annotate.hooks.gpu_timing import HOOKS as GPU_TIMING
         from profilemate.annotate.identity import Identity
         from profilemate.annotate.patching import Patcher
         from profilemate.annotate.sinks import open_sinks
@@ -63,7 +64,7 @@ def install(
         _emitter.step.each_launch = settings.launches
         _patcher = Patcher(_emitter)
         off = [g for g, on in (("graphs", settings.graphs), ("kv", settings.kv)) if not on]
-        _patcher.install(HOOKS, off=off)
+        _patcher.install((*HOOKS, *(GPU_TIMING if settings.gpu_timing else ())), off=off)
         if settings.verbose:
             say(f"annotating vLLM in process {os.getpid()}: {settings.reason}")
     return _patcher.status

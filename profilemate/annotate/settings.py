@@ -45,6 +45,7 @@ class Settings:
         verbose: `PROFILEMATE_VERBOSE`: say on stderr what is being done.
         directory: `PROFILEMATE_DIR`: where live sessions go.
         interval: `PROFILEMATE_LOG_INTERVAL`: operations between two flushes of a live session.
+        gpu_timing: `PROFILEMATE_GPU_TIMING`: time the graphs of each step with CUDA events.
         gzip: `PROFILEMATE_GZIP`: pack the files of a live session.
         max_mb: `PROFILEMATE_MAX_MB`: megabytes that each process may write into a live session;
             the latest are kept. 0 for no end.
@@ -62,6 +63,7 @@ class Settings:
     verbose: bool = False
     directory: str = DEFAULT_DIR
     interval: int = DEFAULT_INTERVAL
+    gpu_timing: bool = False
     gzip: bool = False
     max_mb: int = DEFAULT_MAX_MB
     live: bool = False
@@ -87,6 +89,7 @@ class Settings:
             verbose=_switch(env, VERBOSE, False, complaints),
             directory=_first(env, DIR)[1] or DEFAULT_DIR,
             interval=_number(env, INTERVAL, DEFAULT_INTERVAL, 1, complaints),
+            gpu_timing=_switch(env, ("PROFILEMATE_GPU_TIMING",), False, complaints),
             gzip=_switch(env, ("PROFILEMATE_GZIP",), False, complaints),
             max_mb=_number(env, ("PROFILEMATE_MAX_MB",), DEFAULT_MAX_MB, 0, complaints),
             live=mode != "off" and (mode == "on" or _live(env) is not None),

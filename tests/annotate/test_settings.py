@@ -82,6 +82,9 @@ def test_one_switch_each() -> None:
     assert not settings.graphs
     assert not settings.kv
     assert Settings.from_env({"PROFILEMATE_LAUNCHES": "1"}).launches
+    assert Settings.from_env({"PROFILEMATE_GPU_TIMING": "1"}).gpu_timing
+    assert Settings.from_env({"PROFILEMATE_GZIP": "1"}).gzip
+    assert Settings.from_env({"PROFILEMATE_MAX_MB": "0"}).max_mb == 0
 
 
 @pytest.mark.parametrize(

@@ -208,7 +208,8 @@ def test_sigterm_installed_and_packed(servers: LiveServer, installed: Path) -> N
 def test_whoever_is_killed_what_was_flushed_is_there(servers: LiveServer, whom: str) -> None:
     name = f"kill-{whom or 'server'}"
     live = servers.run(name, servers.folder / name, signal.SIGKILL, whom=whom)
-    assert live.code != 0
+    # A server whose engine or worker is killed ends by itself, as vLLM has it, with whatever code.
+    assert (live.code == -signal.SIGKILL) == (not whom)
     # All of the run are gone by now. Whether somebody could start the end or not:
     profilemate("parse", live.session)
     check_totals(live)
