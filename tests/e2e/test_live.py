@@ -165,10 +165,12 @@ def test_sigterm_installed_and_packed(servers: LiveServer, installed: Path) -> N
     # one directory, started in one shell: the second is interrupted while the first goes on.
     place = servers.folder / "both"
     env = {"PROFILEMATE": "on", "PROFILEMATE_DIR": str(place), "PROFILEMATE_GZIP": "1"}
+    # `vllm serve` spawns its processes, `LLM` forks them: one of each.
+    forked = env | {"VLLM_WORKER_MULTIPROC_METHOD": "fork"}
     lives = [Live(place), Live(place)]
     with (
         servers.server("first", env, installed) as first,
-        servers.server("second", env, installed) as second,
+        servers.server("second", forked, installed) as second,
     ):
         for live, server in zip(lives, (first, second), strict=True):
             engine.workload(server)
