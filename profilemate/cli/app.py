@@ -69,7 +69,7 @@ def _main(
     epilog=_examples(
         "profilemate parse run.nsys-rep -o session",
         "profilemate parse run.sqlite --json | jq .kv_cache",
-        "profilemate parse /tmp/vllm_profiling/session_20260124_123456   # a live session, in place",
+        "profilemate parse /tmp/vllm_profiling/session_20260124_123456",
     ),
 )
 def parse(

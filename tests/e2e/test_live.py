@@ -8,14 +8,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import engine
-import pandas as pd
 import pytest
+import seed_lines
 from live_server import Live, LiveServer, check_totals, in_own_mounts
 from served import ROOT, profilemate
 
@@ -30,7 +28,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory, vllm_python: Path, model: 
 @pytest.fixture(scope="module")
 def interrupted(servers: LiveServer) -> Live:
     """The seed's way: `PYTHONPATH` is the clone's root; Ctrl-C at the end."""
-    live = servers.run("sigint", servers.folder / "by door", signal.SIGINT)
+    live = servers.run("sigint", servers.folder / "by-door", signal.SIGINT)
     live.await_tables()
     return live
 
@@ -90,64 +88,23 @@ def test_vllm_ends_as_it_does_without_us(interrupted: Live, plain: Live) -> None
     assert "[profilemate]" not in plain.log
 
 
-def shell(session: Path, command: str) -> str:
-    done = subprocess.run(
-        ["bash", "-e", "-o", "pipefail", "-c", command],
-        cwd=session,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, (command, done.stderr)
-    assert done.stderr == "", command
-    return done.stdout
-
-
 def test_the_seed_s_own_lines_run_on_the_files_as_they_are(interrupted: Live) -> None:
     session = interrupted.session
-    usage = pd.read_csv(session / "kv_cache_usage.csv")
-    evictions = pd.read_csv(session / "kv_cache_evictions.csv")
-    assert session.name in shell(session, f"ls {session.parent}/session_*/ -d")
-    assert shell(session, "wc -l cuda_graph_captures.csv") == "1 cuda_graph_captures.csv\n"
-    assert "runtime_mode" in shell(session, "sort -t',' -k6 -rn cuda_graph_usage.csv | head -5")
-    mean = "awk -F',' 'NR>1 {sum+=$2; count++} END {print sum/count}' kv_cache_usage.csv"
-    assert float(shell(session, mean)) == pytest.approx(usage["usage_pct"].mean(), rel=1e-4)
-    peak = shell(session, "sort -t',' -k2 -rn kv_cache_usage.csv | head -1 || true")
+    usage, evictions = (interrupted.table(f"kv_cache_{n}") for n in ("usage", "evictions"))
+    names = seed_lines.shell(session, f'ls "{session.parent}"/session_*/')
+    assert {"metadata.json", "kv_cache_usage.csv"} <= set(names.split())
+    mean = float(seed_lines.shell(session, seed_lines.MEAN_USAGE))
+    assert mean == pytest.approx(usage["usage_pct"].mean(), rel=1e-4)
+    peak = seed_lines.shell(session, seed_lines.PEAK_USAGE)
     assert float(peak.split(",")[1]) == usage["usage_pct"].max() > 90
-    sizes = shell(session, "cat cuda_graph_usage.csv | cut -d',' -f2 | sort | uniq -c")
-    assert sizes.split() == ["1", "num_tokens"]
-    replays = """total_replays=$(awk -F',' 'NR>1 {sum+=$6} END {print sum}' cuda_graph_usage.csv)
-echo "Total CUDA graph replays: $total_replays"
-"""
-    assert shell(session, replays).startswith("Total CUDA graph replays:")
-    quick = """awk -F',' 'NR>1 && $2<10 {count++} END {print count " blocks evicted quickly"}' \\
-kv_cache_evictions.csv"""
-    assert (
-        shell(session, quick)
-        == f"{(evictions['lifetime_sec'] < 10).sum()} blocks evicted quickly\n"
-    )
-
-
-def test_the_seed_s_pandas_lines_run_too(interrupted: Live) -> None:
-    code = """
-import pandas as pd
-graphs = pd.read_csv('cuda_graph_usage.csv')
-top_graphs = graphs.nlargest(10, 'replay_count')
-print(top_graphs[['num_tokens', 'replay_count']])
-kv_cache = pd.read_csv('kv_cache_usage.csv')
-kv_cache['timestamp_sec'], kv_cache['usage_pct']
-for _, row in kv_cache.iterrows():
-    print(f'vllm_kv_cache_usage{{timestamp="{row["timestamp_sec"]}"}} {row["usage_pct"]}')
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=interrupted.session,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    rows = len(interrupted.table("kv_cache_usage"))
-    assert done.stdout.count("vllm_kv_cache_usage{") == rows > 20
+    quick = (evictions["lifetime_sec"] < 10).sum()
+    assert seed_lines.shell(session, seed_lines.QUICK) == f"{quick} blocks evicted quickly\n"
+    metrics = seed_lines.python(session, seed_lines.TO_PROMETHEUS)
+    assert metrics.count("vllm_kv_cache_usage{") == len(usage) > 20
+    # A CPU captures no graphs: the lines about them run on a header alone here, and on rows in
+    # test_graph_tables.py.
+    assert seed_lines.shell(session, "wc -l cuda_graph_captures.csv").startswith("1 ")
+    assert "runtime_mode" in seed_lines.shell(session, seed_lines.MOST_USED)
 
 
 def test_by_hand_it_gives_the_same_bytes_in_the_same_place(interrupted: Live) -> None:
