@@ -41,7 +41,8 @@ def begin(env: MutableMapping[str, str]) -> bool:
     """
     global _named
     inherited = env.get(RUN)
-    if inherited and (inherited == _named or _is_child()):
+    decided = _named is not None and inherited in (_named, NO_SESSION)
+    if inherited and (decided or _is_child()):
         return False
     _named = env[RUN] = f"{time.time_ns():x}-{os.getpid()}"
     return True

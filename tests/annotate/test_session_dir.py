@@ -101,6 +101,8 @@ def test_what_cannot_be_a_directory_is_said_once_and_vllm_is_left_alone(tmp_path
     code = """
 import vllm
 from profilemate import annotate
+from profilemate.annotate.plugin import register
+register()  # the other door
 print(annotate.status())
 import vllm.v1.core.block_pool as m
 print(hasattr(m.BlockPool.__dict__["get_new_blocks"], "__wrapped__"))
