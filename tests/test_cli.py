@@ -28,7 +28,8 @@ def run(
         capture_output=True,
         text=True,
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80", **(env or {})},
+        # Not the clone's root: that is a door.
+        env={**os.environ, "PYTHONPATH": "", "COLUMNS": "80", **(env or {})},
         check=False,
     )
 
@@ -237,3 +238,17 @@ def test_annotate_status_explains_itself() -> None:
     on = run("annotate", "status", env={"NSYS_PROFILING_SESSION_ID": "1"})
     assert "yes: Nsight Systems is attached" in " ".join(on.stdout.split())
     assert re.search(r"^sink +nvtx", on.stdout, re.MULTILINE)
+
+
+def test_annotate_status_says_where_live_sessions_go(tmp_path: Path) -> None:
+    env = {"PYTHONPATH": str(ROOT), "VLLM_PROFILING_DIR": str(tmp_path)}
+    said = " ".join(run("annotate", "status", env=env).stdout.split())
+    assert "annotate yes: VLLM_PROFILING_DIR is set" in said
+    assert "sitecustomize open: on PYTHONPATH" in said
+    assert "sink sidecar" in said
+    assert "session_*" in said
+    assert [*tmp_path.iterdir()] == []
+    (tmp_path / "file").write_text("")
+    env["VLLM_PROFILING_DIR"] = str(tmp_path / "file")
+    said = " ".join(run("annotate", "status", env=env).stdout.split())
+    assert "is no directory" in said

@@ -43,3 +43,15 @@ def documents() -> list[Path]:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+def test_the_page_of_live_sessions_names_every_setting() -> None:
+    page = (ROOT / "docs" / "live.md").read_text(encoding="utf-8")
+    sources = "".join(
+        p.read_text("utf-8") for p in (ROOT / "profilemate" / "annotate").rglob("*.py")
+    )
+    # Those that are about recorders and launches are in the README.
+    known = set(re.findall(r"\"((?:PROFILEMATE|VLLM_PROFILING)_[A-Z_]+)\"", sources))
+    assert known - {"PROFILEMATE_LAUNCHES"} == set(
+        re.findall(r"`((?:PROFILEMATE|VLLM_PROFILING)_[A-Z_]+)", page)
+    )

@@ -7,7 +7,7 @@ hand. Importing this package loads neither vLLM nor torch nor the hooks.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING
 
 from profilemate.annotate.guard import say
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from profilemate.annotate.emit import Emitter
     from profilemate.annotate.patching import HookStatus, Patcher
 
-__all__ = ["Settings", "install", "status", "uninstall"]
+__all__ = ["Settings", "install", "status", "touch_session", "uninstall"]
+
+LOADED = "[sitecustomize] vLLM Comprehensive Instrumentation Loaded"
+"""What a user who set `PYTHONPATH` looks for."""
 
 _patcher: Patcher | None = None
 _emitter: Emitter | None = None
@@ -46,9 +49,12 @@ def install(
     if not settings.wanted:
         return []
     if _patcher is None:
+        if (settings.live or settings.torch) and not _begin_session(settings, env):
+            return []
         # Imported late: an `import profilemate.annotate` in every vLLM process must cost nothing.
         from profilemate.annotate.emit import Emitter
         from profilemate.annotate.hooks import HOOKS
+        from profilemate.annotate.hooks.gpu_timing import HOOKS as GPU_TIMING
         from profilemate.annotate.identity import Identity
         from profilemate.annotate.patching import Patcher
         from profilemate.annotate.sinks import open_sinks
@@ -58,10 +64,35 @@ def install(
         _emitter.step.each_launch = settings.launches
         _patcher = Patcher(_emitter)
         off = [g for g, on in (("graphs", settings.graphs), ("kv", settings.kv)) if not on]
-        _patcher.install(HOOKS, off=off)
+        _patcher.install((*HOOKS, *(GPU_TIMING if settings.gpu_timing else ())), off=off)
         if settings.verbose:
             say(f"annotating vLLM in process {os.getpid()}: {settings.reason}")
     return _patcher.status
+
+
+def _begin_session(settings: Settings, env: Mapping[str, str]) -> bool:
+    """Join or begin a session; False if none can be written and nothing else records."""
+    from profilemate.annotate import finish, session_dir
+    from profilemate.annotate.settings import recorder
+
+    if isinstance(env, MutableMapping):
+        first = session_dir.begin(env)
+        why = session_dir.usable(settings, env)
+        if why:
+            if first:
+                say(why)
+            return settings.torch or recorder(env) is not None
+        if first and settings.live:
+            say(LOADED, tag="")
+    if settings.live:
+        finish.at_exit(settings, env)
+    return True
+
+
+def touch_session() -> None:
+    """Have this process say again who it is, with its next message."""
+    if _emitter is not None:
+        _emitter.touch_session()
 
 
 def uninstall() -> None:

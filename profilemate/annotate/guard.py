@@ -62,10 +62,11 @@ class Faults:
         )
 
 
-def say(text: str) -> None:
+def say(text: str, tag: str = "[profilemate] ") -> None:
     """Write one line to stderr, where vLLM's own log goes; a closed stderr is no reason to fail."""
-    with suppress(OSError, ValueError):
-        sys.stderr.write(f"[profilemate] {text}\n")
+    with suppress(OSError, ValueError, AttributeError):  # sys.stderr may be None
+        sys.stderr.write(f"{tag}{text}\n")
+        sys.stderr.flush()
 
 
 def shield(where: str, faults: Faults, function: Callable[..., Any]) -> Callable[..., Any]:

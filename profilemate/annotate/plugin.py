@@ -15,11 +15,9 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
-from profilemate.annotate import Settings, install
-from profilemate.annotate.guard import Faults, say, shield
+from profilemate.annotate import install
+from profilemate.annotate.guard import Faults, shield
 from profilemate.annotate.settings import DOOR
-
-LOADED = "[sitecustomize] vLLM Comprehensive Instrumentation Loaded"
 
 _faults = Faults()
 
@@ -37,7 +35,7 @@ class _Watcher:
     ) -> ModuleSpec | None:
         if name == "vllm":
             sys.meta_path.remove(self)
-            shield("sitecustomize", _faults, _entered)()
+            shield("sitecustomize", _faults, install)()
         return None
 
 
@@ -45,16 +43,9 @@ def watch() -> None:
     """Wait for vLLM. Child processes learn from `PROFILEMATE_DOOR` that this door was taken."""
     os.environ.setdefault(DOOR, "sitecustomize")
     if "vllm" in sys.modules:
-        shield("sitecustomize", _faults, _entered)()
-    else:
+        shield("sitecustomize", _faults, install)()
+    elif not any(isinstance(finder, _Watcher) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Watcher())
-
-
-def _entered() -> None:
-    settings = Settings.from_env(os.environ)
-    install(settings)
-    if settings.verbose and settings.wanted:
-        say(f"{settings.reason}\n{LOADED}")
 
 
 def door() -> Path:

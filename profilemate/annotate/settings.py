@@ -14,6 +14,7 @@ Mode = Literal["auto", "on", "off"]
 
 DEFAULT_DIR = "/tmp/vllm_profiling"
 DEFAULT_INTERVAL = 100
+DEFAULT_MAX_MB = 2048
 
 DIR = ("PROFILEMATE_DIR", "VLLM_PROFILING_DIR")
 VERBOSE = ("PROFILEMATE_VERBOSE", "VLLM_PROFILING_VERBOSE")
@@ -44,6 +45,12 @@ class Settings:
         verbose: `PROFILEMATE_VERBOSE`: say on stderr what is being done.
         directory: `PROFILEMATE_DIR`: where live sessions go.
         interval: `PROFILEMATE_LOG_INTERVAL`: operations between two flushes of a live session.
+        gpu_timing: `PROFILEMATE_GPU_TIMING`: time the graphs of each step with CUDA events.
+        gzip: `PROFILEMATE_GZIP`: pack the files of a live session.
+        max_mb: `PROFILEMATE_MAX_MB`: megabytes that each process may write into a live session;
+            the latest are kept. 0 for no end.
+        live: A live session was asked for: profilemate records by itself.
+        torch: A torch profiler is configured.
         wanted: Whether vLLM is to be annotated in this process.
         reason: Why, or why not.
         complaints: Values that could not be understood; their defaults are used.
@@ -56,6 +63,11 @@ class Settings:
     verbose: bool = False
     directory: str = DEFAULT_DIR
     interval: int = DEFAULT_INTERVAL
+    gpu_timing: bool = False
+    gzip: bool = False
+    max_mb: int = DEFAULT_MAX_MB
+    live: bool = False
+    torch: bool = False
     wanted: bool = False
     reason: str = NOBODY
     complaints: tuple[str, ...] = field(default=())
@@ -76,7 +88,12 @@ class Settings:
             launches=_switch(env, ("PROFILEMATE_LAUNCHES",), False, complaints),
             verbose=_switch(env, VERBOSE, False, complaints),
             directory=_first(env, DIR)[1] or DEFAULT_DIR,
-            interval=_interval(env, complaints),
+            interval=_number(env, INTERVAL, DEFAULT_INTERVAL, 1, complaints),
+            gpu_timing=_switch(env, ("PROFILEMATE_GPU_TIMING",), False, complaints),
+            gzip=_switch(env, ("PROFILEMATE_GZIP",), False, complaints),
+            max_mb=_number(env, ("PROFILEMATE_MAX_MB",), DEFAULT_MAX_MB, 0, complaints),
+            live=mode != "off" and (mode == "on" or _live(env) is not None),
+            torch=mode != "off" and any(env.get(name) for name in TORCH_PROFILER),
             wanted=wanted,
             reason=reason,
             complaints=tuple(complaints),
@@ -93,12 +110,19 @@ def _wanted(mode: Mode, env: Mapping[str, str]) -> tuple[bool, str]:
         return mode == "on", f"PROFILEMATE={mode}"
     if name := recorder(env):
         return True, f"Nsight Systems is attached ({name} is set)"
-    for name in (*TORCH_PROFILER, DIR[1], VERBOSE[1], INTERVAL[1]):
+    for name in TORCH_PROFILER:
         if env.get(name):
             return True, f"{name} is set"
-    if env.get(DOOR):
-        return True, "profilemate's sitecustomize is on PYTHONPATH"
-    return False, NOBODY
+    why = _live(env)
+    return why is not None, why or NOBODY
+
+
+def _live(env: Mapping[str, str]) -> str | None:
+    """What asks for a live session, None if nothing does."""
+    for name in (*DIR, VERBOSE[1], INTERVAL[1]):
+        if env.get(name):
+            return f"{name} is set"
+    return "profilemate's sitecustomize is on PYTHONPATH" if env.get(DOOR) else None
 
 
 def _first(env: Mapping[str, str], names: tuple[str, ...]) -> tuple[str, str]:
@@ -119,15 +143,21 @@ def _switch(
     return default
 
 
-def _interval(env: Mapping[str, str], complaints: list[str]) -> int:
-    name, text = _first(env, INTERVAL)
+def _number(
+    env: Mapping[str, str],
+    names: tuple[str, ...],
+    default: int,
+    least: int,
+    complaints: list[str],
+) -> int:
+    name, text = _first(env, names)
     if not text:
-        return DEFAULT_INTERVAL
+        return default
     try:
         value = int(text)
     except ValueError:
-        value = 0
-    if value < 1:
-        complaints.append(f"{name}={text!r} is no positive number: taken as {DEFAULT_INTERVAL}")
-        return DEFAULT_INTERVAL
+        value = least - 1
+    if value < least:
+        complaints.append(f"{name}={text!r} is no number from {least} on: taken as {default}")
+        return default
     return value

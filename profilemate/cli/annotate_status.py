@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from profilemate.annotate import Settings, plugin, probe
+from profilemate.annotate import Settings, plugin, probe, session_dir
 from profilemate.annotate.hooks import HOOKS
 from profilemate.annotate.patching import HookStatus
-from profilemate.annotate.settings import recorder
 from profilemate.annotate.sinks import open_sinks
 
 
@@ -25,7 +25,8 @@ class Status:
         versions: Of what matters; None for what is not installed here.
         vllm: Folder of the vLLM that Python would import, None if there is none.
         hooks: What each hook would find there; empty without a vLLM.
-        sink: With a recorder attached: what would record, or why nothing would. Else empty.
+        sink: What would record, or why nothing would. Empty where nothing is asked for.
+        session: Where live sessions go, or why they cannot. Empty where none is asked for.
     """
 
     settings: Settings
@@ -34,6 +35,7 @@ class Status:
     vllm: Path | None
     hooks: list[HookStatus]
     sink: str
+    session: str
 
 
 def collect(env: Mapping[str, str]) -> Status:
@@ -52,7 +54,9 @@ def collect(env: Mapping[str, str]) -> Status:
         "wrapt": _version("wrapt"),
         "torch": _version("torch"),
     }
-    return Status(settings, _doors(env), versions, vllm, hooks, _sink(settings, env))
+    return Status(
+        settings, _doors(env), versions, vllm, hooks, _sink(settings, env), _session(settings, env)
+    )
 
 
 def _doors(env: Mapping[str, str]) -> list[tuple[str, bool, str]]:
@@ -64,7 +68,10 @@ def _doors(env: Mapping[str, str]) -> list[tuple[str, bool, str]]:
     if announced and not listed:
         why = f"VLLM_PLUGINS={allowed} leaves profilemate out"
     door = str(plugin.door())
+    root = plugin.door().parents[2]  # of a clone, which is a door too
+    named = [p for p in env.get("PYTHONPATH", "").split(os.pathsep) if p]
     on_path = any(Path(p).resolve() == Path(door).resolve() for p in sys.path if p)
+    on_path |= (root / "sitecustomize.py").exists() and str(root) in map(os.path.abspath, named)
     return [
         ("plugin entry point", announced and listed, why),
         ("sitecustomize", on_path, "on PYTHONPATH" if on_path else f"{door} is not on PYTHONPATH"),
@@ -72,10 +79,16 @@ def _doors(env: Mapping[str, str]) -> list[tuple[str, bool, str]]:
 
 
 def _sink(settings: Settings, env: Mapping[str, str]) -> str:
-    if recorder(env) is None:
+    if not settings.wanted:
         return ""
     sinks, why = open_sinks(settings, env)
     return ", ".join(sink.name for sink in sinks) or f"none: {why}"
+
+
+def _session(settings: Settings, env: Mapping[str, str]) -> str:
+    if not settings.live:
+        return ""
+    return session_dir.usable(settings, dict(env)) or f"{settings.directory}/session_*"
 
 
 def _version(name: str) -> str | None:

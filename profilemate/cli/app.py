@@ -70,6 +70,7 @@ def _main(
     epilog=_examples(
         "profilemate parse run.nsys-rep -o session",
         "profilemate parse run.sqlite --json | jq .kv_cache",
+        "profilemate parse /tmp/vllm_profiling/session_20260124_123456",
     ),
 )
 def parse(
@@ -78,7 +79,7 @@ def parse(
         typer.Argument(
             metavar="TRACE...",
             help="Recordings of one run: .nsys-rep, its .sqlite or parquetdir export, "
-            "or a directory of them.",
+            "or a directory of them, a live session for instance.",
             show_default=False,
         ),
     ],
@@ -88,7 +89,8 @@ def parse(
             "--output",
             "-o",
             metavar="DIR",
-            help="The session directory to write. [default: session_<start of the recording>]",
+            help="The session directory to write. [default: session_<start of the recording>; a "
+            "live session is updated where it is]",
             show_default=False,
         ),
     ] = None,

@@ -118,6 +118,7 @@ def annotation(status: Status) -> None:
     ]
     rows += [(name, version or "not installed here") for name, version in status.versions.items()]
     rows += [("sink", status.sink)] if status.sink else []
+    rows += [("live session", status.session)] if status.session else []
     rows += [("complaint", text) for text in settings.complaints]
     _facts(console, rows)
     if status.vllm is None:

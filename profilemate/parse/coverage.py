@@ -10,6 +10,7 @@ import numpy as np
 
 from profilemate.parse import activity
 from profilemate.parse.attribution import owners, step_work
+from profilemate.parse.gpu_timing import timed
 from profilemate.parse.tables.base import flags, numbers
 from profilemate.parse.trace import Trace
 
@@ -56,15 +57,17 @@ def _us(ns: int) -> float:
 
 
 def durations(trace: Trace) -> str:
-    """What `duration_ms` of the timeline is: `gpu`, `host`, or `gpu and host`, by row."""
+    """What `duration_ms` of the timeline is: `gpu`, `CUDA events`, `host`, or, by row, of both."""
     gpu = step_work(trace).gpu.count > 0
     seen = bool((trace.launches["records"] > 0).any())
-    if not seen:
-        return "host"
     steps = trace.frames["step"]
+    events = timed(trace, steps["pid"], steps["step"]) >= 0
+    if not seen and not events.any():
+        return "host"
     on_graphs = flags(steps["mode"].fillna("NONE") != "NONE") & ~flags(steps["dummy"])
     on_graphs &= numbers(steps["launches"], 1) > 0
-    return "gpu" if gpu[on_graphs].all() else "gpu and host"
+    found, name = (gpu, "gpu") if seen else (events, "CUDA events")
+    return name if found[on_graphs].all() else f"{name} and host"
 
 
 def doubts(trace: Trace, found: Coverage) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from profilemate.errors import InputError
 from profilemate.parse import summary as summary_
 from profilemate.parse.combine import RankTrace, split_ranks
 from profilemate.parse.decode import decode_recordings
+from profilemate.parse.live import markers_of, only_session
 from profilemate.parse.metadata import metadata as metadata_of
 from profilemate.parse.metadata import session_id
 from profilemate.parse.progress import Progress, no_progress
@@ -20,6 +22,7 @@ from profilemate.parse.readers import find_recordings, open_recording
 from profilemate.parse.tables import TABLES
 from profilemate.parse.trace import Trace
 from profilemate.parse.writers.csv_session import CsvSession
+from profilemate.parse.writers.in_place import updated
 
 
 @dataclass(slots=True)
@@ -43,6 +46,11 @@ class Session:
     def facts(self) -> summary_.Rows:
         """What was recorded, as lines for the terminal."""
         return summary_.facts(self.summary)
+
+    def moved(self, path: Path) -> Session:
+        """The same session, which now lies somewhere else."""
+        self.path, self.summary["output_dir"] = path, str(path)
+        return self
 
     def sections(self) -> list[tuple[str, summary_.Rows]]:
         """The figures, as titled lines for the terminal."""
@@ -71,7 +79,8 @@ def read_trace(
         raise InputError("no recording was given", hint="Name one: profilemate parse run.nsys-rep")
     found: dict[Path, None] = {}
     for path in paths:
-        inside = find_recordings(path) if path.is_dir() else []
+        folder = markers_of(path) or path
+        inside = find_recordings(folder) if folder.is_dir() else []
         found.update(dict.fromkeys(inside or [path]))
     recordings = [
         open_recording(path, cache_dir=cache_dir, nsys=nsys, progress=progress) for path in found
@@ -101,7 +110,8 @@ def parse_session(
 
     Args:
         paths: Recordings of one run, or directories that hold some.
-        out: The session directory; `session_<start of the recording>` here if not given.
+        out: The session directory; `session_<start of the recording>` here if not given. A live
+            session alone is updated where it is.
         force: Replace a session that is there already.
         nsys: The nsys that exports reports.
         cache_dir: Where exports are kept.
@@ -112,6 +122,11 @@ def parse_session(
         OutputError: The session cannot be written; what was there before is untouched.
         ToolError: A program that is needed is missing or failed.
     """
+    live = only_session(paths) if out is None else None
+    if live is not None:
+        again = partial(parse_session, paths, nsys=nsys, cache_dir=cache_dir, progress=progress)
+        session: Session = updated(live, again)
+        return session.moved(live)
     if out is not None:
         CsvSession(out, TABLES, force=force).check()  # before the work, not after it
     trace = read_trace(paths, nsys=nsys, cache_dir=cache_dir, progress=progress)

@@ -119,6 +119,15 @@ _ROWS = (
         ),
     ),
     Kind(
+        "step.gpu",
+        "GPU time of a step's graphs, on request (PROFILEMATE_GPU_TIMING): between CUDA events "
+        "recorded before its first launch and after its last, read in a later step",
+        (
+            Field("step", "int", "number of the step, None for a dummy one"),
+            Field("gpu", "int", "from event to event", "ns"),
+        ),
+    ),
+    Kind(
         "graph.capture",
         "a CUDA graph was captured",
         (

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from listsink import LAYOUTS
 
+from profilemate import annotate
 from profilemate.annotate import plugin
 
 ROOT = Path(__file__).parents[2]
@@ -40,8 +41,8 @@ def test_the_plugin_is_announced_and_does_nothing_without_a_recorder() -> None:
         "import sys; from profilemate.annotate.plugin import register; register();"
         "print([m for m in ('wrapt', 'nvtx', 'pandas', 'typer') if m in sys.modules])"
     )
-    assert python(code, ROOT).stdout == "[]\n"
-    recorded = python(code, ROOT, env={"NSYS_PROFILING_SESSION_ID": "1"})
+    assert python(code).stdout == "[]\n"
+    recorded = python(code, env={"NSYS_PROFILING_SESSION_ID": "1"})
     assert recorded.stdout == "['wrapt']\n"
 
 
@@ -61,7 +62,7 @@ def test_sitecustomize_waits_for_vllm() -> None:
     idle = python(code, plugin.door(), ROOT)
     assert (idle.stdout, idle.stderr) == ("False False\n", "")
     used = python(REPORT, plugin.door(), ROOT, LAYOUTS)
-    assert (used.stdout, used.stderr) == ("True\n", "")
+    assert (used.stdout, used.stderr) == ("True\n", annotate.LOADED + "\n")
 
 
 def test_sitecustomize_needs_nothing_but_its_folder() -> None:
@@ -83,12 +84,65 @@ def test_sitecustomize_needs_nothing_but_its_folder() -> None:
     assert done.stdout == "True\n"
 
 
-def test_verbose_says_what_the_readme_promises() -> None:
-    done = python(REPORT, plugin.door(), ROOT, LAYOUTS, env={"VLLM_PROFILING_VERBOSE": "1"})
-    assert plugin.LOADED in done.stderr.splitlines()
+def test_it_says_what_the_readme_promises(tmp_path: Path) -> None:
+    verbose = {"VLLM_PROFILING_VERBOSE": "1"}
+    done = python(REPORT, plugin.door(), LAYOUTS, env=verbose)
+    assert annotate.LOADED in done.stderr.splitlines()
     assert "annotating vLLM in process" in done.stderr
-    quiet = python("print(1)", plugin.door(), ROOT, env={"VLLM_PROFILING_VERBOSE": "1"})
-    assert quiet.stderr == ""
+    assert "VLLM_PROFILING_VERBOSE is set" in done.stderr
+    assert python("print(1)", plugin.door(), env=verbose).stderr == ""
+    # Where a recorder is the reason, nobody looks for the line.
+    recorded = python(
+        "from profilemate.annotate.plugin import register; register()",
+        env={"NSYS_PROFILING_SESSION_ID": "1"},
+    )
+    assert recorded.stderr == ""
+
+
+def test_a_child_of_the_server_does_not_say_it_again(tmp_path: Path) -> None:
+    code = """
+import multiprocessing, sys
+import vllm  # in a spawned child, before multiprocessing has told it whose child it is
+from profilemate import annotate
+def child(): print(bool(annotate.status()))
+if __name__ == "__main__":
+    for method in ("fork", "spawn", "forkserver"):
+        process = multiprocessing.get_context(method).Process(target=child)
+        process.start(); process.join()
+    import subprocess  # a second server, started by a program that uses vLLM: a run of its own
+    subprocess.run([sys.executable, "-c", "import vllm"])
+"""
+    script = tmp_path / "server.py"
+    script.write_text(code)
+    env = {**os.environ, "PYTHONPATH": f"{plugin.door()}{os.pathsep}{LAYOUTS}"}
+    done = subprocess.run(
+        [sys.executable, script], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines() == ["True"] * 3, done.stderr
+    assert done.stderr.splitlines() == [annotate.LOADED] * 2
+
+
+def test_the_root_of_a_clone_is_a_door_when_it_is_named(tmp_path: Path) -> None:
+    # The seed's own check, and its start-up message.
+    seen = python("import sys; print('sitecustomize' in sys.modules)", ROOT)
+    assert (seen.stdout, seen.stderr) == ("True\n", "")
+    used = python(REPORT, ROOT, LAYOUTS)
+    assert (used.stdout, used.stderr) == ("True\n", annotate.LOADED + "\n")
+    # An editable install has the clone on the path as well: that asks for nothing.
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import sitecustomize, os;"
+    idle = python(code + "print('PROFILEMATE_DOOR' in os.environ)")
+    assert (idle.stdout, idle.stderr) == ("False\n", "")
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (0, 2, 1), (2, 0, 1)])
+def test_every_order_of_doors_runs_each_once(order: tuple[int, ...], tmp_path: Path) -> None:
+    theirs = "import sys; sys.stdout.write('theirs ')\nMINE = 7\n"
+    (tmp_path / "sitecustomize.py").write_text(theirs)
+    places = [ROOT, plugin.door(), tmp_path]
+    code = "import sys; print(sum(type(f).__name__ == '_Watcher' for f in sys.meta_path))"
+    done = python(code, *(places[i] for i in order))
+    # Theirs, where it is first, hides ours, as it hides any other.
+    assert done.stdout == f"theirs {0 if order[0] == 2 else 1}\n", done.stderr
 
 
 def test_sitecustomize_hands_on_to_the_one_it_hides(tmp_path: Path) -> None:
@@ -124,7 +178,7 @@ before = set(sys.modules)
 import profilemate
 print(sorted(set(sys.modules) - before))
 """
-    assert python(code, ROOT).stdout == "['profilemate']\n"
+    assert python(code).stdout == "['profilemate']\n"
 
 
 def test_the_wheel_carries_the_door_and_the_marker(tmp_path: Path) -> None:
@@ -134,4 +188,4 @@ def test_the_wheel_carries_the_door_and_the_marker(tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "profilemate/annotate/door/sitecustomize.py" in names
     assert "profilemate/py.typed" in names
-    assert not [n for n in names if n.startswith(("tests", "scripts"))]
+    assert not [n for n in names if n.startswith(("tests", "scripts", "sitecustomize"))]

@@ -16,7 +16,7 @@ from profilemate.annotate.settings import Settings
         ({"VLLM_PROFILING_VERBOSE": "1"}, True),
         ({"VLLM_PROFILING_LOG_INTERVAL": "50"}, True),
         ({"PROFILEMATE_DOOR": "sitecustomize"}, True),
-        ({"PROFILEMATE_DIR": "/tmp/p"}, False),
+        ({"PROFILEMATE_DIR": "/tmp/p"}, True),
         ({"PROFILEMATE": "on"}, True),
         ({"PROFILEMATE": " ON "}, True),
         ({"PROFILEMATE": "off", "NSYS_PROFILING_SESSION_ID": "7"}, False),
@@ -63,6 +63,8 @@ def test_the_defaults_are_the_documented_ones() -> None:
         {"PROFILEMATE_KV": "perhaps"},
         {"PROFILEMATE_LOG_INTERVAL": "often"},
         {"VLLM_PROFILING_LOG_INTERVAL": "0"},
+        {"PROFILEMATE_MAX_MB": "-1"},
+        {"PROFILEMATE_GZIP": "very"},
     ],
 )
 def test_nonsense_is_complained_about_and_never_raises(env: dict[str, str]) -> None:
@@ -71,11 +73,8 @@ def test_nonsense_is_complained_about_and_never_raises(env: dict[str, str]) -> N
     (name,) = env
     assert complaint.startswith(name)
     defaults = Settings.from_env({})
-    assert (settings.mode, settings.kv, settings.interval) == (
-        defaults.mode,
-        defaults.kv,
-        defaults.interval,
-    )
+    for value in ("mode", "kv", "interval", "max_mb", "gzip"):
+        assert getattr(settings, value) == getattr(defaults, value)
 
 
 def test_one_switch_each() -> None:
@@ -83,3 +82,28 @@ def test_one_switch_each() -> None:
     assert not settings.graphs
     assert not settings.kv
     assert Settings.from_env({"PROFILEMATE_LAUNCHES": "1"}).launches
+    assert Settings.from_env({"PROFILEMATE_GPU_TIMING": "1"}).gpu_timing
+    assert Settings.from_env({"PROFILEMATE_GZIP": "1"}).gzip
+    assert Settings.from_env({"PROFILEMATE_MAX_MB": "0"}).max_mb == 0
+
+
+@pytest.mark.parametrize(
+    ("env", "live", "torch"),
+    [
+        ({}, False, False),
+        ({"NSYS_PROFILING_SESSION_ID": "7"}, False, False),
+        ({"PROFILEMATE": "on"}, True, False),
+        ({"PROFILEMATE_DOOR": "sitecustomize"}, True, False),
+        ({"PROFILEMATE_DIR": "/tmp/p"}, True, False),
+        ({"VLLM_PROFILING_DIR": "/tmp/p"}, True, False),
+        ({"VLLM_PROFILING_VERBOSE": "1"}, True, False),
+        ({"VLLM_PROFILING_LOG_INTERVAL": "50"}, True, False),
+        ({"PROFILEMATE_VERBOSE": "1"}, False, False),
+        ({"VLLM_TORCH_PROFILER_DIR": "/tmp/t"}, False, True),
+        ({"VLLM_TORCH_PROFILER_DIR": "/tmp/t", "PROFILEMATE": "on"}, True, True),
+        ({"PROFILEMATE": "off", "VLLM_PROFILING_DIR": "/tmp/p"}, False, False),
+    ],
+)
+def test_who_asks_for_a_live_session(env: dict[str, str], live: bool, torch: bool) -> None:
+    settings = Settings.from_env(env)
+    assert (settings.live, settings.torch) == (live, torch)

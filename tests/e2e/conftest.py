@@ -8,7 +8,7 @@ from pathlib import Path
 
 import engine
 import pytest
-from served import ROOT, Recorded, record, tool
+from served import DOOR, ROOT, Recorded, record, tool
 
 
 @pytest.fixture(scope="session")
@@ -42,9 +42,6 @@ def recorded(
     """Each version of Nsight Systems, each of the two doors."""
     version, _, door = request.param.partition(" by ")
     nsys = tool(f"PROFILEMATE_TEST_NSYS_{version[:4]}")
-    if door == "plugin":
-        pythonpath = [request.getfixturevalue("installed")]
-    else:
-        pythonpath = [ROOT / "profilemate" / "annotate" / "door"]
+    pythonpath = [request.getfixturevalue("installed")] if door == "plugin" else [DOOR]
     folder = tmp_path_factory.mktemp(f"run-{version}")
     return record(folder, vllm_python, model, nsys, pythonpath)

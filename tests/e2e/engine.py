@@ -26,6 +26,7 @@ from typing import Self
 from supervise import EngineError, Run
 
 __all__ = [
+    "NO_DOOR",
     "EngineError",
     "OfflineResult",
     "Request",
@@ -51,6 +52,9 @@ MAX_MODEL_LEN = 512
 MAX_NUM_SEQS = 16
 NUM_BLOCKS = 40
 """Few enough that sixteen growing requests do not fit: see ``phases``."""
+
+NO_DOOR = {"PROFILEMATE": "off"}
+"""For a script that annotates by itself: the clone's root on `PYTHONPATH` is a door otherwise."""
 
 ENGINE_ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -169,6 +173,7 @@ class Server:
             pythonpath=pythonpath,
         )
         self._run: Run | None = None
+        self._ended = False
 
     @property
     def run(self) -> Run:
@@ -193,7 +198,30 @@ class Server:
             raise
         return self
 
+    def stop(self, number: int, pid: int | None = None) -> float:
+        """Send a signal, to the server itself or another of its processes; wait for the server.
+
+        Returns the seconds that it took to end; its exit code is `run.process.returncode`.
+        """
+        began = time.monotonic()
+        os.kill(self._server_pid() if pid is None else pid, number)
+        self._ended = True
+        self.run.wait(self._timeouts[1], f"ending the server with signal {number}")
+        return time.monotonic() - began
+
+    def pid_of(self, title: str) -> int:
+        """The process that vLLM has given this title: EngineCore, Worker, or empty for itself."""
+        if not title:
+            return self._server_pid()
+        found = [p.pid for p in self.run.members() if p.arguments[0].startswith(f"VLLM::{title}")]
+        if len(found) != 1:
+            raise EngineError(f"expected one {title}, found {found}.{self.run.tail()}")
+        return found[0]
+
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if self._ended:
+            self.run.end()
+            return
         try:
             # Not to nsys: it would end the recording first and cut off vLLM's own ending.
             pid = self.run.process.pid if self._wrapped else self._server_pid()

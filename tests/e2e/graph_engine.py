@@ -139,7 +139,10 @@ def main(arguments: Sequence[str]) -> None:
     import fake_cuda
 
     fake_cuda.install()
-    settings = {"launches": wanted == "launches", "recorded": wanted == "recorded"}
+    settings: dict[str, Any] = {"launches": wanted == "launches"}
+    if wanted == "recorded":  # by nsys, and by a live session beside the result
+        directory = str(Path(result).parent / "live")
+        settings |= {"recorded": True, "live": True, "directory": directory}
     with contextlib.nullcontext() if wanted == "off" else hooks(**settings) as sink:
         fake_cuda.force_cudagraphs_on_cpu(mode, SIZES)
         every = watch_metrics()

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+DOOR = ROOT / "profilemate" / "annotate" / "door"
 WITNESS = Path(__file__).with_name("witness")
 
 # vLLM 0.32 kills its engine at once on SIGINT unless told to wait; a killed process takes what
@@ -41,6 +42,8 @@ class Recorded:
     witness: list[dict[str, Any]]
     session: Path
     stdout: str
+    live: Path
+    """Folder of live sessions: one with the sitecustomize door, none with the plugin."""
 
     def table(self, name: str) -> pd.DataFrame:
         """A table of the session, as a user reads it."""
@@ -66,6 +69,25 @@ def profilemate(*arguments: str | Path, env: dict[str, str] | None = None) -> st
     return done.stdout
 
 
+def live_folder(pythonpath: list[Path], folder: Path) -> dict[str, str]:
+    """With the sitecustomize door a live session is made as well: here, not in /tmp."""
+    return {"PROFILEMATE_DIR": str(folder / "live")} if DOOR in pythonpath else {}
+
+
+def equal_but_for_times(session: Path, other: Path) -> None:
+    """Every table of two sessions of one run, column by column."""
+    names = sorted(p.name for p in other.glob("*.csv"))
+    assert sorted(p.name for p in session.glob("*.csv")) == names
+    for name in names:
+        ours, theirs = pd.read_csv(session / name), pd.read_csv(other / name)
+        assert [*ours.columns] == [*theirs.columns], name
+        for column in ours.columns:
+            if not column.endswith(("_sec", "_ms", "_us")):
+                assert ours[column].equals(theirs[column]), (name, column)
+    texts = [(p / "kv_cache_summary.txt").read_text().splitlines() for p in (session, other)]
+    assert [t for t in texts[0] if "Avg" not in t] == [t for t in texts[1] if "Avg" not in t]
+
+
 STARTS = 3
 """nsys 2022.4 does not find its own agent about once in thirty starts on a busy machine."""
 
@@ -79,7 +101,7 @@ def serve(
         model,
         folder,
         nsys=nsys,
-        env={"WITNESS_FILE": str(folder / "witness")},
+        env={"WITNESS_FILE": str(folder / "witness"), **live_folder(pythonpath, folder)},
         pythonpath=[*pythonpath, WITNESS],
         extra_args=ORDERLY,
     )
@@ -105,4 +127,4 @@ def record(place: Path, python: Path, model: Path, nsys: Path, pythonpath: list[
     (seen,) = folder.glob("witness.*")
     lines = [json.loads(line) for line in seen.read_text().splitlines()]
     log = (folder / "server.log").read_text()
-    return Recorded(nsys, server.report, log, metrics, lines, session, stdout)
+    return Recorded(nsys, server.report, log, metrics, lines, session, stdout, folder / "live")

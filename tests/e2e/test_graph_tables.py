@@ -14,7 +14,8 @@ from typing import Any
 import engine
 import pandas as pd
 import pytest
-from served import ROOT, profilemate, tool
+import seed_lines
+from served import ROOT, equal_but_for_times, profilemate, tool
 from told import Key, key
 
 pytestmark = pytest.mark.real
@@ -39,6 +40,7 @@ def parsed(
         workdir=folder,
         nsys=nsys,
         pythonpath=[ROOT],
+        env=engine.NO_DOOR,
     )
     assert run.report is not None
     session = folder / "session"
@@ -57,6 +59,40 @@ def keys(frame: pd.DataFrame) -> list[Key]:
         (mode, int(tokens), None if reqs is None else int(reqs), uniform, lora)
         for mode, tokens, reqs, uniform, lora in rows.itertuples(index=False)
     ]
+
+
+def test_the_live_session_has_the_same_tables(parsed: tuple[Path, dict[str, Any]]) -> None:
+    session, _ = parsed
+    (live,) = (session.parent / "live").glob("session_*")
+    profilemate("parse", live)
+    equal_but_for_times(live, session)
+    facts = json.loads((live / "metadata.json").read_text())
+    assert facts["durations"] == {"cuda_graph_timeline": "host"}
+    timeline = table(live, "cuda_graph_timeline")
+    assert (timeline["duration_ms"] > 0).all()
+    assert len(timeline) > 10
+
+
+def test_the_seed_s_lines_about_graphs(parsed: tuple[Path, dict[str, Any]]) -> None:
+    (live,) = (parsed[0].parent / "live").glob("session_*")
+    profilemate("parse", live)
+    usage = table(live, "cuda_graph_usage")
+    captures = table(live, "cuda_graph_captures")
+    assert len(usage) > 2
+    said = seed_lines.shell(live, "wc -l cuda_graph_captures.csv")
+    assert said == f"{len(captures) + 1} cuda_graph_captures.csv\n"
+    most = seed_lines.shell(live, seed_lines.MOST_USED).splitlines()[0]
+    assert int(most.split(",")[5]) == usage["replay_count"].max()
+    total = seed_lines.shell(live, seed_lines.TOTAL_REPLAYS)
+    assert total == f"Total CUDA graph replays: {usage['replay_count'].sum()}\n"
+    sizes = seed_lines.shell(live, seed_lines.SIZES).split()
+    assert dict(zip(sizes[1::2], map(int, sizes[::2]), strict=True)) == {
+        **usage["num_tokens"].astype(str).value_counts().to_dict(),
+        "num_tokens": 1,
+    }
+    top = seed_lines.python(live, seed_lines.TOP_GRAPHS)
+    assert top.startswith("Top 10 CUDA Graphs:")
+    assert str(usage["replay_count"].max()) in top
 
 
 def test_captures_are_the_stand_in_s_in_order(parsed: tuple[Path, dict[str, Any]]) -> None:

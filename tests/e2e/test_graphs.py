@@ -48,6 +48,7 @@ class Engines:
                 [str(HERE / "graph_engine.py"), str(self._model), mode, hooks, str(result)],
                 workdir=folder,
                 pythonpath=[ROOT],
+                env=engine.NO_DOOR,
             )
             self._results[mode, hooks] = json.loads(result.read_text(encoding="ascii"))
         return self._results[mode, hooks]
@@ -143,6 +144,7 @@ def test_what_a_recorder_gets_is_the_same(
         workdir=tmp_path,
         nsys=nsys,
         pythonpath=[ROOT],
+        env=engine.NO_DOOR,
     )
     assert run.report is not None
     export = [nsys, "export", "--type", "sqlite", "-o", tmp_path / "r.sqlite", run.report]
@@ -189,7 +191,9 @@ def parts(tmp_path_factory: pytest.TempPathFactory, vllm_python: Path) -> dict[s
     for number, names in enumerate((PARTS, ("breakable",))):
         result = folder / f"{number}.json"
         script = [str(HERE / "graph_parts.py"), str(result), *names]
-        engine.run_offline(vllm_python, script, workdir=folder, pythonpath=[ROOT])
+        engine.run_offline(
+            vllm_python, script, workdir=folder, pythonpath=[ROOT], env=engine.NO_DOOR
+        )
         found |= json.loads(result.read_text(encoding="ascii"))
     return found
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from served import Recorded, profilemate
+from served import Recorded, equal_but_for_times, profilemate
 
 pytestmark = pytest.mark.real
 
@@ -207,6 +207,15 @@ def test_the_recorder_s_own_text_agrees(recorded: Recorded) -> None:
     assert len(executed) < recorded.metadata["events"]["step"]
     batches = sum('"pm1.batch ' in line for line in lines)
     assert batches >= recorded.metadata["events"]["sched.step"]
+
+
+def test_the_live_session_of_the_same_run_has_the_same_tables(recorded: Recorded) -> None:
+    if not recorded.live.exists():  # the plugin makes none unless it is asked to
+        assert "live session" not in recorded.log
+        return
+    (session,) = recorded.live.glob("session_*")
+    profilemate("parse", session)
+    equal_but_for_times(session, recorded.session)
 
 
 def test_the_summary_is_short_and_says_what_matters(recorded: Recorded) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import engine
 import pandas as pd
 import pytest
-from served import ROOT, profilemate, tool
+from served import DOOR, equal_but_for_times, live_folder, profilemate, tool
 
 pytestmark = pytest.mark.real
 
@@ -21,7 +21,8 @@ def test_the_offline_engine_in_one_process(tmp_path: Path, vllm_python: Path, mo
         engine.offline_args(model, counters),
         workdir=tmp_path,
         nsys=nsys,
-        pythonpath=[ROOT / "profilemate" / "annotate" / "door"],
+        pythonpath=[DOOR],
+        env=live_folder([DOOR], tmp_path),
     )
     assert result.report is not None
     assert "a fault of profilemate" not in result.log.read_text()
@@ -42,3 +43,13 @@ def test_the_offline_engine_in_one_process(tmp_path: Path, vllm_python: Path, mo
     fresh = lookups[~lookups["preempted"]]
     assert fresh["tokens"].sum() == counted["vllm:prefix_cache_queries_total"]
     assert fresh["hit_tokens"].sum() == counted["vllm:prefix_cache_hits_total"]
+
+    # The live session of the same run, whose process ended in order, all of it.
+    (live,) = (tmp_path / "live").glob("session_*")
+    profilemate("parse", live)
+    equal_but_for_times(live, session)
+    facts = json.loads((live / "metadata.json").read_text())
+    (marker,) = (live / "markers").iterdir()
+    assert marker.name == f"engine+worker_dp0_pp0_tp0_{facts['processes'][0]['pid']}.trace.json"
+    assert len(json.loads(marker.read_text())) > 100
+    assert not [note for note in facts["notes"] if "no end" in note]

@@ -9,6 +9,7 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
+import engine
 import pandas as pd
 import pytest
 from served import ROOT, profilemate
@@ -33,7 +34,12 @@ os._exit(0)
 def test_the_script_s_recording_is_read(tmp_path: Path, vllm_python: Path) -> None:
     target = tmp_path / "recording.json.gz"
     path = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "tests" / "e2e")]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "HF_HUB_OFFLINE": "1"}
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path),
+        "HF_HUB_OFFLINE": "1",
+        **engine.NO_DOOR,
+    }
     done = subprocess.run(
         [vllm_python, "-c", RUN, target], env=env, capture_output=True, text=True, check=False
     )
@@ -59,7 +65,7 @@ def test_the_script_s_recording_is_read(tmp_path: Path, vllm_python: Path) -> No
 def test_without_a_gpu_it_says_so(vllm_python: Path) -> None:
     done = subprocess.run(
         [vllm_python, ROOT / "scripts" / "record_gpu.py"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **engine.NO_DOOR},
         capture_output=True,
         text=True,
         check=False,

@@ -107,7 +107,9 @@ def version(
         result = folder / f"{script}-{len(list(folder.iterdir()))}.json"
         before, after = ([str(model)], []) if script == "kv_parts" else ([], list(arguments))
         command = [str(HERE / f"{script}.py"), *before, str(result), *after]
-        engine.run_offline(vllm_python, command, workdir=folder, pythonpath=[*overlay, ROOT])
+        engine.run_offline(
+            vllm_python, command, workdir=folder, pythonpath=[*overlay, ROOT], env=engine.NO_DOOR
+        )
         return json.loads(result.read_text(encoding="ascii"))
 
     blocks = run("kv_parts")

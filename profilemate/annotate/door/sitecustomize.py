@@ -1,7 +1,8 @@
 """The door for `PYTHONPATH`: `export PYTHONPATH="$(profilemate annotate path):$PYTHONPATH"`.
 
 Python imports this file at the start of every process, so it is small: it waits for vLLM, and
-hands on to the `sitecustomize` that it hides, if there is one.
+hands on to the `sitecustomize` that it hides, if there is one. The one in the root of a clone comes
+here too, and says so with `taken` and `passed`.
 """
 
 import importlib.machinery
@@ -11,8 +12,9 @@ import sys
 
 _here = os.path.dirname(os.path.abspath(__file__))
 _root = os.path.dirname(os.path.dirname(os.path.dirname(_here)))
+_mine = {_here, globals().get("passed", _here)}
 
-if os.environ.get("PROFILEMATE", "auto").strip().lower() != "off":
+if globals().get("taken", True) and os.environ.get("PROFILEMATE", "").strip().lower() != "off":
     try:
         if importlib.util.find_spec("profilemate") is None:
             sys.path.append(_root)
@@ -23,7 +25,7 @@ if os.environ.get("PROFILEMATE", "auto").strip().lower() != "off":
         sys.stderr.write(f"[profilemate] not loaded, vLLM is not annotated: {e}\n")
 
 # Ours is found first; the one behind it must run as if we were not here.
-_others = [p for p in sys.path if os.path.abspath(p or ".") != _here]
+_others = [p for p in sys.path if os.path.abspath(p or ".") not in _mine]
 _spec = importlib.machinery.PathFinder.find_spec("sitecustomize", _others)
 if _spec is not None and _spec.loader is not None and _spec.origin != os.path.abspath(__file__):
     _module = importlib.util.module_from_spec(_spec)

@@ -26,6 +26,7 @@ from profilemate.parse.progress import Progress
 from profilemate.parse.readers.base import OpenOptions
 from profilemate.parse.readers.json_events import EventStream
 from profilemate.parse.trace import Marker, Recording, SourceInfo
+from profilemate.schema.live import SIDECAR, SIDECAR_END
 
 GZIP = b"\x1f\x8b"
 _PEEK = 1 << 16
@@ -108,6 +109,7 @@ class _KinetoRecording:
         self._callers: Counter[int] = Counter()
         self._first, self._last = _LIMIT, -_LIMIT
         self._unusable = 0
+        self._sidecar: dict[str, Mapping[str, Any]] = {}
 
     @property
     def info(self) -> SourceInfo:
@@ -132,6 +134,8 @@ class _KinetoRecording:
     def _take(self, event: Mapping[str, Any]) -> Marker | None:
         """Put an event where it belongs; return it if it is a message of ours."""
         if event.get("ph") not in ("X", "i", "I"):
+            if event.get("name") in (SIDECAR, SIDECAR_END):
+                self._sidecar[str(event["name"])] = event
             return None
         category, name = event.get("cat"), event.get("name")
         ts, dur = nanoseconds(event.get("ts")), nanoseconds(event.get("dur", 0))
@@ -202,7 +206,9 @@ class _KinetoRecording:
         lost = stream.broken + self._unusable
         if lost:
             info.notes.append(f"{lost} events could not be read and are left out.")
-        if stream.damage is not None:
+        if SIDECAR in self._sidecar:
+            note_sidecar(info, self._sidecar)
+        elif stream.damage is not None:
             info.notes.append(
                 f"The file is damaged or was cut short ({stream.damage}): {count} events were read "
                 "up to there, whatever came after it is lost."
@@ -248,6 +254,26 @@ class _KinetoRecording:
             "launch only where its correlation id is that of a single one."
         )
         return processes
+
+
+def note_sidecar(info: SourceInfo, told: Mapping[str, Mapping[str, Any]]) -> None:
+    """What a file of our own says of itself: its first event, and its last if it has one."""
+    info.recorder = "profilemate sidecar"
+    facts = told[SIDECAR].get("args", {})
+    if 0 < _integer(facts.get("run_unix_ns"), 0) < info.begin:
+        info.begin = _integer(facts["run_unix_ns"], 0)  # events begin before their message
+    who = f"{facts.get('role', 'process')} {told[SIDECAR].get('pid')}"
+    if SIDECAR_END not in told:
+        info.notes.append(
+            f"{info.path.name} has no end: {who} was killed or still runs. What it had not "
+            "written by then (at most a fifth of a second) is missing."
+        )
+    if facts.get("dropped_segments"):
+        info.notes.append(
+            f"{who} wrote more than PROFILEMATE_MAX_MB allows: the first "
+            f"{facts['dropped_segments']} files of it ({facts['dropped_bytes']} bytes) were "
+            f"removed, so its record is missing up to the beginning of {info.path.name}."
+        )
 
 
 def no_events(path: Path, stream: EventStream, count: int) -> InputError:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from profilemate.parse.attribution import gpu_time
+from profilemate.parse.gpu_timing import timed
 from profilemate.parse.tables.base import (
     Bools,
     Column,
@@ -37,7 +38,8 @@ FURTHER_KEY_COLUMNS = (
 _MEASURES: Mapping[str, str] = {
     "launch": "time in the launch calls on the host",
     "delay": "from the begin of the first launch call to the begin of its first GPU record",
-    "gpu_span": "from the begin of the first GPU record to the end of the last",
+    "gpu_span": "from the begin of the first GPU record to the end of the last, or from CUDA event "
+    "to CUDA event (PROFILEMATE_GPU_TIMING)",
     "gpu_busy": "time in which any GPU record ran (overlapping ones count once)",
     "gpu_idle": "GPU span less GPU busy",
 }
@@ -116,10 +118,11 @@ def cuda_graph_replay_latency(trace: Trace) -> pd.DataFrame:
     graph = found.rows["graph"].to_numpy(dtype=np.int64)
     graphs = len(found.keys)
     on_gpu, launched = gpu.count > 0, work.launches > 0
+    events = timed(trace, found.rows["pid"], found.rows["run"])
     values = {
         "launch": (work.host, launched),
         "delay": (gpu.first - work.called, on_gpu),
-        "gpu_span": (gpu.span, on_gpu),
+        "gpu_span": (np.where(on_gpu, gpu.span, events), on_gpu | (events >= 0)),
         "gpu_busy": (gpu.busy, on_gpu),
         "gpu_idle": (gpu.span - gpu.busy, on_gpu),
     }

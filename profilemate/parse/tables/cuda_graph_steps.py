@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from profilemate.parse.attribution import step_gpu, step_work
+from profilemate.parse.gpu_timing import timed
 from profilemate.parse.tables.base import Bools, Column, Table, flags, frame_of, nullable, numbers
 from profilemate.parse.tables.cuda_graph_latency import FURTHER_KEY_COLUMNS
 from profilemate.parse.tables.cuda_graphs import KEY, KEY_COLUMNS
@@ -36,7 +37,8 @@ STEP_COLUMNS = (
     Column(
         "graph_gpu_ms",
         "fine_milliseconds",
-        "GPU span of its graph launches: begin of the first GPU record to the end of the last",
+        "GPU span of its graph launches: begin of the first GPU record to the end of the last, or "
+        "from CUDA event to CUDA event (PROFILEMATE_GPU_TIMING)",
     ),
     Column(
         "graph_gpu_busy_ms",
@@ -75,6 +77,7 @@ def cuda_graph_steps(trace: Trace) -> pd.DataFrame:
     """One row per model step, in order of time."""
     steps, work, every = trace.frames["step"], step_work(trace), step_gpu(trace)
     gpu, launched, on_gpu = work.gpu, work.launches > 0, work.gpu.count > 0
+    events = timed(trace, steps["pid"], steps["step"])
     calls = np.full(len(steps), trace.api_calls is not None, dtype=bool)
     names = [c.name for c in (*KEY_COLUMNS, *FURTHER_KEY_COLUMNS)]
     data = {
@@ -92,7 +95,7 @@ def cuda_graph_steps(trace: Trace) -> pd.DataFrame:
         "expected_launches": steps["launches"],
         "launch_ms": nullable(work.host, launched),
         "gpu_delay_ms": nullable(gpu.first - work.called, on_gpu),
-        "graph_gpu_ms": nullable(gpu.span, on_gpu),
+        "graph_gpu_ms": nullable(np.where(on_gpu, gpu.span, events), on_gpu | (events >= 0)),
         "graph_gpu_busy_ms": nullable(gpu.busy, on_gpu),
         "gpu_records": nullable(gpu.count, on_gpu),
         "gpu_ms": nullable(every.span, every.count > 0),

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from profilemate.parse.attribution import Work, owners, work_of
+from profilemate.parse.gpu_timing import timed
 from profilemate.parse.tables.base import (
     Bools,
     Column,
@@ -64,6 +65,7 @@ TIMELINE_COLUMNS = (
         "duration_ms",
         "milliseconds",
         "GPU span where the launches have GPU records: begin of the first to end of the last; else "
+        "the time between CUDA events around them (PROFILEMATE_GPU_TIMING); else "
         "the host duration: the sum over the launches of the graph in the step (graph.replay), or "
         "the model execution (step) where its launches have no ranges of their own. metadata.json "
         "says which",
@@ -243,7 +245,8 @@ def cuda_graph_timeline(trace: Trace) -> pd.DataFrame:
     found = graph_steps(trace)
     steps, keys, gpu = found.rows, found.keys, found.work.gpu
     host = numbers(steps["dur"], -1)
-    dur = np.where(gpu.count > 0, gpu.span, host)
+    events = timed(trace, steps["pid"], steps["run"])
+    dur = np.where(gpu.count > 0, gpu.span, np.where(events >= 0, events, host))
     known = keys.astype(object).where(keys.notna(), None)
     names = pd.Series([_describe(key) for key in known.to_dict("records")], dtype="string")
     data = {

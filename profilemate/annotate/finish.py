@@ -1,0 +1,97 @@
+"""The end of a live session: a short process of its own writes the tables.
+
+It is started by the first process of the session that ends, does not keep that one from ending,
+waits for the others to let go of their files, and then parses. A process that is killed starts
+nothing; while one of the session ends in its own time, and the API server nearly always does, that
+is enough.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from multiprocessing.util import Finalize
+from pathlib import Path
+
+import profilemate
+from profilemate.annotate import session_dir
+from profilemate.annotate.guard import Faults, say, shield
+from profilemate.annotate.settings import NSYS, Settings
+from profilemate.schema.live import LOCK, LOG, MARKERS, METADATA, RECORDING
+
+_ROOT = Path(profilemate.__file__).parent.parent
+_CODE = (
+    "import sys; sys.path.append(sys.argv[2]); from profilemate.parse.finalise import main; "
+    "sys.exit(main(sys.argv[1]))"
+)
+
+
+def at_exit(settings: Settings, env: Mapping[str, str]) -> None:
+    """Start the writing of the tables when this process ends.
+
+    Called again by whatever writes: multiprocessing forgets what was registered before a child's
+    own work begins.
+    """
+    begin = shield("the end of the live session", Faults(), start)
+    # Last of all, after children were waited for.
+    Finalize(None, begin, args=(settings, env), exitpriority=-100)
+
+
+def start(settings: Settings, env: Mapping[str, str]) -> None:
+    """Start it now, unless it runs already or has nothing to do."""
+    session = session_dir.find(settings, env)
+    if session is None or not needed(session):
+        return
+    if os.getpid() == 1:
+        say(f"the run's markers are in {session}: `profilemate parse {session}` makes the tables")
+        return
+    if not sys.executable or importlib.util.find_spec("pandas") is None:
+        say(
+            f"the run's markers are in {session}; the tables need pandas, which is not installed "
+            f"here: `profilemate parse {session}` makes them wherever profilemate is installed"
+        )
+        return
+    lock = os.open(session / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _spawn(session, env, lock)
+    except BlockingIOError:  # another process of the session has started it
+        return
+    finally:
+        os.close(lock)
+    say(f"live session: {session} (its tables are being written, see {LOG} there)")
+
+
+def needed(session: Path) -> bool:
+    """Whether there is anything that the tables do not have yet."""
+    newest = max((file.stat().st_mtime_ns for file in (session / MARKERS).iterdir()), default=0)
+    with suppress(OSError, ValueError):
+        facts = json.loads((session / METADATA).read_bytes())
+        if not facts.get(RECORDING) and (session / METADATA).stat().st_mtime_ns > newest:
+            return False
+    return newest > 0
+
+
+def _spawn(session: Path, env: Mapping[str, str], lock: int) -> None:
+    # No recorder follows it there, and it annotates nothing.
+    away = {*NSYS, session_dir.RUN, *(("LD_PRELOAD",) if any(env.get(n) for n in NSYS) else ())}
+    kept = {name: value for name, value in env.items() if name not in away}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    with (session / LOG).open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _CODE, str(session), str(_ROOT)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env={**kept, **threads, "PROFILEMATE": "off"},
+            start_new_session=True,
+            pass_fds=(lock,),  # the lock is its own from here on
+        )
+    process.returncode = 0  # nobody waits for it, and Python need not complain of that

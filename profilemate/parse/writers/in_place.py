@@ -1,0 +1,63 @@
+"""Update a session that somebody is still writing markers into."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from profilemate.errors import OutputError
+from profilemate.parse.writers.replace import METADATA
+
+T = TypeVar("T")
+
+
+def updated(session: Path, write: Callable[[Path], T]) -> T:
+    """Have `write` make a session elsewhere and move its files into `session`, one by one.
+
+    The directory itself stays, and with it the markers, whoever has it open, and whatever else lies
+    there. Each file is the old one or the new one, never half of one; metadata.json is last. When
+    `write` fails nothing has changed.
+
+    Raises:
+        OutputError: The directory cannot be written.
+    """
+    try:
+        scratch = Path(tempfile.mkdtemp(prefix=".parse-", dir=session))
+    except OSError as e:
+        raise OutputError(
+            "cannot write the session",
+            path=session,
+            why=e.strerror or str(e),
+            hint="name another directory with -o",
+        ) from e
+    try:
+        new = scratch / "new"
+        made = write(new)
+        facts = json.loads((new / METADATA).read_text(encoding="utf-8"))
+        facts |= {"session_id": session.name, "output_dir": str(session)}
+        text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
+        (new / METADATA).write_text(text, encoding="utf-8")
+        _move(new, session, [str(name) for name in facts["files"]])
+    except OSError as e:
+        raise OutputError("cannot write the session", path=session, why=str(e)) from e
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return made
+
+
+def _move(new: Path, session: Path, files: list[str]) -> None:
+    old: list[str] = []
+    with suppress(OSError, ValueError):
+        old = json.loads((session / METADATA).read_text(encoding="utf-8")).get("files", [])
+    for name in sorted(files, key=lambda name: name == METADATA):
+        (session / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(new / name, session / name)
+    for name in set(old) - set(files):
+        with suppress(OSError):
+            (session / name).unlink()
