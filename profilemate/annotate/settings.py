@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 Mode = Literal["auto", "on", "off"]
 
@@ -17,7 +17,10 @@ DEFAULT_INTERVAL = 100
 
 DIR = ("PROFILEMATE_DIR", "VLLM_PROFILING_DIR")
 VERBOSE = ("PROFILEMATE_VERBOSE", "VLLM_PROFILING_VERBOSE")
+STEPS = "PROFILEMATE_STEPS"
 INTERVAL = ("PROFILEMATE_LOG_INTERVAL", "VLLM_PROFILING_LOG_INTERVAL")
+
+_SEED = (DIR[1], VERBOSE[1], INTERVAL[1])
 
 # Both Nsight Systems versions tried (2022.4, 2023.4) set these in every process they follow.
 NSYS = ("NSYS_PROFILING_SESSION_ID", "NVTX_INJECTION64_PATH", "NVTX_INJECTION32_PATH")
@@ -28,7 +31,18 @@ TORCH_PROFILER = ("VLLM_TORCH_PROFILER_DIR",)
 DOOR = "PROFILEMATE_DOOR"
 """Set by our `sitecustomize`, so that child processes know that this door was taken."""
 
+TORCH = "PROFILEMATE_TORCH"
+"""Set by ourselves when vLLM's configuration has a torch profiler: its processes to come have the
+configuration only when the hooks should be in already."""
+
 NOBODY = "no recorder in the environment (PROFILEMATE=on to annotate all the same)"
+
+
+class Steps(NamedTuple):
+    """Steps that are asked for: the number of the first, from 1, and how many."""
+
+    first: int
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +58,10 @@ class Settings:
         verbose: `PROFILEMATE_VERBOSE`: say on stderr what is being done.
         directory: `PROFILEMATE_DIR`: where live sessions go.
         interval: `PROFILEMATE_LOG_INTERVAL`: operations between two flushes of a live session.
+        steps: `PROFILEMATE_STEPS`: the only steps to record, `start:count`; None for all.
+        torch: A torch profiler is configured.
+        live: A live session is asked for: by the `PYTHONPATH` door, by `PROFILEMATE=on`, or by one
+            of the `VLLM_PROFILING_*` variables.
         wanted: Whether vLLM is to be annotated in this process.
         reason: Why, or why not.
         complaints: Values that could not be understood; their defaults are used.
@@ -56,6 +74,9 @@ class Settings:
     verbose: bool = False
     directory: str = DEFAULT_DIR
     interval: int = DEFAULT_INTERVAL
+    steps: Steps | None = None
+    torch: bool = False
+    live: bool = False
     wanted: bool = False
     reason: str = NOBODY
     complaints: tuple[str, ...] = field(default=())
@@ -77,6 +98,9 @@ class Settings:
             verbose=_switch(env, VERBOSE, False, complaints),
             directory=_first(env, DIR)[1] or DEFAULT_DIR,
             interval=_interval(env, complaints),
+            steps=_steps(env, complaints),
+            torch=any(env.get(name) for name in (*TORCH_PROFILER, TORCH)),
+            live=mode == "on" or any(env.get(name) for name in (DOOR, *_SEED)),
             wanted=wanted,
             reason=reason,
             complaints=tuple(complaints),
@@ -93,7 +117,9 @@ def _wanted(mode: Mode, env: Mapping[str, str]) -> tuple[bool, str]:
         return mode == "on", f"PROFILEMATE={mode}"
     if name := recorder(env):
         return True, f"Nsight Systems is attached ({name} is set)"
-    for name in (*TORCH_PROFILER, DIR[1], VERBOSE[1], INTERVAL[1]):
+    if env.get(TORCH):
+        return True, "a torch profiler is in vLLM's configuration"
+    for name in (*TORCH_PROFILER, *_SEED):
         if env.get(name):
             return True, f"{name} is set"
     if env.get(DOOR):
@@ -131,3 +157,17 @@ def _interval(env: Mapping[str, str], complaints: list[str]) -> int:
         complaints.append(f"{name}={text!r} is no positive number: taken as {DEFAULT_INTERVAL}")
         return DEFAULT_INTERVAL
     return value
+
+
+def _steps(env: Mapping[str, str], complaints: list[str]) -> Steps | None:
+    text = env.get(STEPS, "").strip()
+    first, colon, count = text.partition(":")
+    if not text:
+        return None
+    digits = first.isascii() and first.isdecimal() and count.isascii() and count.isdecimal()
+    if not colon or not digits or int(first) < 1 or int(count) < 1:
+        complaints.append(
+            f"{STEPS}={text!r} is not start:count, two numbers from 1 on: every step is taken"
+        )
+        return None
+    return Steps(int(first), int(count))
