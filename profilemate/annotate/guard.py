@@ -182,7 +182,8 @@ def _as_they_come(
 
 
 _OBSERVE = """
-if not pm_emitter.active:
+{first}
+if not {gate}:
     return CALL
 {listed}
 {before}
@@ -212,8 +213,14 @@ def observe(
     before: Before | None = None,
     *,
     list_first: bool = False,
+    first: str = "",
+    gate: str = "pm_emitter.active",
+    **names: Any,
 ) -> Method:
     """Wrap a method: `before` may note something, `after` reads the finished call and emits.
+
+    Neither is called unless `gate` is true. `first` is code that runs in any case; `names` is what
+    it refers to.
 
     With `list_first` the first argument is an iterable that may be read only once: it is made a
     list, which the original and `after` both get.
@@ -221,6 +228,8 @@ def observe(
     return compile_wrapper(
         original,
         _OBSERVE.format(
+            first=first,
+            gate=gate,
             listed="LIST_IT" if list_first else "",
             before="" if before is None else _BEFORE,
             note="None" if before is None else "pm_note",
@@ -231,4 +240,5 @@ def observe(
         pm_clock=monotonic_ns,
         pm_report=emitter.faults.report,
         pm_where=original.__qualname__,
+        **names,
     )

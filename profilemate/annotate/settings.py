@@ -42,7 +42,7 @@ class Steps(NamedTuple):
     """Steps that are asked for: the number of the first, from 1, and how many."""
 
     first: int
-    count: int
+    number: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 
 from profilemate.annotate.emit import Sink
 from profilemate.annotate.settings import Settings
-from profilemate.annotate.sinks import nvtx
+from profilemate.annotate.sinks import nvtx, torch_profiler
 
 Open = Callable[[Settings, Mapping[str, str]], "tuple[Sink | None, str]"]
 
-SINKS: tuple[Open, ...] = (nvtx.open_sink,)
+SINKS: tuple[Open, ...] = (nvtx.open_sink, torch_profiler.open_sink)
 
 
 def open_sinks(settings: Settings, env: Mapping[str, str]) -> tuple[list[Sink], str]:
