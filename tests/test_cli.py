@@ -236,3 +236,14 @@ def test_annotate_status_explains_itself() -> None:
     on = run("annotate", "status", env={"NSYS_PROFILING_SESSION_ID": "1"})
     assert "yes: Nsight Systems is attached" in " ".join(on.stdout.split())
     assert re.search(r"^sink +nvtx", on.stdout, re.MULTILINE)
+
+
+def test_annotate_status_knows_the_torch_profiler() -> None:
+    off = " ".join(run("annotate", "status").stdout.split())
+    assert "as soon as vLLM's configuration has a torch profiler" in off
+    assert "sink" not in off
+    for name in ("VLLM_TORCH_PROFILER_DIR", "PROFILEMATE_TORCH"):
+        on = run("annotate", "status", env={name: "1", "PROFILEMATE_STEPS": "5:10"})
+        text = " ".join(on.stdout.split())
+        assert "annotate yes: " in text
+        assert "sink torch profiler, while one runs; steps 5 to 14 only" in text

@@ -35,7 +35,10 @@ TORCH = "PROFILEMATE_TORCH"
 """Set by ourselves when vLLM's configuration has a torch profiler: its processes to come have the
 configuration only when the hooks should be in already."""
 
-NOBODY = "no recorder in the environment (PROFILEMATE=on to annotate all the same)"
+NOBODY = (
+    "no recorder in the environment; as soon as vLLM's configuration has a torch profiler "
+    "(--profiler-config), yes (PROFILEMATE=on to annotate all the same)"
+)
 
 
 class Steps(NamedTuple):

@@ -25,7 +25,8 @@ class Status:
         versions: Of what matters; None for what is not installed here.
         vllm: Folder of the vLLM that Python would import, None if there is none.
         hooks: What each hook would find there; empty without a vLLM.
-        sink: With a recorder attached: what would record, or why nothing would. Else empty.
+        sink: With a recorder attached or to come: what would record, or why nothing would. Else
+            empty.
     """
 
     settings: Settings
@@ -72,10 +73,19 @@ def _doors(env: Mapping[str, str]) -> list[tuple[str, bool, str]]:
 
 
 def _sink(settings: Settings, env: Mapping[str, str]) -> str:
-    if recorder(env) is None:
+    if not settings.wanted:
         return ""
-    sinks, why = open_sinks(settings, env)
-    return ", ".join(sink.name for sink in sinks) or f"none: {why}"
+    found: list[str] = []
+    if recorder(env) is not None:
+        sinks, why = open_sinks(settings, env)
+        found += [sink.name for sink in sinks] or [f"none: {why}"]
+    if settings.torch or settings.mode == "on":
+        # torch is not loaded here; where vLLM runs it is.
+        found.append("torch profiler, while one runs")
+    if settings.steps is not None:
+        first, number = settings.steps
+        found.append(f"steps {first} to {first + number - 1} only")
+    return "; ".join(found)
 
 
 def _version(name: str) -> str | None:

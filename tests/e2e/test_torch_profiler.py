@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import engine
 import pandas as pd
 import profiled
 import pytest
-from served import ORDERLY, WITNESS, profilemate
+from served import ORDERLY, ROOT, WITNESS, profilemate
 
 from profilemate import schema
 
@@ -191,6 +192,51 @@ def test_hooks_go_in_when_vllm_s_configuration_has_a_torch_profiler(
     assert without == [0, 0, None]
     assert with_[0] > with_[1] > 3
     assert with_[2] == "1"
+
+
+# --------------------------------------------------------------------------- graphs
+
+
+def test_steps_and_launches_have_the_text_that_nvtx_gets(
+    tmp_path: Path, vllm_python: Path, model: Path
+) -> None:
+    """Stand-in graphs, a real torch profiler, and beside it a sink that gets what NVTX gets."""
+    result, trace = tmp_path / "result.json", tmp_path / "result.json.trace"
+    script = [str(HERE / "graph_engine.py"), str(model), "FULL_AND_PIECEWISE", "profiled"]
+    engine.run_offline(
+        vllm_python, [*script, str(result)], workdir=tmp_path, pythonpath=[ROOT], timeout=400
+    )
+    found = json.loads(result.read_text(encoding="ascii"))
+    window = found["messages"][found["started"] :]
+    scopes = [e for e in events_of(trace) if str(e["name"]).startswith(schema.PREFIX)]
+    whole = [e["name"] for e in scopes if not e["name"].startswith("pm1.batch")]
+    assert whole == [text for call, text in window if call == "push"]
+    assert Counter(text.split(" ")[0] for text in whole).keys() == {"pm1.step", "pm1.graph.replay"}
+
+    # Batches have numbers of their own; what they carry is the same but for the first, which says
+    # what came before.
+    def carried(texts: list[str]) -> list[str]:
+        return [text.partition(" | ")[2] for text in texts]
+
+    batches = [e["name"] for e in scopes if e["name"].startswith("pm1.batch")]
+    marks = [text for call, text in window if call == "mark"]
+    assert carried(batches)[-len(marks) + 1 :] == carried(marks)[1:]
+    opening = [m for text in batches[:2] if (m := schema.decode(text))]
+    told = [e.values for m in opening for e in m.events if e.kind == "graph.capture"]
+    assert len(told) == 8
+    assert sum(t["again"] for t in told) == len(found["graphs"]) == 16  # type: ignore[misc]
+    # A launch lies inside its step, and both last as long as what they mark.
+    ends = [(float(e["ts"]), float(e["ts"]) + float(e["dur"]), e["name"]) for e in scopes]
+    steps = [e for e in ends if e[2].startswith("pm1.step")]
+    launches = [e for e in ends if e[2].startswith("pm1.graph.replay")]
+    assert all(any(a <= x and y <= b for a, b, _ in steps) for x, y, _ in launches)
+    session = tmp_path / "session"
+    profilemate("parse", trace, "-o", session)
+    steps_table = pd.read_csv(session / "cuda_graph_steps.csv")
+    assert steps_table["expected_launches"].sum() == len(launches) > 20
+    captures = pd.read_csv(session / "cuda_graph_captures.csv")
+    assert len(captures) == 8
+    assert (captures["capture_time_sec"] < 0).all()
 
 
 # --------------------------------------------------------------------------- the server
