@@ -205,13 +205,18 @@ class Emitter:
 
     # ------------------------------------------------------------------ who listens
 
+    def moves(self, step: int) -> bool:
+        """Whether there is anything to do for `turn`. Asked before every step."""
+        return self._sinks is None or bool(self.graphs.pending) or self.window.moves(step)
+
     def turn(self, step: int) -> None:
         """A boundary between steps: sinks begin or cease to listen. `step` is what comes next."""
         if self._sinks is None:
             self._ready()
         if self.graphs.pending and not self.step.running:
             self.graphs.settle()  # no owner has claimed them, and none will
-        if self.watching and self.window.turn(step):
+        if self.watching and self.window.moves(step):
+            self.window.move(step)
             self._listen(tuple(s for s in self._sinks or () if self.window.admits(s.scope)))
 
     def _listen(self, listening: tuple[Sink, ...]) -> None:

@@ -181,6 +181,17 @@ def _as_they_come(
     }
 
 
+COUNT = """
+pm_emitter.{counter} += 1
+if pm_emitter.watching:
+    try:
+        if pm_emitter.moves(pm_emitter.{counter}):
+            pm_turn(SELF)
+    except Exception as pm_fault:
+        pm_report(pm_where, pm_fault)
+"""
+"""Code that counts a step, whether anybody records or not, and looks who does from here on."""
+
 _OBSERVE = """
 {first}
 if not {gate}:

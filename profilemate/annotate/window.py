@@ -94,7 +94,7 @@ def torch_is_profiling() -> bool:
     profilers: what is given to torch as a scope would come out as an NVTX range once more.
     """
     profiler = sys.modules.get("torch.autograd.profiler")
-    if not getattr(profiler, "_is_profiler_enabled", False):
+    if getattr(profiler, "_is_profiler_enabled", False) is not True:
         return False
     binding = getattr(getattr(sys.modules["torch"], "_C", None), "_autograd", None)
     kind: Any = getattr(binding, "_profiler_type", lambda: None)()
@@ -120,19 +120,22 @@ class Window:
         self.running = False
         self._open = self._profiling = False
 
-    def turn(self, step: int) -> bool:
-        """Look at the boundary before this step; whether anything changed."""
+    def moves(self, step: int) -> bool:
+        """Whether the boundary before this step changes anything. Asked at every step."""
         profiling = torch_is_profiling()
+        return profiling is not self._profiling or self._holds(step, profiling) is not self._open
+
+    def move(self, step: int) -> None:
+        """Pass the boundary before this step."""
+        self._profiling = torch_is_profiling()
+        self._open = self._holds(step, self._profiling)
+
+    def _holds(self, step: int, profiling: bool) -> bool:
         if self.steps is not None:
-            is_open = self.steps.first <= step < self.steps.first + self.steps.number
-        elif self.plan is not None:
-            is_open = self.plan.first <= step <= self.plan.last
-        else:
-            is_open = profiling or self.running
-        if is_open is self._open and profiling is self._profiling:
-            return False
-        self._open, self._profiling = is_open, profiling
-        return True
+            return self.steps.first <= step < self.steps.first + self.steps.number
+        if self.plan is not None:
+            return self.plan.first <= step <= self.plan.last
+        return profiling or self.running
 
     def admits(self, scope: Scope) -> bool:
         """Whether a sink of this scope records now."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from profilemate.annotate.guard import Arguments, observe, pick, shield
+from profilemate.annotate.guard import COUNT, Arguments, observe, pick, shield
 from profilemate.annotate.patching import Hook, Method, Target
 from profilemate.schema import KINDS
 
@@ -21,14 +21,6 @@ _STEP = KINDS["sched.step"].encode
 _PREEMPT = KINDS["preempt"].encode
 _REQUEST = KINDS["request"].encode
 _USAGE = KINDS["kv.usage"].encode
-
-
-# Steps are counted whether anybody records or not.
-_COUNT = """
-pm_emitter.scheduler_step += 1
-if pm_emitter.watching:
-    pm_turn(SELF)
-"""
 
 
 def wrap_schedule(original: Method, emitter: Emitter) -> Method:
@@ -60,8 +52,8 @@ def wrap_schedule(original: Method, emitter: Emitter) -> Method:
         resynchronise(emitter, end)
         emitter.flush()
 
-    pm_turn = shield(original.__qualname__, emitter.faults, turn)
-    return observe(original, emitter, after, first=_COUNT, pm_turn=pm_turn)
+    count = COUNT.format(counter="scheduler_step")
+    return observe(original, emitter, after, first=count, pm_turn=turn)
 
 
 def resynchronise(emitter: Emitter, now: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from profilemate.annotate.guard import Arguments, compile_wrapper, pick, shield
+from profilemate.annotate.guard import COUNT, Arguments, compile_wrapper, pick, shield
 from profilemate.annotate.patching import Hook, Method, Target
 from profilemate.annotate.step import NO_FACTS, Facts
 
@@ -25,13 +25,6 @@ finally:
     pm_end()
 """
 
-# Steps are counted whether anybody records or not, so that they agree with the scheduler's.
-_COUNT = """
-pm_emitter.worker_step += 1
-if pm_emitter.watching:
-    pm_turn(SELF)
-"""
-
 
 def wrap_execute_model(original: Method, emitter: Emitter) -> Method:
     """execute_model: one step, numbered like the scheduler's.
@@ -46,7 +39,7 @@ def wrap_execute_model(original: Method, emitter: Emitter) -> Method:
     def begin(args: Arguments) -> None:
         emitter.step.begin(emitter.worker_step, known(get_output(args)) or NO_FACTS)
 
-    return _around(original, emitter, begin, _COUNT)
+    return _around(original, emitter, begin, COUNT.format(counter="worker_step"))
 
 
 def wrap_dummy_batch(original: Method, emitter: Emitter) -> Method:
@@ -92,7 +85,9 @@ def _around(
         original,
         _AROUND.format(first=first),
         pm_emitter=emitter,
-        pm_turn=shield(where, faults, turn),
+        pm_turn=turn,
+        pm_report=faults.report,
+        pm_where=where,
         pm_begin=shield(where, faults, enter),
         pm_end=shield(where, faults, leave),
     )
