@@ -231,13 +231,23 @@ class Emitter:
             self._forget()
         if leaving and not self.active:
             self.armed = False
-        if coming and self.identity.speaks:
-            # All that came before, in short: what is recorded stands by itself.
-            now = monotonic_ns()
-            if len(coming) == len(listening):
-                self._session_due = now + SESSION_EVERY_NS
-            for batch in _batches(self._session(now) + self.graphs.known(now)):
-                self._send(batch, now, coming)
+        if coming:
+            self._introduce(coming)
+
+    def introduce(self) -> None:
+        """A recorder that follows every sink's events begins now, in the middle of the run."""
+        self.flush()
+        self._introduce(self._listening)
+
+    def _introduce(self, sinks: Sequence[Sink]) -> None:
+        """Tell all that came before, in short: then a recording that begins here stands alone."""
+        if not self.identity.speaks:  # the session comes when it is known who this is
+            return
+        now = monotonic_ns()
+        if len(sinks) == len(self._listening):
+            self._session_due = now + SESSION_EVERY_NS
+        for batch in _batches(self._session(now) + self.graphs.known(now)):
+            self._send(batch, now, sinks)
 
     # ------------------------------------------------------------------ on their way out
 

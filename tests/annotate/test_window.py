@@ -204,12 +204,28 @@ def test_another_profiler_of_vllm_s_opens_a_window_without_torch(
     rig = Rig(request_of, "Cuda", profiler="cuda")
     assert annotate._emitter is not None
     annotate._emitter.window.plan = None
+    rig.step(1)
     rig.worker.profile(True)
     rig.step(2)
     rig.worker.profile(False)
     rig.step(1)
-    assert ran(windowed) == [1, 2]
+    assert ran(windowed) == [2, 3]
     assert ran(rig.trace) == []
+
+
+def test_where_nsight_systems_begins_with_cuda_s_profiler_it_is_told_what_came_before(
+    layout: None, sink: ListSink, on: Settings, request_of: Make
+) -> None:
+    annotate.install(on)
+    rig = Rig(request_of, "Cuda", profiler="cuda", delay_iterations=2)
+    rig.runner.capture_model()
+    rig.step(2)
+    rig.core.profile(True)
+    rig.step(1)
+    sink.messages.clear()
+    rig.step(1)
+    assert len(sink.events("session")) == 1
+    assert sum(e.values["again"] for e in sink.events("graph.capture")) == 10  # type: ignore[misc]
 
 
 def test_steps_that_are_asked_for_are_the_only_ones_for_every_sink(
@@ -228,7 +244,10 @@ def test_steps_that_are_asked_for_are_the_only_ones_for_every_sink(
     rig.core.profile(True)
     rig.step(2)
     rig.worker.execute_dummy_batch()  # is no step
-    rig.step(4)
+    for _ in range(4):
+        rig.step()
+        if annotate._emitter is not None and annotate._emitter.scheduler_step == 4:
+            assert always.flushed == 1  # at once, not with a next step that may never come
     rig.core.profile(False)
     for sink in (always, windowed, rig.trace):
         assert scheduled(sink) == ran(sink) == [3, 4]

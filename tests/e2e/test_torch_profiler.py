@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
+import subprocess
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,6 +194,63 @@ def test_hooks_go_in_when_vllm_s_configuration_has_a_torch_profiler(
     assert without == [0, 0, None]
     assert with_[0] > with_[1] > 3
     assert with_[2] == "1"
+
+
+# --------------------------------------------------------------------------- the sink alone
+
+SINK = """
+import json, sys, threading
+from profilemate.annotate.settings import Settings
+from profilemate.annotate.sinks.torch_profiler import TorchProfilerSink, open_sink
+from profilemate.annotate.window import torch_is_profiling
+assert not torch_is_profiling()
+import torch, torch.profiler
+fast, why = open_sink(Settings(wanted=True), {})
+slow = TorchProfilerSink(torch.profiler.record_function)
+texts = json.loads(sys.argv[1])
+asked = [torch_is_profiling()]
+threaded = torch._C._profiler._ExperimentalConfig(profile_all_threads=True)
+for number, options in enumerate(({}, {"experimental_config": threaded})):
+    with torch.profiler.profile(**options) as running:
+        asked.append(torch_is_profiling())
+        for sink in (fast, slow):
+            for text in texts:
+                sink.push(text)
+                sink.mark(text)
+                sink.pop()
+        def elsewhere():
+            asked.append(torch_is_profiling())
+            fast.mark("pm1.elsewhere")
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+    running.export_chrome_trace(f"{sys.argv[2]}.{number}")
+asked.append(torch_is_profiling())
+with torch.autograd.profiler.emit_itt(False):
+    pass
+print(json.dumps([type(fast._new("x")).__name__, asked]), flush=True)
+"""
+
+
+def test_both_scopes_of_torch_keep_our_text_to_the_last_character(
+    tmp_path: Path, vllm_python: Path
+) -> None:
+    safe = "".join(c for c in map(chr, range(32, 127)) if c not in '"\\')
+    texts = [f"pm1.a {safe}", "pm1.b " + "x" * schema.MAX_MESSAGE, "pm1.c " + "y" * 100_000]
+    command = [vllm_python, "-c", SINK, json.dumps(texts), tmp_path / "trace"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    kind, asked = json.loads(done.stdout.splitlines()[-1])
+    assert kind == "_RecordFunctionFast"
+    # Before, then twice while one runs, on this thread and on another, and afterwards.
+    assert asked == [False, True, True, True, True, False]
+    for number, elsewhere in enumerate((False, True)):
+        events = events_of(tmp_path / f"trace.{number}")
+        names = [e["name"] for e in events if str(e["name"]).startswith(schema.PREFIX)]
+        assert names.count("pm1.elsewhere") == elsewhere
+        ours = [name for name in names if name != "pm1.elsewhere"]
+        assert ours == [text for _ in range(2) for text in texts for _ in range(2)]
 
 
 # --------------------------------------------------------------------------- graphs

@@ -84,11 +84,15 @@ def wrap_worker(original: Method, emitter: Emitter) -> Method:
 
 
 def wrap_call_start(original: Method, emitter: Emitter) -> Method:
-    """WorkerProfiler._call_start: it runs now, unless that failed. torch's can be asked."""
+    """WorkerProfiler._call_start: it runs now, unless that failed. torch's can be asked.
+
+    CUDA's may be where Nsight Systems begins to record (`--capture-range=cudaProfilerApi`).
+    """
 
     def after(profiler: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
         if not type(profiler).__name__.startswith("Torch"):
             emitter.window.running = bool(profiler._running)
+            emitter.introduce()
 
     return observe(original, emitter, after, gate=_ON)
 

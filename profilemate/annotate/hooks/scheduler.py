@@ -75,6 +75,8 @@ def wrap_update_from_output(original: Method, emitter: Emitter) -> Method:
     def after(scheduler: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
         if not scheduler.running:
             emitter.flush()
+            if emitter.watching:
+                emitter.turn(emitter.scheduler_step + 1)  # a window may end here
 
     return observe(original, emitter, after)
 
