@@ -70,6 +70,7 @@ def workloads(python: Path, site: Path, nsys: Path, rounds: int) -> dict[str, li
         "not installed": {"env": {"PROFILEMATE": "off"}},
         "auto, no recorder": {"env": {"PROFILEMATE": "auto"}},
         "on, no recorder": {"env": {"PROFILEMATE": "on"}},
+        "torch profiler configured, not started": {"env": {"PROFILEMATE_TORCH": "1"}},
         "nsys, not installed": {"env": {"PROFILEMATE": "off"}, "nsys": nsys},
         "nsys, recording": {"env": {"PROFILEMATE": "on"}, "nsys": nsys},
     }
@@ -84,18 +85,44 @@ def workloads(python: Path, site: Path, nsys: Path, rounds: int) -> dict[str, li
     return times
 
 
-def report(costs: Result, decode: Result, nvtx: dict[str, Result], runs: Result) -> str:
+def report(
+    costs: Result, torch: Result, decode: Result, nvtx: dict[str, Result], runs: Result
+) -> str:
     """Everything as Markdown."""
     lines = [
-        "| call | vLLM itself | recording adds | nobody records adds |",
-        "| --- | ---: | ---: | ---: |",
+        "| call | vLLM itself | recording adds | nobody records adds | no window open adds |",
+        "| --- | ---: | ---: | ---: | ---: |",
     ]
     for name, cost in costs.items():
-        own = f"{cost['vllm_ns']:.0f} ns" if "vllm_ns" in cost else ""
-        idle = f"{cost['idle_ns']:.0f} ns" if "idle_ns" in cost else ""
-        lines.append(f"| {name} | {own} | {cost['recording_ns']:.0f} ns | {idle} |")
-    lines += ["", *_decode(decode, costs, nvtx), "", *_runs(runs)]
+        keys = ("vllm_ns", "recording_ns", "idle_ns", "closed_ns")
+        cells = [f"{cost[key]:.0f} ns" if key in cost else "" for key in keys]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "`no window open`: a sink waits for a torch profiler, so every step asks whether one runs "
+        f"({torch['ask_ns']:.0f} ns).",
+        "",
+        *_torch(torch),
+        "",
+        *_decode(decode, costs, nvtx),
+        "",
+        *_runs(runs),
+    ]
     return "\n".join(lines)
+
+
+def _torch(torch: Result) -> list[str]:
+    lines = [
+        "A message in the torch profiler's trace:",
+        "",
+        "| scope | range, profiling | batch of 16 events, profiling | range, not profiling |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for key, name in (("fast", "torch's fast one, used"), ("slow", "`record_function`")):
+        kinds = ("range_on", "batch_on", "range_off")
+        cells = [f"{torch[f'{key}_{kind}_ns'] / 1e3:.1f} us" for kind in kinds]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
 
 
 def _decode(decode: Result, costs: Result, nvtx: dict[str, Result]) -> list[str]:
@@ -161,13 +188,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="profilemate-site-") as folder:
         site = install(Path(folder))
         costs = inside(python, site, "costs")
+        torch = inside(python, site, "torch")
         decode = inside(python, site, "decode")
         nvtx = {
             "none": inside(python, site, "nvtx"),
             "nsys": inside(python, site, "nvtx", nsys=nsys),
         }
         runs = workloads(python, site, nsys, options.rounds)
-    text = report(costs, decode, nvtx, runs)
+    text = report(costs, torch, decode, nvtx, runs)
     print(text)
     if options.write:
         version = subprocess.run([nsys, "--version"], capture_output=True, text=True, check=True)

@@ -2,6 +2,7 @@
 
 costs               what our hooks add to a call of vLLM's, in ns, and spelling an event
 decode              a decode step of 256 sequences: operations, messages, time with and without
+torch               ns of a message in the torch profiler, and of asking whether one runs
 nvtx                what a recorder adds to an NVTX event (run this one under nsys and without)
 workload MODEL      one run of an engine in this process: seconds of its generate calls
 """
@@ -118,14 +119,42 @@ def costs() -> dict[str, Any]:
         emitter._buffer.clear()
         emitter.active = False
         idle = best(call)
-        emitter.active = True
+        emitter.watching = True
+        closed = best(call)
+        emitter.watching, emitter.active = False, True
         result[name] = {
             "vllm_ns": plain[name],
             "recording_ns": least - plain[name],
             "idle_ns": idle - plain[name],
+            "closed_ns": closed - plain[name],
         }
+    result["execute_model"] = _execution(emitter)
     result["spelling and batching, per event"] = {"recording_ns": _spelling(emitter, alloc_free)}
     return {**result, **_launches(emitter)}
+
+
+class Worker:
+    """Has the method that is wrapped; what runs in it takes no time."""
+
+    rank, parallel_config = 0, None
+
+    def execute_model(self, scheduler_output: Any) -> None:
+        """Execute nothing."""
+
+
+def _execution(emitter: Any) -> dict[str, float]:
+    """What the hook of Worker.execute_model adds while nobody records."""
+    from profilemate.annotate.hooks.worker import wrap_execute_model
+
+    worker = Worker()
+    plain = best(lambda: worker.execute_model(None))
+    Worker.execute_model = wrap_execute_model(Worker.execute_model, emitter)  # type: ignore[method-assign]
+    emitter.active = False
+    idle = best(lambda: worker.execute_model(None))
+    emitter.watching = True
+    closed = best(lambda: worker.execute_model(None))
+    emitter.watching, emitter.active = False, True
+    return {"vllm_ns": plain, "idle_ns": idle - plain, "closed_ns": closed - plain}
 
 
 class Graph:
@@ -234,6 +263,40 @@ def _steps(load: Any, count: int) -> float:
     return (time.perf_counter() - start) / count * 1e6
 
 
+def torch() -> dict[str, Any]:
+    """Ns of one message of ours in the torch profiler, while none runs and while one does."""
+    import torch
+    import torch.profiler
+
+    from profilemate.annotate.settings import Settings
+    from profilemate.annotate.sinks.torch_profiler import TorchProfilerSink, open_sink
+    from profilemate.annotate.window import torch_is_profiling
+
+    fast, why = open_sink(Settings(), {})
+    assert isinstance(fast, TorchProfilerSink), why
+    slow = TorchProfilerSink(torch.profiler.record_function)
+    filler = " | kv.alloc ago=224944 dur=9064 pool=0 used=31 ids=31 req=4-8eb979c9" * 16
+    found = {"ask_ns": best(torch_is_profiling)}
+
+    def measure(state: str) -> None:
+        for name, sink in (("fast", fast), ("slow", slow)):
+
+            def step(sink: TorchProfilerSink = sink) -> None:
+                sink.push("pm1.step step=1234 unpadded=256 reqs=256")
+                sink.pop()
+
+            def batch(sink: TorchProfilerSink = sink) -> None:
+                sink.mark(f"pm1.batch t=123{filler}")
+
+            found[f"{name}_range_{state}_ns"] = best(step, 1000, 5)
+            found[f"{name}_batch_{state}_ns"] = best(batch, 1000, 5)
+
+    measure("off")
+    with torch.profiler.profile():
+        measure("on")
+    return found
+
+
 def nvtx() -> dict[str, Any]:
     """Ns of one NVTX event of ours, through the sink that would be used here."""
     from profilemate.annotate.settings import Settings
@@ -279,6 +342,7 @@ if __name__ == "__main__":
     tasks: dict[str, Callable[..., dict[str, Any]]] = {
         "costs": costs,
         "decode": decode,
+        "torch": torch,
         "nvtx": nvtx,
         "workload": workload,
     }

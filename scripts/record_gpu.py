@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "tests" / "data"
@@ -33,37 +33,8 @@ PIECEWISE_TOKENS = 32
 STEPS = [("FULL", 5), ("FULL", 8), ("FULL", 13), ("PIECEWISE", 29), ("NONE", 40)] * 4
 """Mode and unpadded tokens of each step."""
 
-KEPT = ("user_annotation", "gpu_user_annotation", "kernel", "gpu_memcpy", "gpu_memset")
+KEPT = ("kernel", "gpu_memcpy", "gpu_memset")
 KEPT_CALLS = ("cuda_runtime", "cuda_driver")
-
-
-class TorchSink:
-    """Messages as scopes of the torch profiler."""
-
-    name = "torch profiler"
-    scope: Literal["always"] = "always"
-
-    def __init__(self, torch: Any) -> None:
-        self._scope = torch.profiler.record_function
-        self._open: list[Any] = []
-
-    def mark(self, text: str) -> None:
-        """Record an instant, as the shortest scope there is."""
-        with self._scope(text):
-            pass
-
-    def push(self, text: str) -> None:
-        """Open a range."""
-        scope = self._scope(text)
-        scope.__enter__()
-        self._open.append(scope)
-
-    def pop(self) -> None:
-        """Close the last range."""
-        self._open.pop().__exit__(None, None, None)
-
-    def flush(self) -> None:
-        """Nothing to do: the profiler has it."""
 
 
 class Model:
@@ -129,18 +100,16 @@ def _key(mode: str, tokens: int) -> tuple[Any, ...]:
     return (mode, tokens, tokens if uniform else None, uniform, False, None, None)
 
 
-def drive(torch: Any, sink: Any | None, device: str = "cuda") -> int:
+def drive(torch: Any, device: str = "cuda") -> int:
     """Capture and run everything; returns the number of launches that were asked for."""
     from profilemate import annotate
-    from profilemate.annotate import sinks
     from profilemate.annotate.settings import Settings
 
-    if sink is not None:
-        sinks.open_sinks = lambda settings, env: ([sink], "")
-    annotate.install(Settings(wanted=True, reason="scripts/record_gpu"))
+    annotate.install(Settings(wanted=True, mode="on", reason="scripts/record_gpu"))
     emitter = annotate._emitter
     assert emitter is not None
     emitter.identity.saw_worker(0, None)
+    emitter.turn(1)
     model = Model(torch, emitter, device)
     model.capture()
     launches = 0
@@ -156,7 +125,7 @@ def record(torch: Any, target: Path, device: str = "cuda") -> int:
     with tempfile.TemporaryDirectory(prefix="recording-") as folder:
         whole = Path(folder) / "trace.json"
         with torch.profiler.profile() as profiler:
-            launches = drive(torch, TorchSink(torch), device)
+            launches = drive(torch, device)
             if device == "cuda":
                 torch.cuda.synchronize()  # the end of the run: nothing is measured any more
         profiler.export_chrome_trace(str(whole))
@@ -171,9 +140,9 @@ def record(torch: Any, target: Path, device: str = "cuda") -> int:
 
 
 def _is_kept(event: dict[str, Any]) -> bool:
-    category = event.get("cat", "")
-    call = category in KEPT_CALLS and "GraphLaunch" in event.get("name", "")
-    return category in KEPT or call
+    category, name = event.get("cat", ""), event.get("name", "")
+    call = category in KEPT_CALLS and "GraphLaunch" in name
+    return category in KEPT or call or name.startswith("pm1.")
 
 
 def record_nsys(nsys: str, target: Path) -> None:
@@ -199,7 +168,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("record_gpu needs a CUDA device, and torch sees none")
     if options.drive:
-        drive(torch, None)
+        drive(torch)
         torch.cuda.synchronize()
         return
     target = options.output / "torch_cuda_graphs" / "recording.json.gz"

@@ -252,3 +252,14 @@ def test_annotate_status_says_where_live_sessions_go(tmp_path: Path) -> None:
     env["VLLM_PROFILING_DIR"] = str(tmp_path / "file")
     said = " ".join(run("annotate", "status", env=env).stdout.split())
     assert "is no directory" in said
+
+
+def test_annotate_status_knows_the_torch_profiler() -> None:
+    off = " ".join(run("annotate", "status").stdout.split())
+    assert "as soon as vLLM's configuration has a torch profiler" in off
+    assert "sink" not in off
+    for name in ("VLLM_TORCH_PROFILER_DIR", "PROFILEMATE_TORCH"):
+        on = run("annotate", "status", env={name: "1", "PROFILEMATE_STEPS": "5:10"})
+        text = " ".join(on.stdout.split())
+        assert "annotate yes: " in text
+        assert "sink torch profiler, while one runs; steps 5 to 14 only" in text

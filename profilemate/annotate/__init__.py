@@ -60,7 +60,7 @@ def install(
         from profilemate.annotate.sinks import open_sinks
 
         identity = Identity(graphs=settings.graphs, kv=settings.kv)
-        _emitter = Emitter(lambda: open_sinks(settings, env), status, identity)
+        _emitter = Emitter(lambda: open_sinks(settings, env), status, identity, settings.steps)
         _emitter.step.each_launch = settings.launches
         _patcher = Patcher(_emitter)
         off = [g for g, on in (("graphs", settings.graphs), ("kv", settings.kv)) if not on]
@@ -101,7 +101,7 @@ def uninstall() -> None:
     if _patcher is None or _emitter is None:
         return
     _emitter.finish()
-    _emitter.active = False
+    _emitter.on = _emitter.active = _emitter.watching = _emitter.armed = False
     _patcher.uninstall()
     _emitter = _patcher = None
 

@@ -14,11 +14,13 @@ from profilemate.annotate.graphs import Graphs
 from profilemate.annotate.guard import Faults, say, shield
 from profilemate.annotate.identity import Identity
 from profilemate.annotate.patching import HookStatus
+from profilemate.annotate.settings import Steps
 from profilemate.annotate.step import Step
+from profilemate.annotate.window import Window
 from profilemate.schema import KINDS
 
 Encode = Callable[..., str]
-Scope = Literal["always", "window"]
+Scope = Literal["always", "window", "torch"]
 
 SESSION_EVERY_NS = 2_000_000_000
 """How often a process says who it is: a recording of some seconds then has it at least once."""
@@ -42,8 +44,8 @@ class Sink(Protocol):
     def scope(self) -> Scope:
         """When it records.
 
-        `always`, or `window`: while a recording window is open (a profiler that was started
-        through vLLM, or the steps that were asked for).
+        `always`; `window`: while a recording window is open (see `window.py`); `torch`: in such a
+        window, while a torch profiler runs in this process.
         """
 
     def mark(self, text: str) -> None:
@@ -88,15 +90,19 @@ class Emitter:
     """Collects the events of one process.
 
     Attributes:
-        active: False when nobody records; wrappers then only call the original.
+        on: False when nobody will ever record here; hooks then keep nothing.
+        active: Whether a sink listens; wrappers that only tell events ask this first.
+        watching: Whether sinks come and go: then every step begins with `turn`.
+        armed: A profiler of vLLM's was started and may begin to record inside a step.
+        window: Which steps are recorded.
         request: The request that is being served, as a vLLM object; set by the hooks that know.
         evicted: Block ids whose content was lost since the last operation of a pool.
         deferred: Block id -> request id, of blocks that vLLM will free later.
         in_slots: Whether allocate_slots is running for `request`.
         given_back: Requests whose blocks were given back since the last step began to be
             scheduled, for vLLM 0.11, where only the scheduler knows which were preempted.
-        scheduler_step: Number of `Scheduler.schedule` calls so far.
-        worker_step: Number of `Worker.execute_model` calls so far.
+        scheduler_step: Number of `Scheduler.schedule` calls so far, recorded or not.
+        worker_step: Number of `Worker.execute_model` calls so far, recorded or not.
         pools: id() of a BlockPool -> what we know of it.
         step: The model execution that is running.
         graphs: The CUDA graphs that were captured.
@@ -109,13 +115,15 @@ class Emitter:
         open_sinks: Callable[[], tuple[list[Sink], str]],
         hook_status: Callable[[], Sequence[HookStatus]] = lambda: (),
         identity: Identity | None = None,
+        steps: Steps | None = None,
     ) -> None:
-        self.active = True
+        self.on = True
         self.faults = Faults()
         self.identity = identity or Identity()
-        # Made once: wrappers hold these two.
+        # Made once: wrappers hold these.
         self.step = Step(self)
         self.graphs = Graphs(self)
+        self.window = Window(steps)
         self._open_sinks = open_sinks
         self._hook_status = hook_status
         self._shielded_finish = shield("flush", self.faults, self.finish)
@@ -123,25 +131,36 @@ class Emitter:
         os.register_at_fork(after_in_child=self._after_fork)
 
     def _reset(self) -> None:
+        # Until the sinks are known, everything is kept for them.
+        self.active = self.watching = True
+        self.armed = False
+        self.window.reset()
+        self.pools: dict[int, PoolInfo] = {}
+        self._forget()
+        self.step.reset()
+        self.graphs.pending.clear()
+        self._sinks: list[Sink] | None = None
+        self._listening: tuple[Sink, ...] = ()
+        self._seq: dict[int, int] = {}
+        self.scheduler_step = 0
+        self.worker_step = 0
+        self._messages = 0
+        self._session_due = 0
+
+    def _forget(self) -> None:
+        """Drop what is only true as long as every operation is seen."""
         self.request: Any = None
         self.in_slots = False
         self.evicted: list[int] = []
         self.deferred: dict[int, str] = {}
-        self.pools: dict[int, PoolInfo] = {}
         self.given_back: list[tuple[Any, ...]] = []
-        self.step.reset()
-        self.graphs.pending.clear()
         self._buffer: list[tuple[Encode, int, int, tuple[Any, ...]]] = []
-        self._sinks: list[Sink] | None = None
-        self.scheduler_step = 0
-        self.worker_step = 0
-        self._seq = 0
-        self._messages = 0
-        self._session_due = 0
+        for info in self.pools.values():
+            info.used = -1
 
     def _after_fork(self) -> None:
         # The parent keeps its own buffer, numbers and sinks; patches are inherited.
-        if self.active:
+        if self.on:
             self._reset()
             self.identity.forget_process()
 
@@ -153,14 +172,19 @@ class Emitter:
         if len(self._buffer) >= MAX_BUFFERED:
             self.flush()
 
-    def push(self, text: str) -> None:
-        """Open a range on the calling thread, in every sink."""
-        for sink in self._ready():
-            sink.push(text)
+    def push(self, text: str) -> tuple[Sink, ...]:
+        """Open a range on the calling thread, in every sink that listens; returns these.
 
-    def pop(self) -> None:
-        """Close the last range of the calling thread."""
-        for sink in self._sinks or ():
+        They are to be given to `pop`: until then some may have stopped to listen, and others begun.
+        """
+        sinks = self._listening if self._sinks is not None else self._ready()
+        for sink in sinks:
+            sink.push(text)
+        return sinks
+
+    def pop(self, sinks: tuple[Sink, ...]) -> None:
+        """Close the last range of the calling thread in the sinks that `push` opened it in."""
+        for sink in sinks:
             sink.pop()
 
     def pool(self, pool: Any) -> PoolInfo:
@@ -179,22 +203,77 @@ class Emitter:
         """Repeat the session with the next batch, because something in it changed."""
         self._session_due = 0
 
+    # ------------------------------------------------------------------ who listens
+
+    def moves(self, step: int) -> bool:
+        """Whether there is anything to do for `turn`. Asked before every step."""
+        return self._sinks is None or bool(self.graphs.pending) or self.window.moves(step)
+
+    def turn(self, step: int) -> None:
+        """A boundary between steps: sinks begin or cease to listen. `step` is what comes next."""
+        if self._sinks is None:
+            self._ready()
+        if self.graphs.pending and not self.step.running:
+            self.graphs.settle()  # no owner has claimed them, and none will
+        if self.watching and self.window.moves(step):
+            self.window.move(step)
+            self._listen(tuple(s for s in self._sinks or () if self.window.admits(s.scope)))
+
+    def _listen(self, listening: tuple[Sink, ...]) -> None:
+        leaving = [sink for sink in self._listening if sink not in listening]
+        coming = [sink for sink in listening if sink not in self._listening]
+        if leaving:
+            self.flush()
+        self._listening, self.active = listening, bool(listening)
+        for sink in leaving:
+            sink.flush()
+        if not self.active or len(coming) == len(listening):
+            self._forget()
+        if leaving and not self.active:
+            self.armed = False
+        if coming:
+            self._introduce(coming)
+
+    def introduce(self) -> None:
+        """A recorder that follows every sink's events begins now, in the middle of the run."""
+        self.flush()
+        self._introduce(self._listening)
+
+    def _introduce(self, sinks: Sequence[Sink]) -> None:
+        """Tell all that came before, in short: then a recording that begins here stands alone."""
+        if not self.identity.speaks:  # the session comes when it is known who this is
+            return
+        now = monotonic_ns()
+        if len(sinks) == len(self._listening):
+            self._session_due = now + SESSION_EVERY_NS
+        for batch in _batches(self._session(now) + self.graphs.known(now)):
+            self._send(batch, now, sinks)
+
     # ------------------------------------------------------------------ on their way out
 
-    def _ready(self) -> list[Sink]:
+    def _ready(self) -> tuple[Sink, ...]:
+        """Open the sinks if that was not done; those that listen."""
         if self._sinks is None:
             self._sinks, why_none = self._open_sinks()
             if not self._sinks:
-                self.active = False
+                self.on = False
                 say(f"nothing is recorded in process {os.getpid()}: {why_none}")
+            asked = self.window.steps is not None
+            self.watching = asked or any(sink.scope != "always" for sink in self._sinks)
+            self.watching &= self.on
+            self._listening = () if asked else tuple(s for s in self._sinks if s.scope == "always")
+            self.active = bool(self._listening)
             # multiprocessing clears its finalizers in a forked child and skips atexit there, so
             # this is registered by each process itself, when it has something to say.
             Finalize(None, self._shielded_finish, exitpriority=100)
-        return self._sinks
+        return self._listening
 
     def flush(self) -> None:
         """Send what is buffered, as one batch or as many as its length asks for."""
-        if not self.active or not (self._buffer or self._session_is_due()):
+        if not self.active:
+            self._buffer.clear()  # what a call that began in a window told after its end
+            return
+        if not (self._buffer or self._session_is_due()):
             return
         sinks = self._ready()
         buffer, self._buffer = self._buffer, []
@@ -209,7 +288,7 @@ class Emitter:
             encode(now - start, end - start, *values) for encode, start, end, values in buffer
         ]
         for batch in _batches(texts):
-            self._send(batch, now)
+            self._send(batch, now, sinks)
 
     def finish(self) -> None:
         """Send what is buffered, and have the sinks bring it to safety."""
@@ -217,11 +296,14 @@ class Emitter:
         for sink in self._sinks or ():
             sink.flush()
 
-    def _send(self, texts: list[str], now: int) -> None:
-        self._seq += 1
-        message = schema.encode_batch(texts, t=now, seq=self._seq)
-        for part in self._split(message):
-            for sink in self._sinks or ():
+    def _send(self, texts: list[str], now: int, sinks: Sequence[Sink]) -> None:
+        spelled: dict[int, list[str]] = {}
+        for sink in sinks:
+            # A sink that did not listen for a while has lost nothing: it has numbers of its own.
+            seq = self._seq[id(sink)] = self._seq.get(id(sink), 0) + 1
+            if seq not in spelled:
+                spelled[seq] = self._split(schema.encode_batch(texts, t=now, seq=seq))
+            for part in spelled[seq]:
                 sink.mark(part)
 
     def _split(self, message: str) -> list[str]:

@@ -27,6 +27,9 @@ MAIN = "pm_main"
 UNTAGGED = (*NO_KEY, None, None, None, None)
 """The tag of a graph that no hook knew at its capture."""
 
+MAX_KNOWN = 2048
+"""Graphs that are told again when a recording begins; vLLM captures some hundred."""
+
 _CAPTURE = KINDS["graph.capture"].encode
 
 
@@ -47,6 +50,8 @@ class Graphs:
         # Per phase, key and owner class: the launches of a step, known by holder and piece, in the
         # order of their capture. vLLM may drop its graphs and capture them again.
         self._held: dict[tuple[str, Key], dict[str, list[tuple[int, int | None]]]] = {}
+        # Per key, owner and model: begin of the first capture, time of all, their number, pieces.
+        self._known: dict[Key, tuple[int, int, int, int | None]] = {}
 
     def claim(
         self,
@@ -85,15 +90,31 @@ class Graphs:
                 piece = held.index((id(holder), piece))
         tag = (*key, owner, model, piece, pieces)
         setattr(graph, TAG, tag)
-        self._emitter.add(_CAPTURE, start, end, (*tag, self.phase))
+        self._tell(start, end, tag)
         return True
+
+    def _tell(self, start: int, end: int, tag: Key) -> None:
+        if self._emitter.active:
+            self._emitter.add(_CAPTURE, start, end, (*tag, self.phase))
+        *graph, _, pieces = tag
+        key = tuple(graph)
+        if self.phase == "real" and (key in self._known or len(self._known) < MAX_KNOWN):
+            first, spent, count, _ = self._known.get(key, (start, 0, 0, None))
+            self._known[key] = (first, spent + end - start, count + 1, pieces)
+
+    def known(self, now: int) -> list[str]:
+        """The graphs captured so far, spelled: one event for each, whatever its pieces."""
+        return [
+            _CAPTURE(now - first, spent, *key, None, pieces, "real", count)
+            for key, (first, spent, count, pieces) in self._known.items()
+        ]
 
     def settle(self) -> None:
         """Tell the captures that no owner has claimed: a place in vLLM that no hook knows."""
         pending = self.pending[:]
         self.pending.clear()
         for _, start, end in pending:
-            self._emitter.add(_CAPTURE, start, end, (*UNTAGGED, self.phase))
+            self._tell(start, end, UNTAGGED)
 
     def launches(self, key: Key) -> int | None:
         """How many graphs a step with this key launches, by what was captured; None if unknown.

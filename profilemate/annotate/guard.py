@@ -182,8 +182,20 @@ def _as_they_come(
     }
 
 
+COUNT = """
+pm_emitter.{counter} += 1
+if pm_emitter.watching:
+    try:
+        if pm_emitter.moves(pm_emitter.{counter}):
+            pm_turn(SELF)
+    except Exception as pm_fault:
+        pm_report(pm_where, pm_fault)
+"""
+"""Code that counts a step, whether anybody records or not, and looks who does from here on."""
+
 _OBSERVE = """
-if not pm_emitter.active:
+{first}
+if not {gate}:
     return CALL
 {listed}
 {before}
@@ -213,8 +225,14 @@ def observe(
     before: Before | None = None,
     *,
     list_first: bool = False,
+    first: str = "",
+    gate: str = "pm_emitter.active",
+    **names: Any,
 ) -> Method:
     """Wrap a method: `before` may note something, `after` reads the finished call and emits.
+
+    Neither is called unless `gate` is true. `first` is code that runs in any case; `names` is what
+    it refers to.
 
     With `list_first` the first argument is an iterable that may be read only once: it is made a
     list, which the original and `after` both get.
@@ -222,6 +240,8 @@ def observe(
     return compile_wrapper(
         original,
         _OBSERVE.format(
+            first=first,
+            gate=gate,
             listed="LIST_IT" if list_first else "",
             before="" if before is None else _BEFORE,
             note="None" if before is None else "pm_note",
@@ -232,4 +252,5 @@ def observe(
         pm_clock=monotonic_ns,
         pm_report=emitter.faults.report,
         pm_where=original.__qualname__,
+        **names,
     )

@@ -15,7 +15,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
-from profilemate.annotate import install
+from profilemate.annotate import Settings, configured, install
 from profilemate.annotate.guard import Faults, shield
 from profilemate.annotate.settings import DOOR
 
@@ -24,7 +24,13 @@ _faults = Faults()
 
 def register() -> None:
     """Annotate this vLLM process if the environment asks for it. Never raises."""
-    shield("the vLLM plugin", _faults, install)()
+    shield("the vLLM plugin", _faults, _register)()
+
+
+def _register() -> None:
+    if not install() and Settings.from_env(os.environ).mode == "auto":
+        # Nobody records, unless vLLM's own configuration says so.
+        configured.wait(install)
 
 
 class _Watcher:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 Mode = Literal["auto", "on", "off"]
 
@@ -18,7 +18,9 @@ DEFAULT_MAX_MB = 2048
 
 DIR = ("PROFILEMATE_DIR", "VLLM_PROFILING_DIR")
 VERBOSE = ("PROFILEMATE_VERBOSE", "VLLM_PROFILING_VERBOSE")
+STEPS = "PROFILEMATE_STEPS"
 INTERVAL = ("PROFILEMATE_LOG_INTERVAL", "VLLM_PROFILING_LOG_INTERVAL")
+
 
 # Both Nsight Systems versions tried (2022.4, 2023.4) set these in every process they follow.
 NSYS = ("NSYS_PROFILING_SESSION_ID", "NVTX_INJECTION64_PATH", "NVTX_INJECTION32_PATH")
@@ -29,7 +31,21 @@ TORCH_PROFILER = ("VLLM_TORCH_PROFILER_DIR",)
 DOOR = "PROFILEMATE_DOOR"
 """Set by our `sitecustomize`, so that child processes know that this door was taken."""
 
-NOBODY = "no recorder in the environment (PROFILEMATE=on to annotate all the same)"
+TORCH = "PROFILEMATE_TORCH"
+"""Set by ourselves when vLLM's configuration has a torch profiler: its processes to come have the
+configuration only when the hooks should be in already."""
+
+NOBODY = (
+    "no recorder in the environment; as soon as vLLM's configuration has a torch profiler "
+    "(--profiler-config), yes (PROFILEMATE=on to annotate all the same)"
+)
+
+
+class Steps(NamedTuple):
+    """Steps that are asked for: the number of the first, from 1, and how many."""
+
+    first: int
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +65,9 @@ class Settings:
         gzip: `PROFILEMATE_GZIP`: pack the files of a live session.
         max_mb: `PROFILEMATE_MAX_MB`: megabytes that each process may write into a live session;
             the latest are kept. 0 for no end.
-        live: A live session was asked for: profilemate records by itself.
+        steps: `PROFILEMATE_STEPS`: the only steps to record, `start:count`; None for all.
         torch: A torch profiler is configured.
+        live: A live session was asked for: profilemate records by itself.
         wanted: Whether vLLM is to be annotated in this process.
         reason: Why, or why not.
         complaints: Values that could not be understood; their defaults are used.
@@ -66,8 +83,9 @@ class Settings:
     gpu_timing: bool = False
     gzip: bool = False
     max_mb: int = DEFAULT_MAX_MB
-    live: bool = False
+    steps: Steps | None = None
     torch: bool = False
+    live: bool = False
     wanted: bool = False
     reason: str = NOBODY
     complaints: tuple[str, ...] = field(default=())
@@ -92,8 +110,9 @@ class Settings:
             gpu_timing=_switch(env, ("PROFILEMATE_GPU_TIMING",), False, complaints),
             gzip=_switch(env, ("PROFILEMATE_GZIP",), False, complaints),
             max_mb=_number(env, ("PROFILEMATE_MAX_MB",), DEFAULT_MAX_MB, 0, complaints),
+            steps=_steps(env, complaints),
+            torch=mode != "off" and any(env.get(name) for name in (*TORCH_PROFILER, TORCH)),
             live=mode != "off" and (mode == "on" or _live(env) is not None),
-            torch=mode != "off" and any(env.get(name) for name in TORCH_PROFILER),
             wanted=wanted,
             reason=reason,
             complaints=tuple(complaints),
@@ -110,6 +129,8 @@ def _wanted(mode: Mode, env: Mapping[str, str]) -> tuple[bool, str]:
         return mode == "on", f"PROFILEMATE={mode}"
     if name := recorder(env):
         return True, f"Nsight Systems is attached ({name} is set)"
+    if env.get(TORCH):
+        return True, "a torch profiler is in vLLM's configuration"
     for name in TORCH_PROFILER:
         if env.get(name):
             return True, f"{name} is set"
@@ -161,3 +182,17 @@ def _number(
         complaints.append(f"{name}={text!r} is no number from {least} on: taken as {default}")
         return default
     return value
+
+
+def _steps(env: Mapping[str, str], complaints: list[str]) -> Steps | None:
+    text = env.get(STEPS, "").strip()
+    first, colon, count = text.partition(":")
+    if not text:
+        return None
+    digits = first.isascii() and first.isdecimal() and count.isascii() and count.isdecimal()
+    if not colon or not digits or int(first) < 1 or int(count) < 1:
+        complaints.append(
+            f"{STEPS}={text!r} is not start:count, two numbers from 1 on: every step is taken"
+        )
+        return None
+    return Steps(int(first), int(count))

@@ -13,7 +13,7 @@ from profilemate.annotate.graphs import NO_KEY, Key
 from profilemate.schema import KINDS, PREFIX
 
 if TYPE_CHECKING:
-    from profilemate.annotate.emit import Emitter
+    from profilemate.annotate.emit import Emitter, Sink
 
 Facts = tuple[int | None, int | None, int | None, int | None]
 """Tokens scheduled, requests, tokens of those in prefill, tokens of those in decode."""
@@ -44,7 +44,8 @@ class Step:
         """Forget everything but the settings."""
         self.running = self.counting = self.dummy = False
         self.seen = 0
-        self._open = self._told = False
+        self._told = self._pushed = False
+        self._open: tuple[Sink, ...] = ()
         self._number: int | None = None
         self._facts = NO_FACTS
         self._start = 0
@@ -55,7 +56,8 @@ class Step:
         """The call begins; `number` is the step's, None for one that the scheduler knows not."""
         self._start = monotonic_ns()
         self.running, self.dummy, self.seen = True, dummy, 0
-        self._open = self._told = False
+        self._told = self._pushed = False
+        self._open = ()
         self._number, self._facts, self._expected = number, facts, None
         if not (self._awaits and self._emitter.identity.graphs):
             # No hook will tell the mode, but the range has to be there: launches are found by it.
@@ -69,18 +71,22 @@ class Step:
         if not self.running or self._told:
             return
         self._told = True
-        if not self._open:
+        if not self._pushed:
+            if self._emitter.watching and self._number is not None:
+                self._emitter.turn(self._number)  # vLLM's profiler may have started or ended since
             self._push(key, unpadded)
 
     def _push(self, key: Key, unpadded: int | None) -> None:
         emitter = self._emitter
+        if not emitter.active:
+            return
         tokens, *others = self._facts
         tokens = tokens if unpadded is None or self.dummy else unpadded
         self._expected = emitter.graphs.launches(key)
         ago = monotonic_ns() - self._start
         values = (self._number, *key, tokens, *others, self._expected, self.dummy or None)
-        emitter.push(PREFIX + _STEP(ago, None, *values))
-        self._open = True
+        self._open = emitter.push(PREFIX + _STEP(ago, None, *values))
+        self._pushed = True
         self.counting = not self.each_launch
 
     def end(self) -> None:
@@ -88,14 +94,15 @@ class Step:
         emitter = self._emitter
         if not self.running:  # its begin failed
             return
-        opened, dummy = self._open, self.dummy or None
-        self.running = self.counting = self.dummy = self._open = False
-        if opened:
-            emitter.pop()
+        pushed, dummy = self._pushed, self.dummy or None
+        self.running = self.counting = self.dummy = False
+        if self._open:
+            emitter.pop(self._open)
+            self._open = ()
         if not emitter.active:
             return
         now = monotonic_ns()
-        if not opened:
+        if not pushed:
             values: tuple[Any, ...] = (self._number, *NO_KEY, *self._facts, self.seen, dummy)
             emitter.add(_STEP, self._start, now, values)
         elif self.seen or self._expected:

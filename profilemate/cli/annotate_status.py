@@ -12,6 +12,7 @@ from pathlib import Path
 from profilemate.annotate import Settings, plugin, probe, session_dir
 from profilemate.annotate.hooks import HOOKS
 from profilemate.annotate.patching import HookStatus
+from profilemate.annotate.settings import recorder
 from profilemate.annotate.sinks import open_sinks
 
 
@@ -81,8 +82,17 @@ def _doors(env: Mapping[str, str]) -> list[tuple[str, bool, str]]:
 def _sink(settings: Settings, env: Mapping[str, str]) -> str:
     if not settings.wanted:
         return ""
-    sinks, why = open_sinks(settings, env)
-    return ", ".join(sink.name for sink in sinks) or f"none: {why}"
+    found: list[str] = []
+    if recorder(env) is not None or settings.live:
+        sinks, why = open_sinks(settings, env)
+        found += [sink.name for sink in sinks] or [f"none: {why}"]
+    if settings.torch or settings.mode == "on":
+        # torch is not loaded here; where vLLM runs it is.
+        found.append("torch profiler, while one runs")
+    if settings.steps is not None:
+        first, number = settings.steps
+        found.append(f"steps {first} to {first + number - 1} only")
+    return "; ".join(found)
 
 
 def _session(settings: Settings, env: Mapping[str, str]) -> str:

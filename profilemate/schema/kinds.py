@@ -134,6 +134,12 @@ _ROWS = (
             *GRAPH_KEY,
             *_OWNER,
             Field("phase", "str", "real, or profile: captured to measure memory and thrown away"),
+            Field(
+                "again",
+                "int",
+                "told once more when a recording begins, for this many captures of the graph and "
+                "its pieces since the process began; `ago` is that of the first, `dur` of all",
+            ),
         ),
     ),
     Kind(

@@ -77,6 +77,7 @@ def test_sitecustomize_needs_nothing_but_its_folder() -> None:
     done = subprocess.run(
         [sys.executable, "-S", "-c", f"import sys; sys.path.append({str(packages)!r})\n{code}"],
         env={**clean, "PYTHONPATH": path},
+        cwd=LAYOUTS,  # not the clone's root, whose own door would be found first
         capture_output=True,
         text=True,
         check=True,
@@ -189,3 +190,70 @@ def test_the_wheel_carries_the_door_and_the_marker(tmp_path: Path) -> None:
     assert "profilemate/annotate/door/sitecustomize.py" in names
     assert "profilemate/py.typed" in names
     assert not [n for n in names if n.startswith(("tests", "scripts", "sitecustomize"))]
+
+
+CONFIGURED = """
+import os, sys, types
+import vllm.config
+from profilemate import annotate
+from profilemate.annotate.plugin import register
+register()
+register()
+def say(kind):
+    config = vllm.config.VllmConfig(types.SimpleNamespace(profiler=kind))
+    print(kind, config.complete, len(annotate.status()) > 0, os.environ.get("PROFILEMATE_TORCH"),
+          'wrapt' in sys.modules)
+say(None)
+say("cuda")
+say("torch")
+"""
+
+
+def test_a_torch_profiler_in_vllm_s_configuration_is_a_recorder() -> None:
+    done = python(CONFIGURED, LAYOUTS)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "None True False None False",
+        "cuda True False None False",
+        "torch True True 1 True",
+    ]
+    off = python(CONFIGURED, LAYOUTS, env={"PROFILEMATE": "off"})
+    assert off.stdout.splitlines()[-1] == "torch True False None False"
+
+
+def test_the_processes_that_follow_are_told_of_a_torch_profiler() -> None:
+    child = """
+import subprocess, sys
+code = '''
+import os
+import vllm.config
+from profilemate import annotate
+from profilemate.annotate.plugin import register
+register()
+print(annotate.Settings.from_env(os.environ).torch, len(annotate.status()) > 0)
+'''
+sys.stdout.flush()
+subprocess.run([sys.executable, "-c", code])
+"""
+    assert python(CONFIGURED + child, LAYOUTS).stdout.splitlines()[-1] == "True True"
+    # The door for PYTHONPATH has its hooks in already, and leaves word all the same.
+    door = "import vllm.config, types, os; vllm.config.VllmConfig(types.SimpleNamespace(profiler="
+    door += "'torch')); print(os.environ.get('PROFILEMATE_TORCH'))"
+    assert python(door, plugin.door(), LAYOUTS).stdout == "1\n"
+
+
+def test_a_configuration_that_fails_fails_as_before() -> None:
+    code = """
+import vllm.config
+from profilemate.annotate.plugin import register
+def broken(self):
+    raise ValueError("no such model")
+vllm.config.VllmConfig.__post_init__ = broken
+register()
+try:
+    vllm.config.VllmConfig()
+except ValueError as e:
+    print(e)
+"""
+    done = python(code, LAYOUTS)
+    assert (done.stdout, done.stderr) == ("no such model\n", "")

@@ -314,7 +314,8 @@ def test_with_the_graph_hooks_off_steps_are_ranges_all_the_same(
 
 def test_nothing_is_looked_at_when_nobody_records(rig: Rig) -> None:
     assert annotate._emitter is not None
-    annotate._emitter.active = False
+    emitter = annotate._emitter
+    emitter.on = emitter.active = emitter.watching = False
     rig.runner.capture_model()
     rig.step(1)
     rig.runner.encoder.replay()

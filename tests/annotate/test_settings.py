@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from profilemate.annotate.settings import Settings
+from profilemate.annotate.settings import Settings, Steps
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,9 @@ from profilemate.annotate.settings import Settings
         ({"VLLM_PROFILING_LOG_INTERVAL": "50"}, True),
         ({"PROFILEMATE_DOOR": "sitecustomize"}, True),
         ({"PROFILEMATE_DIR": "/tmp/p"}, True),
+        ({"PROFILEMATE_TORCH": "1"}, True),
+        ({"PROFILEMATE_STEPS": "1:2"}, False),
+        ({"PROFILEMATE": "off", "PROFILEMATE_TORCH": "1"}, False),
         ({"PROFILEMATE": "on"}, True),
         ({"PROFILEMATE": " ON "}, True),
         ({"PROFILEMATE": "off", "NSYS_PROFILING_SESSION_ID": "7"}, False),
@@ -65,6 +68,13 @@ def test_the_defaults_are_the_documented_ones() -> None:
         {"VLLM_PROFILING_LOG_INTERVAL": "0"},
         {"PROFILEMATE_MAX_MB": "-1"},
         {"PROFILEMATE_GZIP": "very"},
+        {"PROFILEMATE_STEPS": "5"},
+        {"PROFILEMATE_STEPS": "0:5"},
+        {"PROFILEMATE_STEPS": "5:0"},
+        {"PROFILEMATE_STEPS": "5:-1"},
+        {"PROFILEMATE_STEPS": "a:b"},
+        {"PROFILEMATE_STEPS": "\u0665:3"},
+        {"PROFILEMATE_STEPS": "1:2:3"},
     ],
 )
 def test_nonsense_is_complained_about_and_never_raises(env: dict[str, str]) -> None:
@@ -73,8 +83,35 @@ def test_nonsense_is_complained_about_and_never_raises(env: dict[str, str]) -> N
     (name,) = env
     assert complaint.startswith(name)
     defaults = Settings.from_env({})
-    for value in ("mode", "kv", "interval", "max_mb", "gzip"):
+    for value in ("mode", "kv", "interval", "max_mb", "gzip", "steps"):
         assert getattr(settings, value) == getattr(defaults, value)
+
+
+def test_steps_are_a_first_and_a_number() -> None:
+    assert Settings.from_env({"PROFILEMATE_STEPS": " 12:34 "}).steps == Steps(12, 34)
+
+
+@pytest.mark.parametrize(
+    ("env", "torch", "live"),
+    [
+        ({}, False, False),
+        ({"NSYS_PROFILING_SESSION_ID": "7"}, False, False),
+        ({"VLLM_TORCH_PROFILER_DIR": "/tmp/t"}, True, False),
+        ({"PROFILEMATE_TORCH": "1"}, True, False),
+        ({"PROFILEMATE_DOOR": "sitecustomize"}, False, True),
+        ({"PROFILEMATE": "on"}, False, True),
+        ({"VLLM_PROFILING_DIR": "/tmp/p"}, False, True),
+        ({"VLLM_PROFILING_VERBOSE": "1"}, False, True),
+        ({"VLLM_PROFILING_LOG_INTERVAL": "50"}, False, True),
+        ({"PROFILEMATE_DIR": "/tmp/p"}, False, True),
+        ({"PROFILEMATE": "on", "PROFILEMATE_TORCH": "1"}, True, True),
+    ],
+)
+def test_which_recorders_of_ours_are_asked_for(
+    env: dict[str, str], torch: bool, live: bool
+) -> None:
+    settings = Settings.from_env(env)
+    assert (settings.torch, settings.live) == (torch, live)
 
 
 def test_one_switch_each() -> None:

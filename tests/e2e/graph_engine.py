@@ -3,7 +3,8 @@
     python graph_engine.py MODEL MODE HOOKS RESULT
 
 Run by vLLM's own interpreter, through `engine.run_offline`. `HOOKS` is `on`, `off`, `launches` (a
-range for every launch) or `recorded` (what the recorder of this process gets). The result has the
+range for every launch), `recorded` (what the recorder of this process gets) or `profiled` (like
+`launches`, and a torch profiler around the requests writes RESULT.trace). The result has the
 tokens, what the stand-in counted itself, vLLM's own table of `--cudagraph-metrics`, and, with
 hooks, our messages.
 """
@@ -59,15 +60,20 @@ class ListSink:
 
 
 @contextlib.contextmanager
-def hooks(*, recorded: bool = False, **settings: Any) -> Iterator[ListSink]:
+def hooks(*, recorded: bool = False, profiled: bool = False, **settings: Any) -> Iterator[ListSink]:
     """Install the hooks with a sink that keeps what it gets; nothing is left in the buffer."""
     from profilemate import annotate
     from profilemate.annotate import sinks
     from profilemate.annotate.settings import Settings
 
     sink = ListSink()
+    both = sinks.open_sinks
+
+    def open_sinks(settings: Settings, env: Any) -> tuple[list[Any], str]:
+        return [sink, *(both(settings, env)[0] if profiled else ())], ""
+
     if not recorded:
-        sinks.open_sinks = lambda settings, env: ([sink], "")
+        sinks.open_sinks = open_sinks
     annotate.install(Settings(wanted=True, reason="a test", **settings))
     try:
         yield sink
@@ -132,6 +138,15 @@ def _fields(descriptor: Any) -> dict[str, Any]:
     return dataclasses.asdict(descriptor)
 
 
+@contextlib.contextmanager
+def profiler(trace: str) -> Iterator[None]:
+    """A torch profiler, as a user starts one."""
+    profile: Any = importlib.import_module("torch.profiler").profile
+    with profile() as running:
+        yield
+    running.export_chrome_trace(trace)
+
+
 def main(arguments: Sequence[str]) -> None:
     """See the top of this file."""
     model, mode, wanted, result = arguments
@@ -139,10 +154,10 @@ def main(arguments: Sequence[str]) -> None:
     import fake_cuda
 
     fake_cuda.install()
-    settings: dict[str, Any] = {"launches": wanted == "launches"}
+    settings: dict[str, Any] = {"launches": wanted in ("launches", "profiled")}
+    settings |= {name: wanted == name for name in ("recorded", "profiled")}
     if wanted == "recorded":  # by nsys, and by a live session beside the result
-        directory = str(Path(result).parent / "live")
-        settings |= {"recorded": True, "live": True, "directory": directory}
+        settings |= {"live": True, "directory": str(Path(result).parent / "live")}
     with contextlib.nullcontext() if wanted == "off" else hooks(**settings) as sink:
         fake_cuda.force_cudagraphs_on_cpu(mode, SIZES)
         every = watch_metrics()
@@ -153,7 +168,11 @@ def main(arguments: Sequence[str]) -> None:
             cudagraph_metrics=True,
             max_num_batched_tokens=64,
         )
-        found = {"tokens": generate(llm), "table": table(every), "graphs": witnessed()}
+        started = 0 if sink is None else len(sink.calls)
+        with profiler(f"{result}.trace") if wanted == "profiled" else contextlib.nullcontext():
+            tokens = generate(llm)
+        found = {"tokens": tokens, "table": table(every), "graphs": witnessed()}
+        found["started"] = started
     found["messages"] = [] if sink is None else sink.calls
     Path(result).write_text(json.dumps(found), encoding="ascii")
 

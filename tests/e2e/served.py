@@ -93,7 +93,7 @@ STARTS = 3
 
 
 def serve(
-    folder: Path, python: Path, model: Path, nsys: Path, pythonpath: list[Path]
+    folder: Path, python: Path, model: Path, nsys: Path, pythonpath: list[Path], **env: str
 ) -> tuple[engine.Server, dict[str, float]]:
     """Serve the workload under nsys; the server, ended by now, and what it counted."""
     server = engine.Server(
@@ -101,7 +101,7 @@ def serve(
         model,
         folder,
         nsys=nsys,
-        env={"WITNESS_FILE": str(folder / "witness"), **live_folder(pythonpath, folder)},
+        env={"WITNESS_FILE": str(folder / "witness"), **live_folder(pythonpath, folder), **env},
         pythonpath=[*pythonpath, WITNESS],
         extra_args=ORDERLY,
     )
@@ -110,13 +110,15 @@ def serve(
         return server, engine.metrics(server)
 
 
-def record(place: Path, python: Path, model: Path, nsys: Path, pythonpath: list[Path]) -> Recorded:
+def record(
+    place: Path, python: Path, model: Path, nsys: Path, pythonpath: list[Path], **env: str
+) -> Recorded:
     """Record a server, and parse the report."""
     for attempt in range(1, STARTS + 1):
         folder = place / str(attempt)
         folder.mkdir()
         try:
-            server, metrics = serve(folder, python, model, nsys, pythonpath)
+            server, metrics = serve(folder, python, model, nsys, pythonpath, **env)
             break
         except engine.EngineError:
             if attempt == STARTS:

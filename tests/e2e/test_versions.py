@@ -49,6 +49,8 @@ BETWEEN = {
     "GPUModelRunner.profile_cudagraph_memory": ("0.19.1", None),
     "GPUModelRunner.profile_cudagraph_memory (V2)": ("0.19.1", None),
     "GPUModelRunner.capture_model (V2)": ("0.12.0", None),
+    "WorkerProfiler._call_start": ("0.12.0", None),
+    "WorkerProfiler._call_stop": ("0.12.0", None),
 }
 
 # Parts of `graph_parts.py`: who owns the graphs, how many, and since when a CPU can run them.
@@ -76,6 +78,7 @@ class Version:
     torch: Path
     blocks: dict[str, Any]
     graphs: dict[str, Any]
+    profiler: dict[str, Any]
 
     @property
     def said(self) -> Said:
@@ -112,12 +115,12 @@ def version(
         )
         return json.loads(result.read_text(encoding="ascii"))
 
-    blocks = run("kv_parts")
+    blocks, profiler = run("kv_parts"), run("profile_parts")
     graphs = run("graph_parts", *(p for p in PARTS if p != "breakable"))
     # What breaks a graph is decided when vLLM is imported: a process of its own.
     graphs |= {"breakable": run("graph_parts", "breakable")["breakable"]}
     site = next((vllm_python.parent.parent / "lib").glob("python3*/site-packages"))
-    return Version(name, overlay[0], site / "torch", blocks, graphs)
+    return Version(name, overlay[0], site / "torch", blocks, graphs, profiler)
 
 
 def test_it_is_this_version_that_ran(version: Version) -> None:
@@ -131,7 +134,7 @@ def test_every_hook_has_its_place_or_a_reason(version: Version) -> None:
     assert {name: s.state == "installed" for name, s in found.items()} == expected
     assert all(s.target or s.why for s in found.values())
     # What was really installed is what the source promised; other modules were not imported.
-    for really in (version.blocks["hooks"], version.graphs["hooks"]):
+    for really in (part["hooks"] for part in (version.blocks, version.graphs, version.profiler)):
         states = {name: state for name, (state, _) in really.items() if state != "waiting"}
         assert states == {name: found[name].state for name in states}
         assert "installed" in states.values()
@@ -202,6 +205,21 @@ def test_every_kind_of_block_event_occurs(version: Version) -> None:
     partial = any(e.get("partial") for e in version.said.of("kv.cache"))
     assert partial == version.has("0.25.1")
     assert [len(e["revived"]) for e in version.said.of("kv.touch") if "revived" in e] == [0]
+
+
+def test_a_profiler_records_the_steps_that_the_scheduler_s_process_expects(
+    version: Version,
+) -> None:
+    rows = version.profiler["rows"]
+    assert version.profiler["version"].startswith(version.name)
+    assert version.profiler["hooks"]["EngineCore.profile"][0] == "installed"
+    if not version.has("0.12.0"):
+        assert rows == []  # neither a delay nor a limit
+        return
+    assert len(rows) == 16
+    for row in rows:
+        assert row["planned"] == row["ran"] == row["told"], row
+    assert len({len(row["ran"]) for row in rows}) == 6
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -83,3 +83,16 @@ def test_a_clock_map_is_never_further_off_than_the_longest_delay(
     mapped = ClockMap.fit(t, t + offset + delay)(t)
     # Half of it beyond the last second's message: see the slope.
     assert np.abs(mapped - t - offset).max() <= 1.5 * delay.max() + 1
+
+
+def test_what_began_long_before_the_recording_has_a_time_before_its_zero() -> None:
+    # Graphs captured ten minutes before a window was opened; told again with the first message.
+    ago = 600 * SECOND
+    capture = Event("graph.capture", {"mode": "FULL", "again": 1, "ago": ago, "dur": 5})
+    t = 10_000 * SECOND
+    markers = [mark(3_000 + i * SECOND, batch(i + 1, t + i * SECOND, capture)) for i in range(4)]
+    trace = decode(*markers)
+    assert trace.clock_error_ns == 0
+    frame = trace.frames["graph.capture"]
+    assert list(frame["ts"]) == [3_000 + i * SECOND - ago for i in range(4)]
+    assert list(frame["dur"]) == [5] * 4

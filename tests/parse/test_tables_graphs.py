@@ -68,6 +68,30 @@ def test_captures_are_unique_graphs_in_order_of_first_capture() -> None:
     assert build("cuda_graph_captures", events) == [(*P, 10), (*F, 20), (*P, 40)]
 
 
+def test_captures_that_are_told_again_count_once() -> None:
+    again = [
+        capture(-900, PIECEWISE, phase="real", again=3, pieces=3),
+        capture(-700, FULL, phase="real", again=1),
+    ]
+    # Only told again, as in a recording of a window; in two windows; and one captured in between.
+    late = PIECEWISE | {"num_tokens": 4}
+    rows = [(*P, -900), (*F, -700), ("PIECEWISE", 4, *P[2:], 50)]
+    more = [capture(50, late, phase="real", piece=i, pieces=3) for i in range(3)]
+    told = [*again, *more, *again, capture(50, late, phase="real", again=3, pieces=3)]
+    assert build("cuda_graph_captures", again) == rows[:2]
+    assert build("cuda_graph_captures", told) == rows
+    # Of a graph that was captured more than once, all captures are in the last telling.
+    mine = [capture(5, FULL, phase="real", again=1), capture(5, FULL, phase="real", again=2)]
+    for events, spent in ((again, (1000, 1000)), (told, (1000, 4000)), (mine[:1], (1000, None))):
+        found = {row[0]: row[-1] for row in build("cuda_graph_coverage", events)}
+        assert (found["FULL"], found["PIECEWISE"]) == (spent[0], spent[1] or 0)
+    # Another process has graphs of its own.
+    other = [capture(1, FULL, phase="real", again=1)]
+    other.append(at(2, "graph.capture", dur=1000, pid=2, **FULL, phase="real", again=1))
+    coverage = {row[0]: row[-1] for row in build("cuda_graph_coverage", other)}
+    assert coverage["FULL"] == 2000
+
+
 def test_usage_counts_steps_not_pieces() -> None:
     events = [
         step(0, 1, PIECEWISE, launches=3),

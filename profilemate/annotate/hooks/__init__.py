@@ -8,6 +8,7 @@ from profilemate.annotate.hooks import (
     cuda_graph_captures,
     cuda_graph_replays,
     kv_cache_manager,
+    profilers,
     scheduler,
     steps,
     worker,
@@ -22,4 +23,5 @@ HOOKS: tuple[Hook, ...] = (
     *steps.HOOKS,
     *cuda_graph_captures.HOOKS,
     *cuda_graph_replays.HOOKS,
+    *profilers.HOOKS,
 )

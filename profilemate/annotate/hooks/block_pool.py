@@ -44,7 +44,7 @@ def wrap_init(original: Method, emitter: Emitter) -> Method:
     def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
         emitter.new_pool(pool)
 
-    return observe(original, emitter, after)
+    return observe(original, emitter, after, gate="pm_emitter.on")
 
 
 # --------------------------------------------------------------------------- alloc, evict

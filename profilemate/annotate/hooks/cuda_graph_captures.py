@@ -35,8 +35,9 @@ _DRAFTERS = ("draft_model", "extract_hidden_states", "dflash2_candidate_selector
 # --------------------------------------------------------------------------- every capture
 
 
+# Captures are noted whether anybody records or not: a recording that begins later tells them again.
 _BEGIN = """
-if pm_emitter.active:
+if pm_emitter.on:
     pm_began(SELF)
 return CALL
 """
@@ -59,7 +60,7 @@ def wrap_capture_end(original: Method, emitter: Emitter) -> Method:
         began = vars(graph).pop(_BEGAN, start)
         emitter.graphs.pending.append((graph, began, end))
 
-    return observe(original, emitter, after)
+    return observe(original, emitter, after, gate="pm_emitter.on")
 
 
 # --------------------------------------------------------------------------- its owner
@@ -210,7 +211,7 @@ def _budgets(graphs: dict[Any, Any]) -> Iterator[tuple[Any, str | None, Any]]:
 
 
 _PHASE = """
-if not pm_emitter.active:
+if not pm_emitter.on:
     return CALL
 pm_emitter.graphs.phase = 'profile'
 try:
@@ -234,7 +235,7 @@ def wrap_capture_model(original: Method, emitter: Emitter) -> Method:
         emitter.graphs.settle()
         emitter.flush()
 
-    return observe(original, emitter, after)
+    return observe(original, emitter, after, gate="pm_emitter.on")
 
 
 def _hook(name: str, targets: tuple[str, ...], wrap: Any, emits: tuple[str, ...], why: str) -> Hook:

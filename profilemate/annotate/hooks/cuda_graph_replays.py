@@ -15,7 +15,7 @@ from profilemate.annotate.patching import Hook, Method, Target
 from profilemate.schema import KINDS, PREFIX
 
 if TYPE_CHECKING:
-    from profilemate.annotate.emit import Emitter
+    from profilemate.annotate.emit import Emitter, Sink
 
 _REPLAY_EVENT = KINDS["graph.replay"].encode
 
@@ -26,12 +26,13 @@ if not pm_emitter.active:
 if pm_step.counting and getattr(SELF, {MAIN!r}, False):
     pm_step.seen += 1
     return CALL
-if not pm_push(SELF):
+pm_sinks = pm_push(SELF)
+if not pm_sinks:
     return CALL
 try:
     return CALL
 finally:
-    pm_pop()
+    pm_pop(pm_sinks)
 """
 
 
@@ -39,12 +40,11 @@ def wrap_replay(original: Method, emitter: Emitter) -> Method:
     """CUDAGraph.replay: count it, or open a range for it."""
     step = emitter.step
 
-    def push(graph: Any) -> bool:
+    def push(graph: Any) -> tuple[Sink, ...]:
         step.seen += getattr(graph, MAIN, False)
         number = None if step.dummy else emitter.worker_step or None
         tag = getattr(graph, TAG, UNTAGGED)
-        emitter.push(PREFIX + _REPLAY_EVENT(None, None, *tag, number, step.dummy or None))
-        return True
+        return emitter.push(PREFIX + _REPLAY_EVENT(None, None, *tag, number, step.dummy or None))
 
     faults, where = emitter.faults, original.__qualname__
     return compile_wrapper(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from profilemate.annotate.guard import Arguments, observe, pick
+from profilemate.annotate.guard import COUNT, Arguments, observe, pick, shield
 from profilemate.annotate.patching import Hook, Method, Target
 from profilemate.schema import KINDS
 
@@ -26,10 +26,16 @@ _USAGE = KINDS["kv.usage"].encode
 def wrap_schedule(original: Method, emitter: Emitter) -> Method:
     """schedule: the step itself, and the moment at which everything buffered leaves."""
 
-    def after(scheduler: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
+    def meet(scheduler: Any) -> None:
         if emitter.identity.saw_engine(getattr(scheduler, "parallel_config", None)):
             emitter.touch_session()
-        emitter.scheduler_step += 1
+
+    def turn(scheduler: Any) -> None:
+        meet(scheduler)
+        emitter.turn(emitter.scheduler_step)
+
+    def after(scheduler: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
+        meet(scheduler)
         preempted = getattr(result, "preempted_req_ids", None)
         values = (
             emitter.scheduler_step,
@@ -46,7 +52,8 @@ def wrap_schedule(original: Method, emitter: Emitter) -> Method:
         resynchronise(emitter, end)
         emitter.flush()
 
-    return observe(original, emitter, after)
+    count = COUNT.format(counter="scheduler_step")
+    return observe(original, emitter, after, first=count, pm_turn=turn)
 
 
 def resynchronise(emitter: Emitter, now: int) -> None:
@@ -68,6 +75,8 @@ def wrap_update_from_output(original: Method, emitter: Emitter) -> Method:
     def after(scheduler: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
         if not scheduler.running:
             emitter.flush()
+            if emitter.watching:
+                emitter.turn(emitter.scheduler_step + 1)  # a window may end here
 
     return observe(original, emitter, after)
 
@@ -116,8 +125,21 @@ def tell_preempted(emitter: Emitter) -> None:
             emitter.add(_PREEMPT, start, end, (request.request_id, blocks, computed))
 
 
+_ARRIVE = """
+if pm_emitter.watching and not pm_emitter.active:
+    pm_turn()
+"""
+
+
 def wrap_add_request(original: Method, emitter: Emitter) -> Method:
-    """add_request: a request arrives at the scheduler."""
+    """add_request: a request arrives at the scheduler.
+
+    If the next step is to be recorded, so is who waits for it.
+    """
+
+    def turn() -> None:
+        emitter.turn(emitter.scheduler_step + 1)
+
     get_request = pick(original, "request")
 
     def after(scheduler: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
@@ -125,7 +147,8 @@ def wrap_add_request(original: Method, emitter: Emitter) -> Method:
         values = (r.request_id, "arrived", r.num_prompt_tokens, None, None)
         emitter.add(_REQUEST, start, end, values)
 
-    return observe(original, emitter, after)
+    pm_turn = shield(original.__qualname__, emitter.faults, turn)
+    return observe(original, emitter, after, first=_ARRIVE, pm_turn=pm_turn)
 
 
 def wrap_free_request(original: Method, emitter: Emitter) -> Method:

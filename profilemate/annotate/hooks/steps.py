@@ -16,6 +16,9 @@ from profilemate.annotate.patching import Hook, Method, Target
 if TYPE_CHECKING:
     from profilemate.annotate.emit import Emitter
 
+# Outside a step, the answer is a warm-up's or a capture's.
+_RUNNING = "pm_emitter.step.running"
+
 RUNNER_1 = "vllm.v1.worker.gpu_model_runner"
 RUNNER_2 = "vllm.v1.worker.gpu.model_runner"
 
@@ -28,11 +31,10 @@ def wrap_determine(original: Method, emitter: Emitter) -> Method:
     get_tokens = pick(original, "num_tokens")
 
     def after(runner: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
-        if emitter.step.running:
-            key = key_of(mode_name(result[0]), result[1])
-            emitter.step.dispatched(key, get_tokens(args))
+        key = key_of(mode_name(result[0]), result[1])
+        emitter.step.dispatched(key, get_tokens(args))
 
-    return observe(original, emitter, after)
+    return observe(original, emitter, after, gate=_RUNNING)
 
 
 def wrap_dispatcher(original: Method, emitter: Emitter) -> Method:
@@ -43,11 +45,10 @@ def wrap_dispatcher(original: Method, emitter: Emitter) -> Method:
     get_asked = pick(original, "batch_descriptor")
 
     def after(_self: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
-        if emitter.step.running:
-            descriptor = get_asked(args) if result[1] is None else result[1]
-            emitter.step.dispatched(key_of(mode_name(result[0]), descriptor), None)
+        descriptor = get_asked(args) if result[1] is None else result[1]
+        emitter.step.dispatched(key_of(mode_name(result[0]), descriptor), None)
 
-    return observe(original, emitter, after)
+    return observe(original, emitter, after, gate=_RUNNING)
 
 
 # --------------------------------------------------------------------------- the second runner
@@ -66,13 +67,12 @@ def wrap_dispatch_and_sync(original: Method, emitter: Emitter) -> Method:
     get_tokens = pick(original, "num_tokens")
 
     def after(manager: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
-        if emitter.step.running:
-            descriptor = result[0]
-            mode = mode_name(descriptor.cg_mode)
-            key = key_of(mode, descriptor, _serves_lora(manager))
-            emitter.step.dispatched(key, get_tokens(args))
+        descriptor = result[0]
+        mode = mode_name(descriptor.cg_mode)
+        key = key_of(mode, descriptor, _serves_lora(manager))
+        emitter.step.dispatched(key, get_tokens(args))
 
-    return observe(original, emitter, after)
+    return observe(original, emitter, after, gate=_RUNNING)
 
 
 def wrap_manager_dispatch(original: Method, emitter: Emitter) -> Method:
@@ -80,23 +80,21 @@ def wrap_manager_dispatch(original: Method, emitter: Emitter) -> Method:
     get_tokens = pick(original, "num_tokens")
 
     def after(manager: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
-        if emitter.step.running:
-            parallel = getattr(manager.vllm_config, "parallel_config", None)
-            if getattr(parallel, "data_parallel_size", 1) == 1:
-                key = key_of(mode_name(result.cg_mode), result, _serves_lora(manager))
-                emitter.step.dispatched(key, get_tokens(args))
+        parallel = getattr(manager.vllm_config, "parallel_config", None)
+        if getattr(parallel, "data_parallel_size", 1) == 1:
+            key = key_of(mode_name(result.cg_mode), result, _serves_lora(manager))
+            emitter.step.dispatched(key, get_tokens(args))
 
-    return observe(original, emitter, after)
+    return observe(original, emitter, after, gate=_RUNNING)
 
 
 def wrap_padding(original: Method, emitter: Emitter) -> Method:
     """get_cudagraph_and_dp_padding, vLLM 0.12 to 0.16: (mode or use it, padded tokens, ...)."""
 
     def after(_self: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
-        if emitter.step.running:
-            emitter.step.dispatched(key_of(mode_name(result[0]), int(result[1])), None)
+        emitter.step.dispatched(key_of(mode_name(result[0]), int(result[1])), None)
 
-    return observe(original, emitter, after)
+    return observe(original, emitter, after, gate=_RUNNING)
 
 
 HOOKS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from profilemate.annotate.guard import Arguments, compile_wrapper, pick, shield
+from profilemate.annotate.guard import COUNT, Arguments, compile_wrapper, pick, shield
 from profilemate.annotate.patching import Hook, Method, Target
 from profilemate.annotate.step import NO_FACTS, Facts
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 WORKER = "vllm.v1.worker.gpu_worker:Worker"
 
 _AROUND = """
-if not pm_emitter.active:
+{first}
+if not (pm_emitter.active or pm_emitter.armed):
     return CALL
 pm_begin(SELF, ARGUMENTS)
 try:
@@ -36,10 +37,9 @@ def wrap_execute_model(original: Method, emitter: Emitter) -> Method:
     known = shield(f"{original.__qualname__}, scheduler_output", emitter.faults, facts)
 
     def begin(args: Arguments) -> None:
-        emitter.worker_step += 1
         emitter.step.begin(emitter.worker_step, known(get_output(args)) or NO_FACTS)
 
-    return _around(original, emitter, begin)
+    return _around(original, emitter, begin, COUNT.format(counter="worker_step"))
 
 
 def wrap_dummy_batch(original: Method, emitter: Emitter) -> Method:
@@ -51,15 +51,26 @@ def wrap_dummy_batch(original: Method, emitter: Emitter) -> Method:
     def begin(args: Arguments) -> None:
         emitter.step.begin(None, dummy=True)
 
-    return _around(original, emitter, begin)
+    return _around(original, emitter, begin, "")
 
 
-def _around(original: Method, emitter: Emitter, begin: Callable[[Arguments], None]) -> Method:
+def meet(emitter: Emitter, worker: Any) -> None:
+    """Note that a worker runs here; the first time, the session says so."""
+    parallel_config = getattr(worker, "parallel_config", None)
+    if emitter.identity.saw_worker(getattr(worker, "rank", None), parallel_config):
+        emitter.touch_session()
+        emitter.flush()
+
+
+def _around(
+    original: Method, emitter: Emitter, begin: Callable[[Arguments], None], first: str
+) -> Method:
+    def turn(worker: Any) -> None:
+        meet(emitter, worker)
+        emitter.turn(emitter.worker_step)
+
     def enter(worker: Any, args: Arguments) -> None:
-        parallel_config = getattr(worker, "parallel_config", None)
-        if emitter.identity.saw_worker(getattr(worker, "rank", None), parallel_config):
-            emitter.touch_session()
-            emitter.flush()
+        meet(emitter, worker)
         begin(args)
 
     def leave() -> None:
@@ -72,8 +83,11 @@ def _around(original: Method, emitter: Emitter, begin: Callable[[Arguments], Non
     faults, where = emitter.faults, original.__qualname__
     return compile_wrapper(
         original,
-        _AROUND,
+        _AROUND.format(first=first),
         pm_emitter=emitter,
+        pm_turn=turn,
+        pm_report=faults.report,
+        pm_where=where,
         pm_begin=shield(where, faults, enter),
         pm_end=shield(where, faults, leave),
     )

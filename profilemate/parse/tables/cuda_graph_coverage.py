@@ -8,7 +8,7 @@ import pandas as pd
 from profilemate.parse.attribution import gpu_time, step_gpu, step_work
 from profilemate.parse.tables.base import Bools, Column, Ints, Table, flags, frame_of, numbers
 from profilemate.parse.tables.cuda_graph_steps import real_steps
-from profilemate.parse.tables.cuda_graphs import graph_steps, key_codes
+from profilemate.parse.tables.cuda_graphs import captures, graph_steps, key_codes
 from profilemate.parse.trace import Trace
 
 MODES = ("FULL", "PIECEWISE", "NONE")
@@ -126,8 +126,7 @@ def _share(part: pd.arrays.IntegerArray, whole: pd.arrays.IntegerArray | int) ->
 
 def _graphs(trace: Trace, names: list[str | None]) -> dict[str, object]:
     """Graphs captured and replayed, by mode."""
-    capture = trace.frames["graph.capture"]
-    capture = capture[~flags(capture["phase"] == "profile")]
+    capture = captures(trace)
     replayed = graph_steps(trace)
     used = replayed.keys.iloc[np.unique(replayed.rows["graph"].to_numpy(dtype=np.int64))]
     (captured_code, used_code), keys = key_codes(capture, used)

@@ -43,8 +43,8 @@ CAPTURE_COLUMNS = (
     Column(
         "capture_time_sec",
         "seconds",
-        "when its first piece was first captured (graph.capture); graphs that were captured to "
-        "measure memory and thrown away are left out",
+        "when its first piece was first captured (graph.capture), negative if that was before the "
+        "recording began; graphs that were captured to measure memory and thrown away are left out",
     ),
 )
 
@@ -89,10 +89,28 @@ def key_codes(*frames: pd.DataFrame) -> tuple[list[Ints], pd.DataFrame]:
     return np.split(code, cuts), keys.iloc[examples].reset_index(drop=True)
 
 
-def cuda_graph_captures(trace: Trace) -> pd.DataFrame:
-    """One row per graph, in order of first capture."""
+def captures(trace: Trace) -> pd.DataFrame:
+    """The captures of the graphs in use.
+
+    A recording that began later was told the graphs once more, one event for all pieces of a
+    graph (`again`): it counts, once, where the recording does not have the captures themselves.
+    """
     capture = trace.frames["graph.capture"]
     capture = capture[~flags(capture["phase"] == "profile")]
+    again = flags(capture["again"].notna())
+    if not again.any():
+        return capture
+    graph = capture[["pid", *KEY, "owner", "model"]]
+    # Captures come first, then of what was told again that which tells of most.
+    order = np.lexsort((-numbers(capture["again"], 0), again))
+    repeated = np.zeros(len(capture), dtype=bool)
+    repeated[order] = graph.iloc[order].duplicated().to_numpy()
+    return capture[~(again & repeated)]
+
+
+def cuda_graph_captures(trace: Trace) -> pd.DataFrame:
+    """One row per graph, in order of first capture."""
+    capture = captures(trace)
     (code,), keys = key_codes(capture)
     first = pd.Series(capture["ts"].to_numpy(dtype=np.int64)).groupby(code).min()
     first = first.sort_values(kind="stable")

@@ -1,0 +1,133 @@
+"""vLLM's own profiler: when it is configured, started, and really runs.
+
+`/start_profile`, `/stop_profile`, `LLM.start_profile` and `LLM.stop_profile` all end in
+`EngineCore.profile`, which calls `Worker.profile` in every worker. Only workers have a profiler.
+It may start later than it was told to and end by itself, both in the middle of `execute_model`
+(`WorkerProfiler.step`).
+
+Whatever is buffered has to reach the profiler's trace before the profiler ends.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from profilemate.annotate import configured
+from profilemate.annotate.guard import Arguments, observe, pick
+from profilemate.annotate.hooks.worker import WORKER
+from profilemate.annotate.hooks.worker import meet as meet_worker
+from profilemate.annotate.patching import Hook, Method, Target
+from profilemate.annotate.window import Plan
+
+if TYPE_CHECKING:
+    from profilemate.annotate.emit import Emitter
+
+CONFIG = "vllm.config:VllmConfig.__post_init__"
+CORE = "vllm.v1.engine.core:EngineCore.profile"
+CPU = "vllm.v1.worker.cpu_worker:CPUWorker.profile"
+PROFILERS = (
+    "vllm.profiler.wrapper:WorkerProfiler",
+    "vllm.profiler.gpu_profiler:WorkerProfiler",  # vLLM 0.12
+)
+
+_ON = "pm_emitter.on"
+
+
+def wrap_config(original: Method, emitter: Emitter) -> Method:
+    """VllmConfig.__post_init__: leave word for the processes that this one will start."""
+
+    def after(config: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
+        configured.note(config)
+
+    return observe(original, emitter, after, gate=_ON)
+
+
+def wrap_core(original: Method, emitter: Emitter) -> Method:
+    """EngineCore.profile: in the scheduler's process, the steps that workers will record."""
+    get_start = pick(original, "is_start")
+    get_delay, get_limit = pick(original, "delay_iterations"), pick(original, "max_iterations")
+
+    def before(core: Any, args: Arguments) -> None:
+        scheduler = getattr(core, "scheduler", None)
+        emitter.identity.saw_engine(getattr(scheduler, "parallel_config", None))
+        if not get_start(args):
+            emitter.flush()
+            emitter.window.plan = None
+
+    def after(core: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
+        window, step = emitter.window, emitter.scheduler_step
+        # vLLM ignores a start while it is started already.
+        if get_start(args) and (window.plan is None or window.plan.last <= step):
+            config = getattr(getattr(core, "vllm_config", None), "profiler_config", None)
+            window.plan = Plan.after(step, config, delay=get_delay(args), limit=get_limit(args))
+        if emitter.watching:
+            emitter.turn(step + 1)
+
+    return observe(original, emitter, after, before, gate=_ON)
+
+
+def wrap_worker(original: Method, emitter: Emitter) -> Method:
+    """Worker.profile: the profiler of this process."""
+    get_start = pick(original, "is_start")
+
+    def before(worker: Any, args: Arguments) -> None:
+        meet_worker(emitter, worker)
+        if not get_start(args):
+            emitter.flush()
+
+    def after(worker: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
+        emitter.armed = bool(get_start(args))
+        if emitter.watching:
+            emitter.turn(emitter.worker_step + 1)
+
+    return observe(original, emitter, after, before, gate=_ON)
+
+
+def wrap_call_start(original: Method, emitter: Emitter) -> Method:
+    """WorkerProfiler._call_start: it runs now, unless that failed. torch's can be asked.
+
+    CUDA's may be where Nsight Systems begins to record (`--capture-range=cudaProfilerApi`).
+    """
+
+    def after(profiler: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
+        if not type(profiler).__name__.startswith("Torch"):
+            emitter.window.running = bool(profiler._running)
+            emitter.introduce()
+
+    return observe(original, emitter, after, gate=_ON)
+
+
+def wrap_call_stop(original: Method, emitter: Emitter) -> Method:
+    """WorkerProfiler._call_stop: it ends, by order or because it has enough."""
+
+    def before(profiler: Any, args: Arguments) -> None:
+        emitter.flush()
+
+    def after(profiler: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
+        emitter.window.running = False
+
+    return observe(original, emitter, after, before, gate=_ON)
+
+
+def _hook(name: str, paths: tuple[str, ...], wrap: Any, why: str) -> Hook:
+    return Hook(name, "engine", tuple(Target(path, wrap) for path in paths), (), why)
+
+
+HOOKS = (
+    _hook("VllmConfig.__post_init__", (CONFIG,), wrap_config, "a torch profiler is configured"),
+    _hook("EngineCore.profile", (CORE,), wrap_core, "which steps the workers will profile"),
+    _hook("Worker.profile", (f"{WORKER}.profile",), wrap_worker, "a profiler starts or ends"),
+    _hook("CPUWorker.profile", (CPU,), wrap_worker, "the same on the CPU, up to vLLM 0.30"),
+    _hook(
+        "WorkerProfiler._call_start",
+        tuple(f"{path}._call_start" for path in PROFILERS),
+        wrap_call_start,
+        "a profiler other than torch's runs",
+    ),
+    _hook(
+        "WorkerProfiler._call_stop",
+        tuple(f"{path}._call_stop" for path in PROFILERS),
+        wrap_call_stop,
+        "what is buffered has to leave before a profiler ends",
+    ),
+)

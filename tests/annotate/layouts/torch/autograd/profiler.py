@@ -1,0 +1,1 @@
+_is_profiler_enabled = False
