@@ -11,7 +11,7 @@ import numpy as np
 from profilemate.parse import activity
 from profilemate.parse.activity import Collected, Ints
 from profilemate.parse.attribution import match
-from profilemate.parse.duplicates import one_activity
+from profilemate.parse.duplicates import one_activity, strangers
 from profilemate.parse.processes import Processes
 from profilemate.parse.trace import Marker, Recording, SourceInfo, Trace
 from profilemate.parse.unmarked import add_steps
@@ -82,6 +82,7 @@ def add_activity(
         for number in np.unique(columns["recording"]).tolist():
             mine = columns["recording"] == number
             columns["pid"] = np.where(mine, processes.keys(number, columns["pid"]), columns["pid"])
+    _separate(trace, found, processes)
     trace.names = found.names
     trace.api_calls = None if found.api_calls is None else dict(found.api_calls)
     kept = one_activity(found.columns, infos)
@@ -103,3 +104,13 @@ def add_activity(
         },
     )
     add_steps(trace)
+
+
+def _separate(trace: Trace, found: Activity, processes: Processes) -> None:
+    """Give processes without messages whose number another process has one of their own."""
+    for recording, pid in strangers(found.columns, processes.key):
+        number = processes.name_apart(recording, pid)
+        trace.aliases[number] = pid
+        for columns in found.columns.values():
+            mine = (columns["recording"] == recording) & (columns["pid"] == pid)
+            columns["pid"] = np.where(mine, number, columns["pid"])

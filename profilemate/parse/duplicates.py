@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,9 @@ FAR = 1 << 62
 NEAR_NS = 5_000_000
 """Two time stamps of one message without a clock of its own lie closer than this, once the
 recordings are on one clock; the same text again (a drafter's next launch) is matched in order."""
+
+SAME_CALL_NS = 100_000
+"""One call in two recordings of one host, as far as their wall clocks agree; a copy agrees."""
 
 
 def repeated(heard: Heard, placed: Ints, found: Processes, worth: Sequence[int]) -> Bools:
@@ -173,3 +176,45 @@ def _losers(by: Mapping[int, tuple[int, int, int, int]]) -> dict[int, int]:
         else:
             winners.append(recording)
     return found
+
+
+def strangers(
+    found: Mapping[str, dict[str, Ints]], known: Collection[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """Processes (recording, pid) without messages whose number is another's at the same time.
+
+    Traces of two hosts may well be of two processes of one number. One process in two recordings
+    made the same calls at the same times.
+
+    Args:
+        found: Columns of `launches` and `starts`, on one clock.
+        known: Those (recording, pid) that have messages: who these are is known.
+    """
+    columns = (found["launches"], found["starts"])
+    if len({int(n) for c in columns for n in np.unique(c["recording"])}) < 2:
+        return []
+    calls = {
+        name: np.concatenate([c[name] for c in columns])
+        for name in ("recording", "pid", "correlation", "ts")
+    }
+    apart: list[tuple[int, int]] = []
+    for pid, every in groups(calls["pid"]):
+        met: list[Ints] = []
+        for recording, some in groups(calls["recording"][every]):
+            mine = every[some]
+            alike = [_same_calls(calls, other, mine) for other in met]
+            if met and not any(alike) and (recording, pid) not in known:
+                apart.append((recording, pid))
+            else:
+                met.append(mine)
+    return apart
+
+
+def _same_calls(calls: Mapping[str, Ints], one: Ints, other: Ints) -> bool:
+    """Whether two recordings may be of one process: its windows, or the same calls twice."""
+    ts = calls["ts"]
+    if max(ts[one].min(), ts[other].min()) > min(ts[one].max(), ts[other].max()):
+        return True
+    ids = calls["correlation"]
+    _, a, b = np.intersect1d(ids[one], ids[other], return_indices=True)
+    return bool(len(a)) and float(np.median(np.abs(ts[one][a] - ts[other][b]))) < SAME_CALL_NS

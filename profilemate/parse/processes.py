@@ -137,6 +137,12 @@ class Processes:
         """The pid of each key that is not one."""
         return {key: pid for (_, pid), key in self.key.items() if key != pid}
 
+    def name_apart(self, recording: int, pid: int) -> int:
+        """A number of its own for a process without messages."""
+        key = max([ALIAS - 1, *self.key.values()]) + 1
+        self.key[recording, pid] = key
+        return key
+
     def keys(self, recording: int, pids: Ints) -> Ints:
         """Keys for pids of one recording; a pid that said nothing is its own."""
         found = pids.copy()

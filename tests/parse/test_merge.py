@@ -308,3 +308,28 @@ def test_two_windows_of_one_profiler_both_count(tmp_path: Path) -> None:
     assert len(trace.launches) == len(kept) > 10
     assert not trace.notes
     assert len(split_ranks(trace)) == 1
+
+
+def test_equal_numbers_on_two_hosts_without_any_message(tmp_path: Path) -> None:
+    """Two nodes record a vLLM without profilemate; in its container each worker is process 4001."""
+    paths = []
+    for seed in (1, 2):
+        run = make_up(seed)
+        recorder = Recorder(off=seed * 1_300_000)
+        path = torch_trace(tmp_path / f"{seed}.pt.trace.json", run, WORKER, run.said, recorder)
+        text = path.read_text().replace("pm1.step ", "execute_context_0(0)_generation_4(4) ")
+        paths.append(path)
+        path.write_text(text.replace("pm1.", "x."))
+    alone = [read_trace([path]) for path in paths]
+    both = read_trace(paths)
+    assert len(both.launches) == sum(len(t.launches) for t in alone) > 0
+    assert len(both.gpu) == sum(len(t.gpu) for t in alone)
+    assert len(split_ranks(both)) == 2
+    steps = [build_tables(r.trace)["cuda_graph_steps"] for r in split_ranks(both)]
+    for one, trace in zip(steps, alone, strict=True):
+        expected = build_tables(trace)["cuda_graph_steps"]
+        assert set(one["pid"]) == {WORKER}
+        columns = ["launches", "gpu_records", "graph_gpu_busy_ms"]
+        pd.testing.assert_frame_equal(one[columns], expected[columns])
+    copy = Path(shutil.copy(paths[0], tmp_path / "copy.pt.trace.json"))
+    assert len(read_trace([paths[0], copy]).launches) == len(alone[0].launches)
