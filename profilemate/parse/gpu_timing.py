@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from profilemate.parse.frames import Ints
+from profilemate.parse.ids import Ints
 from profilemate.parse.trace import Trace
 
 
