@@ -63,6 +63,14 @@ class ClockMap:
         mapped: Ints = t + self.base + np.rint(extra).astype(np.int64)
         return mapped
 
+    def back(self, ts: Ints) -> Ints:
+        """The monotonic times at some times of the recorder, to the ns or two."""
+        t = ts - self.base - int(self.extra[0])
+        # The offset changes by some us a second: two rounds are exact.
+        for _ in range(3):
+            t = t + ts - self(t)
+        return t
+
 
 def _least_by_second(t: Ints, delay: Ints) -> Ints:
     """Which message has the smallest delay in each second."""

@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from profilemate.parse import activity
 from profilemate.parse.activity import Collected, Ints
 from profilemate.parse.attribution import match
-from profilemate.parse.trace import Marker, Recording, Trace
+from profilemate.parse.duplicates import one_activity, strangers
+from profilemate.parse.processes import Processes
+from profilemate.parse.trace import Marker, Recording, SourceInfo, Trace
 from profilemate.parse.unmarked import add_steps
 
+_TIMES = {"launches": ("ts",), "starts": ("ts",), "gpu": ("start", "end")}
 
-def add_activity(
-    trace: Trace, recordings: Sequence[Recording], shift: Ints, marked: Collection[int]
-) -> None:
-    """Read the GPU activity of recordings into their trace.
+
+@dataclass(slots=True)
+class Activity:
+    """What recordings hold besides messages, each on its own clock.
+
+    Attributes:
+        columns: Columns of `launches`, `starts` and `gpu`, with the number of the recording.
+        names: Names by their number in the columns `name`.
+        api_calls: API calls by name; None where no recording has an API trace.
+        ranges: The engine's own annotations, with the number of their recording.
+    """
+
+    columns: dict[str, dict[str, Ints]]
+    names: list[str]
+    api_calls: Counter[str] | None
+    ranges: list[tuple[int, Marker]] = field(default_factory=list)
+
+    @property
+    def recordings(self) -> set[int]:
+        """Numbers of the recordings with calls or GPU records."""
+        return {int(n) for c in self.columns.values() for n in np.unique(c["recording"])}
+
+
+def read_activity(recordings: Sequence[Recording], marked: Collection[int]) -> Activity:
+    """Read what recordings hold besides messages.
 
     Args:
-        trace: Their decoded messages.
         recordings: Recordings of which all messages were read.
-        shift: What to add to the times of each, ns.
         marked: Numbers of the recordings with steps of ours; of the others, the engine's own
             annotations make the steps.
 
@@ -31,24 +55,62 @@ def add_activity(
     collected = Collected()
     ranges: list[tuple[int, Marker]] = []
     for number, recording in enumerate(recordings):
-        by = int(shift[number])
-        collected.begin(number, by)
+        collected.begin(number, 0)
         recording.activity(collected)
         if number not in marked:
-            ranges += ((m.ts + by, m) for m in recording.annotations())
-    trace.names = collected.every_name
-    trace.api_calls = None if collected.api_calls is None else dict(collected.api_calls)
-    launches, starts, gpu = (collected.columns(k) for k in ("launches", "starts", "gpu"))
-    trace.launches, trace.gpu = match(launches, starts, gpu, trace.names)
-    ranges.sort(key=lambda item: (item[0], -(item[1].dur or 0), item[1].text))
+            ranges += ((number, m) for m in recording.annotations())
+    columns = {kind: collected.columns(kind) for kind in _TIMES}
+    return Activity(columns, collected.every_name, collected.api_calls, ranges)
+
+
+def add_activity(
+    trace: Trace, found: Activity, shift: Ints, processes: Processes, infos: Sequence[SourceInfo]
+) -> None:
+    """Put activity on the trace's clock and into it.
+
+    Args:
+        trace: The decoded messages.
+        found: The activity of its recordings.
+        shift: What to add to the times of each recording, ns.
+        processes: The processes of the trace.
+        infos: The recordings.
+    """
+    for kind, names in _TIMES.items():
+        columns = found.columns[kind]
+        for name in names:
+            columns[name] = columns[name] + shift[columns["recording"]]
+        for number in np.unique(columns["recording"]).tolist():
+            mine = columns["recording"] == number
+            columns["pid"] = np.where(mine, processes.keys(number, columns["pid"]), columns["pid"])
+    _separate(trace, found, processes)
+    trace.names = found.names
+    trace.api_calls = None if found.api_calls is None else dict(found.api_calls)
+    kept = one_activity(found.columns, infos)
+    trace.notes += kept.notes
+    trace.launches, trace.gpu = match(kept.launches, kept.starts, kept.gpu, trace.names)
+    ranges = sorted(
+        ((m.ts + int(shift[number]), number, m) for number, m in found.ranges),
+        key=lambda item: (item[0], -(item[2].dur or 0), item[2].text),
+    )
+    pids = [processes.key.get((number, m.pid), m.pid) for _, number, m in ranges]
     trace.annotations = activity.frame(
         activity.ANNOTATIONS,
         {
-            "ts": np.array([ts for ts, _ in ranges], dtype=np.int64),
-            "dur": np.array([-1 if m.dur is None else m.dur for _, m in ranges], dtype=np.int64),
-            "pid": np.array([m.pid for _, m in ranges], dtype=np.int64),
-            "tid": np.array([m.tid for _, m in ranges], dtype=np.int64),
-            "text": np.array([m.text for _, m in ranges], dtype=object),
+            "ts": np.array([ts for ts, _, _ in ranges], dtype=np.int64),
+            "dur": np.array([-1 if m.dur is None else m.dur for *_, m in ranges], dtype=np.int64),
+            "pid": np.array(pids, dtype=np.int64),
+            "tid": np.array([m.tid for *_, m in ranges], dtype=np.int64),
+            "text": np.array([m.text for *_, m in ranges], dtype=object),
         },
     )
     add_steps(trace)
+
+
+def _separate(trace: Trace, found: Activity, processes: Processes) -> None:
+    """Give processes without messages whose number another process has one of their own."""
+    for recording, pid in strangers(found.columns, processes.key):
+        number = processes.name_apart(recording, pid)
+        trace.aliases[number] = pid
+        for columns in found.columns.values():
+            mine = (columns["recording"] == recording) & (columns["pid"] == pid)
+            columns["pid"] = np.where(mine, number, columns["pid"])

@@ -50,7 +50,10 @@ class Process:
 
 @dataclass(slots=True)
 class RankTrace:
-    """The events of one rank: its worker's, and its engine's if it is the engine's first worker."""
+    """The events of one rank: its worker's, and its engine's if it is the engine's first worker.
+
+    The trace of another worker has its engine's as `engine`.
+    """
 
     rank: Rank
     processes: list[Process]
@@ -123,7 +126,16 @@ def split_ranks(trace: Trace) -> list[RankTrace]:
         members.setdefault(rank, []).append(process)
     if len(members) <= 1:
         return [RankTrace(rank, found, trace) for rank, found in members.items()]
-    return [
+    ranks = [
         RankTrace(rank, members[rank], trace.only({p.pid for p in members[rank]}))
         for rank in sorted(members, key=lambda r: (r.extra, r))
     ]
+    engines = {(r.rank.dp, r.rank.extra): r.trace for r in ranks if _schedules(r.trace)}
+    for r in ranks:
+        if not _schedules(r.trace):
+            r.trace.engine = engines.get((r.rank.dp, r.rank.extra))
+    return ranks
+
+
+def _schedules(trace: Trace) -> bool:
+    return len(trace.frames["sched.step"]) > 0

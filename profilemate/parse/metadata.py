@@ -15,6 +15,7 @@ import pandas as pd
 import profilemate
 from profilemate.parse.combine import Process, RankTrace
 from profilemate.parse.coverage import coverage, doubts, durations
+from profilemate.parse.lockstep import lockstep
 from profilemate.parse.trace import SourceInfo, Trace
 
 
@@ -48,14 +49,11 @@ def metadata(
         "versions": _versions(processes),
         "sources": [_source(s) for s in trace.sources],
         "window_sec": [round(t / 1e9, 6) for t in trace.window],
-        "clock": {
-            "source": "the recorder's, as seconds since the start of the recording",
-            "alignment_error_ms": round(trace.clock_error_ns / 1e6, 6),
-        },
+        "clock": _clock(trace, ranks),
         "durations": {"cuda_graph_timeline": durations(trace)},
         "coverage": found,
         "doubts": doubts(trace, found),
-        "processes": [_process(rank, p) for rank in ranks for p in rank.processes],
+        "processes": [_process(trace, rank, p) for rank in ranks for p in rank.processes],
         "hooks": hooks,
         "events": dict(sorted(trace.counts.items())),
         "dropped": {
@@ -64,11 +62,37 @@ def metadata(
             "lost_batches": {str(p): n for p, n in sorted(trace.lost_batches.items())},
             "unfinished_messages": trace.unfinished,
         },
-        "notes": [note for s in trace.sources for note in s.notes],
+        "duplicates": {
+            trace.sources[number].path.name: count for number, count in trace.duplicates.items()
+        },
+        "notes": [*(note for s in trace.sources for note in s.notes), *trace.notes],
         "empty_files": {
             f"{name}.csv": _why_empty(name, trace, hooks) for name, f in tables.items() if f.empty
         },
     }
+
+
+def _clock(trace: Trace, ranks: Sequence[RankTrace]) -> dict[str, Any]:
+    """What time is in the tables, and how sure it is."""
+    errors = [trace.clock_error_ns, *(p.error or 0 for p in trace.placements)]
+    return {
+        "source": "the recorder's, as seconds since the start of the recording",
+        "alignment_error_ms": round(max(errors) / 1e6, 6),
+        "recordings": [
+            {
+                "name": info.path.name,
+                "by": placed.how,
+                "offset_ms": _ms(placed.offset),
+                "error_ms": _ms(placed.error),
+            }
+            for info, placed in zip(trace.sources, trace.placements, strict=False)
+        ],
+        "steps": lockstep(ranks),
+    }
+
+
+def _ms(ns: int | None) -> float | None:
+    return None if ns is None else round(ns / 1e6, 6)
 
 
 def _tracking(switch: str, frames: Sequence[str], trace: Trace) -> bool:
@@ -102,9 +126,9 @@ def _source(source: SourceInfo) -> dict[str, Any]:
     }
 
 
-def _process(rank: RankTrace, process: Process) -> dict[str, Any]:
+def _process(trace: Trace, rank: RankTrace, process: Process) -> dict[str, Any]:
     return {
-        "pid": process.pid,
+        "pid": trace.aliases.get(process.pid, process.pid),
         "role": process.role or None,
         "host": process.host,
         "rank": rank.rank.folder,

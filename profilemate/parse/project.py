@@ -14,13 +14,16 @@ from profilemate.errors import InputError
 from profilemate.parse import summary as summary_
 from profilemate.parse.combine import RankTrace, split_ranks
 from profilemate.parse.decode import decode_recordings
-from profilemate.parse.live import markers_of, only_session
+from profilemate.parse.gather import Tolerant, gather
+from profilemate.parse.live import only_session
+from profilemate.parse.merge import Merged
 from profilemate.parse.metadata import metadata as metadata_of
 from profilemate.parse.metadata import session_id
 from profilemate.parse.progress import Progress, no_progress
-from profilemate.parse.readers import find_recordings, open_recording
+from profilemate.parse.readers import open_recording
+from profilemate.parse.runs import doubt_several, refuse_several
 from profilemate.parse.tables import TABLES
-from profilemate.parse.trace import Trace
+from profilemate.parse.trace import Recording, Trace
 from profilemate.parse.writers.csv_session import CsvSession
 from profilemate.parse.writers.in_place import updated
 
@@ -77,23 +80,44 @@ def read_trace(
     """
     if not paths:
         raise InputError("no recording was given", hint="Name one: profilemate parse run.nsys-rep")
-    found: dict[Path, None] = {}
-    for path in paths:
-        folder = markers_of(path) or path
-        inside = find_recordings(folder) if folder.is_dir() else []
-        found.update(dict.fromkeys(inside or [path]))
-    recordings = [
-        open_recording(path, cache_dir=cache_dir, nsys=nsys, progress=progress) for path in found
-    ]
-    return decode_recordings(recordings, progress=progress)
+    found = gather(paths)
+    recordings: list[Recording] = []
+    tolerant: list[Tolerant] = []
+    for path, searched in found.items():
+        one = open_recording(path, cache_dir=cache_dir, nsys=nsys, progress=progress)
+        if searched:
+            tolerant.append(Tolerant(one))
+        recordings.append(tolerant[-1] if searched else one)
+    notes: list[str] = []
+
+    def check(merged: Merged) -> None:
+        errors = [one.error for one in tolerant if one.error is not None]
+        if errors and len(errors) == len(recordings):
+            raise errors[0]
+        if tolerant:
+            refuse_several(merged, paths)
+        elif (doubt := doubt_several(merged)) is not None:
+            notes.append(doubt)
+
+    trace = decode_recordings(recordings, progress=progress, check=check)
+    trace.notes += notes
+    return trace
 
 
-def build_tables(trace: Trace, progress: Progress = no_progress) -> dict[str, pd.DataFrame]:
-    """Every table of a trace, by name."""
+def build_tables(
+    trace: Trace, progress: Progress = no_progress, *, run: Trace | None = None
+) -> dict[str, pd.DataFrame]:
+    """Every table of a trace, by name.
+
+    Args:
+        trace: The trace of one rank.
+        progress: Told how many tables there are yet to build.
+        run: The trace of the whole run, where that is more.
+    """
     tables = {}
     for done, (name, table) in enumerate(TABLES.items()):
         progress("building tables", done, len(TABLES))
-        tables[name] = table.build(trace)
+        tables[name] = table.build(run if run is not None and table.of_run else trace)
     return tables
 
 
@@ -122,8 +146,8 @@ def parse_session(
         OutputError: The session cannot be written; what was there before is untouched.
         ToolError: A program that is needed is missing or failed.
     """
-    live = only_session(paths) if out is None else None
-    if live is not None:
+    live = only_session(paths)
+    if live is not None and (out is None or out.resolve() == live.resolve()):
         again = partial(parse_session, paths, nsys=nsys, cache_dir=cache_dir, progress=progress)
         session: Session = updated(live, again)
         return session.moved(live)
@@ -146,7 +170,7 @@ def write_session(
     writer.check()
     ranks = split_ranks(trace)
     lead = ranks[0].trace if ranks else trace
-    tables = build_tables(lead, progress)
+    tables = build_tables(lead, progress, run=trace)
     facts = metadata_of(trace, ranks, tables, out)
     writer.write(tables, facts, _further(ranks[1:], progress))
     return Session(
@@ -161,4 +185,8 @@ def write_session(
 def _further(
     ranks: Sequence[RankTrace], progress: Progress
 ) -> dict[str, Mapping[str, pd.DataFrame]]:
-    return {rank.rank.folder: build_tables(rank.trace, progress) for rank in ranks}
+    found: dict[str, Mapping[str, pd.DataFrame]] = {}
+    for rank in ranks:
+        tables = build_tables(rank.trace, progress)
+        found[rank.rank.folder] = {n: f for n, f in tables.items() if not TABLES[n].of_run}
+    return found

@@ -171,6 +171,7 @@ def _kv_rows(kv: Mapping[str, Any]) -> Rows:
 def warnings(metadata: Mapping[str, Any]) -> list[str]:
     """What a reader of the figures must know: what is missing, and what went wrong."""
     found = list(dict.fromkeys([*metadata["notes"], *metadata["doubts"]]))  # each once
+    found += _clock_doubts(metadata["clock"])
     dropped = metadata["dropped"]
     if dropped["lost_batches"]:
         lost = sum(dropped["lost_batches"].values())
@@ -184,4 +185,26 @@ def warnings(metadata: Mapping[str, Any]) -> list[str]:
     faults = sum(p["faults"] or 0 for p in metadata["processes"])
     if faults:
         found.append(f"profilemate's own hooks failed {faults} times: please report vLLM's log")
+    return found
+
+
+LARGE_MS = 1.0
+"""Recordings whose clocks differ by more than this are not on one clock."""
+
+
+def _clock_doubts(clock: Mapping[str, Any]) -> list[str]:
+    """What is doubtful about times that come from different recordings."""
+    found = [
+        f"the clock of {placed['name']} differs by up to {placed['error_ms']:.3f} ms "
+        "from the others': compare its times with theirs no closer than that"
+        for placed in clock["recordings"]
+        if (placed["error_ms"] or 0) > LARGE_MS
+    ]
+    steps = clock["steps"]
+    if steps is not None and steps["early"]:
+        found.append(
+            f"{steps['early']} of {steps['compared']} model steps seem to begin before they were "
+            f"scheduled, by up to {-steps['distance_ms']['min']:.3f} ms: the clocks of scheduler "
+            "and worker differ by at least that"
+        )
     return found

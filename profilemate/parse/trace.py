@@ -58,6 +58,28 @@ class SourceInfo:
     notes: list[str] = field(default_factory=list)
 
 
+ALIAS = 1 << 22
+"""Numbers of processes from here on are ours: Linux gives none so large. They stand for a process
+whose own number another process of the trace has too, on another host or at another time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """How a recording was put on the trace's clock.
+
+    Attributes:
+        shift: What to add to its times, ns.
+        how: By what, in words.
+        offset: What that differs from what its wall clock says, ns; None without a wall clock.
+        error: Largest difference that is left where it could be compared, None where it could not.
+    """
+
+    shift: int
+    how: str
+    offset: int | None = 0
+    error: int | None = None
+
+
 class Recording(Protocol):
     """An opened recording.
 
@@ -151,6 +173,13 @@ class Trace:
             without steps of ours.
         names: Names by their number in `launches` and `gpu`.
         api_calls: API calls by name; None where no recording has an API trace.
+        placements: How each recording was put on the trace's clock.
+        duplicates: Messages left out because a better recording has them too, by recording.
+        aliases: Pid of each process whose number in the frames is none, see `ALIAS`.
+        sources_of: Recordings that hold messages of a process, the best first, by process.
+        engine: The events of the engine that schedules for these processes, where they are not
+            part of this trace: a trace of one rank has its own steps and the engine's KV cache.
+        notes: What was found out when the recordings were put together, a sentence each.
         derived: What is computed from the trace when it is first asked for, by name.
     """
 
@@ -169,6 +198,12 @@ class Trace:
     annotations: pd.DataFrame = field(default_factory=lambda: activity.frame(activity.ANNOTATIONS))
     names: list[str] = field(default_factory=list)
     api_calls: dict[str, int] | None = None
+    placements: list[Placement] = field(default_factory=list)
+    duplicates: dict[int, int] = field(default_factory=dict)
+    aliases: dict[int, int] = field(default_factory=dict)
+    sources_of: dict[int, list[int]] = field(default_factory=dict)
+    engine: Trace | None = None
+    notes: list[str] = field(default_factory=list)
     derived: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def only(self, pids: set[int]) -> Trace:
@@ -194,6 +229,12 @@ class Trace:
             mine(self.annotations),
             self.names,
             self.api_calls,
+            self.placements,
+            self.duplicates,
+            self.aliases,
+            self.sources_of,
+            self.engine,
+            self.notes,
         )
 
 

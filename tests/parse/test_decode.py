@@ -241,13 +241,20 @@ def test_one_process_in_two_recordings_goes_on_counting() -> None:
     assert trace.clock_error_ns == 0
 
 
-def test_the_same_number_for_processes_of_two_hosts_is_said() -> None:
+def test_one_number_for_processes_of_two_hosts() -> None:
     trace = decode_recordings(
         [
-            Stored([mark(5, "pm1.session host=box1")], source("a", 0)),
-            Stored([mark(5, "pm1.session host=box2")], source("b", 0)),
+            Stored([mark(5, "pm1.session host=box1 role=engine")], source("a", 0)),
+            Stored([mark(5, "pm1.session host=box2 role=engine")], source("b", 0)),
         ]
     )
+    first, second = trace.frames["session"]["pid"]
+    assert (first, trace.aliases) == (100, {second: 100})
+    assert list(trace.frames["session"]["host"]) == ["box1", "box2"]
+
+
+def test_two_hosts_for_one_number_in_one_recording_are_said() -> None:
+    trace = decode(mark(5, "pm1.session host=box1"), mark(6, "pm1.session host=box2"))
     assert "Number 100 is a process on each of box1, box2" in trace.sources[0].notes[-1]
 
 

@@ -18,6 +18,7 @@ from profilemate.parse.tables import (
     kv_events,
     kv_lifetimes,
     kv_requests,
+    ranks,
 )
 from profilemate.parse.tables.base import Column, Spelling, Table
 from profilemate.parse.tables.kv_lifetimes import collector_view
@@ -35,6 +36,7 @@ TABLES: dict[str, Table] = {
         kv_lifetimes,
         kv_events,
         kv_requests,
+        ranks,
     )
     for table in module.TABLES
 }

@@ -49,6 +49,9 @@ class Table:
 
     A table with a `heading` is a list of `name: value` lines: a frame of one row, or of none where
     nothing was recorded, which may lack some of its columns.
+
+    A table is about one rank: `build` is given the trace of that rank, and each rank has a file.
+    One that is `of_run` is about all of them: it is built once, of the whole trace.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Table:
     build: Callable[[Trace], pd.DataFrame]
     standard: bool = False  # one of the files whose columns never change
     heading: str = ""
+    of_run: bool = False
 
     @property
     def file(self) -> str:

@@ -1,4 +1,7 @@
-"""`cuda_graph_steps` and `cuda_graph_padding`: every model execution, eager ones too."""
+"""`cuda_graph_steps` and `cuda_graph_padding`: every model execution, eager ones too.
+
+A row of the first is a step as scheduler, worker and GPU saw it: they count the same steps.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import pandas as pd
 
 from profilemate.parse.attribution import step_gpu, step_work
 from profilemate.parse.gpu_timing import timed
+from profilemate.parse.tables import engine_steps
 from profilemate.parse.tables.base import Bools, Column, Table, flags, frame_of, nullable, numbers
 from profilemate.parse.tables.cuda_graph_latency import FURTHER_KEY_COLUMNS
 from profilemate.parse.tables.cuda_graphs import KEY, KEY_COLUMNS
@@ -57,6 +61,7 @@ STEP_COLUMNS = (
         "time in which any of that ran, overlapping records counted once",
     ),
     Column("pid", "value", "process id of the worker"),
+    *engine_steps.COLUMNS,
 )
 
 PADDING_COLUMNS = (
@@ -100,7 +105,8 @@ def cuda_graph_steps(trace: Trace) -> pd.DataFrame:
         "gpu_records": nullable(gpu.count, on_gpu),
         "gpu_ms": nullable(every.span, every.count > 0),
         "gpu_busy_ms": nullable(every.busy, every.count > 0),
-        "pid": steps["pid"],
+        "pid": steps["pid"].replace(trace.aliases),
+        **engine_steps.engine_side(trace),
     }
     return frame_of(STEP_COLUMNS, data)
 

@@ -1,0 +1,284 @@
+"""The messages of several recordings as one trace: each once, in order, on one clock."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from profilemate.parse.align import BY_WALL, UNPLACED, align
+from profilemate.parse.clock import ClockMap
+from profilemate.parse.collect import Activity
+from profilemate.parse.duplicates import Bools, repeated
+from profilemate.parse.frames import build, integers
+from profilemate.parse.ids import NONE, Ints
+from profilemate.parse.messages import Messages
+from profilemate.parse.processes import Processes, Sessions, find_processes, groups
+from profilemate.parse.trace import FRAME_NAMES, SourceInfo, Trace, empty_frame
+from profilemate.schema import KV_OPS
+
+
+class Merged:
+    """Everything that was read, with each message once and on the trace's clock.
+
+    Attributes:
+        infos: The recordings.
+        heard: Their messages.
+        processes: The processes that these are of.
+        aligned: Where they are on the trace's clock.
+        activity: What else they hold.
+    """
+
+    def __init__(self, collected: Messages, infos: list[SourceInfo], activity: Activity) -> None:
+        collected.settle()
+        self._collected, self.infos, self.activity = collected, infos, activity
+        self._heavy = activity.recordings
+        self.heard = collected.heard()
+        self.processes = find_processes(self.heard, _sessions(collected), infos)
+        walls = [_wall(info, n, collected) for n, info in enumerate(infos)]
+        self.aligned = align(self.heard, self.processes, infos, self._heavy, walls)
+        worth = [int(number in self._heavy) for number in range(len(infos))]
+        again = repeated(self.heard, self.aligned.ts, self.processes, worth)
+        self._again = again
+        collected.drop(set(np.flatnonzero(again).tolist()))
+
+    def claims(self) -> dict[int, set[tuple[str, int, int, int]]]:
+        """The role and the ranks that processes of each recording say they have."""
+        session = self._collected.rows["session"]
+        columns = (session.columns[name] for name in ("role", "dp", "pp", "tp"))
+        found: dict[int, set[tuple[str, int, int, int]]] = {}
+        for message, role, *ranks in zip(session.message, *columns, strict=True):
+            dp, pp, tp = (0 if rank == NONE else rank for rank in ranks)
+            here = found.setdefault(self._collected.recording[message], set())
+            here |= {(part, dp, pp, tp) for part in (role or "").split("+") if part}
+        return found
+
+    def trace(self) -> Trace:
+        """Make frames of it."""
+        collected, infos = self._collected, self.infos
+        messages = _Ordered(collected, self.processes, self.aligned.ts, ~self._again)
+        frames = {name: self._frame(name, messages) for name in FRAME_NAMES}
+        self._note_clocks()
+        for pid, hosts in _mixed(collected).items():
+            infos[0].notes.append(
+                f"Number {pid} is a process on each of {', '.join(hosts)}: their events are mixed."
+            )
+        windows = [
+            (i.window[0] + by, i.window[1] + by)
+            for i, by in zip(infos, self.aligned.shift.tolist(), strict=True)
+            if i.window is not None
+        ]
+        sources, kept = self.heard.recording[self._again], self.heard.recording[~self._again]
+        return Trace(
+            infos,
+            frames,
+            self.aligned.zero,
+            (min(a for a, _ in windows), max(b for _, b in windows)) if windows else (0, 0),
+            {name: len(rows) for name, rows in collected.rows.items() if len(rows)},
+            collected.unknown,
+            collected.broken,
+            messages.lost(),
+            collected.unfinished,
+            messages.clock_error_ns,
+            placements=self.aligned.placements,
+            duplicates=dict(Counter(sources.tolist())),
+            aliases=self.processes.aliases,
+            sources_of=_sources_of(messages.pid[~self._again], kept),
+            notes=list(dict.fromkeys(self.processes.notes)),
+        )
+
+    def _note_clocks(self) -> None:
+        """Say what was not put on one clock by anything better than wall clocks."""
+        infos, placements = self.infos, self.aligned.placements
+        holding = set(self.heard.recording.tolist()) | self._heavy
+        holding |= {number for number, _ in self.activity.ranges}
+        read = sorted(holding) if len(infos) > 1 else [*range(len(infos))]
+        by_wall = 0
+        for number in read:
+            by_wall += placements[number].how == BY_WALL
+            if placements[number].how == UNPLACED:
+                infos[number].notes.append(
+                    "It does not say when it began: its zero is taken for the trace's."
+                )
+        if by_wall > 1:
+            infos[0].notes.append(
+                f"{by_wall} recordings were put on one time line by the wall clocks of their hosts."
+            )
+
+    def _frame(self, name: str, messages: _Ordered) -> pd.DataFrame:
+        kinds = [self._collected.rows[k] for k in (KV_OPS if name == "kv" else (name,))]
+        kinds = [rows for rows in kinds if len(rows)]
+        if not kinds:
+            return empty_frame(name)
+        message = np.concatenate([np.array(rows.message) for rows in kinds])
+        place = np.concatenate([np.array(rows.place) for rows in kinds])
+        ts = messages.began(message, np.concatenate([r.numbers("ago", 0) for r in kinds]))
+        dur = np.concatenate([rows.numbers("dur", NONE) for rows in kinds])
+        dur = np.where(dur == NONE, messages.lasted(message, ts), dur)
+        pid, rank = messages.pid[message], messages.rank[message]
+        given: dict[str, Any] = {}
+        if name == "kv":
+            order = np.lexsort((place, rank, pid))
+            pid_in_order = pid[order]
+            first = np.searchsorted(pid_in_order, pid_in_order, side="left")
+            given["seq"] = np.arange(len(order), dtype=np.int64) - first
+            ops = [rows.kind.name.removeprefix("kv.") for rows in kinds]
+            which = np.repeat(np.arange(len(kinds)), [len(rows) for rows in kinds])
+            names = np.array(ops, dtype=object)[which[order]]
+            given["op"] = pd.array(names, dtype="string")
+        else:
+            order = np.lexsort((place, rank, pid, ts))
+        given |= {
+            "ts": ts[order],
+            "dur": integers(dur[order]),
+            "pid": pid[order],
+            "tid": messages.tid[message][order],
+        }
+        return build(name, kinds, order, given)
+
+
+def _wall(info: SourceInfo, number: int, collected: Messages) -> int | None:
+    """Wall clock of a recording's zero: what it says, or else what a process in it says."""
+    if info.start_unix_ns is not None:
+        return info.start_unix_ns
+    session = collected.rows["session"]
+    columns = (session.message, session.columns["unix_ns"], session.columns["mono_ns"])
+    for message, unix, mono in zip(*columns, strict=True):
+        said = NONE not in (unix, mono, collected.t[message])
+        if said and collected.recording[message] == number:
+            return int(unix - mono + collected.t[message] - collected.ts[message])
+    return None
+
+
+def _sessions(collected: Messages) -> dict[tuple[int, int], Sessions]:
+    """What the sessions of each process of each recording say."""
+    session = collected.rows["session"]
+    columns = (session.columns[name] for name in ("host", "pid", "unix_ns", "mono_ns"))
+    found: dict[tuple[int, int], Sessions] = {}
+    for message, host, pid, unix, mono in zip(session.message, *columns, strict=True):
+        place = (collected.recording[message], collected.pid[message])
+        here = found.setdefault(place, Sessions())
+        if host is not None and host not in here.hosts:
+            here.hosts.append(host)
+        if pid != NONE:
+            here.pids.add(pid)
+        if NONE not in (unix, mono):
+            here.boots.append(unix - mono)
+    return found
+
+
+def _mixed(collected: Messages) -> dict[int, list[str]]:
+    """Process numbers that are of several hosts in one recording, and the hosts."""
+    said = sorted(_sessions(collected).items(), key=lambda item: item[0])
+    return {pid: sorted(s.hosts) for (_, pid), s in said if len(s.hosts) > 1}
+
+
+def _sources_of(pid: Ints, recording: Ints) -> dict[int, list[int]]:
+    """Recordings with messages of each process, those with the most of them first."""
+    return {
+        process: [r for r, _ in Counter(recording[mine].tolist()).most_common()]
+        for process, mine in groups(pid)
+    }
+
+
+class _Ordered:
+    """The messages as numpy arrays, on the trace's clock and in their true order.
+
+    Attributes:
+        pid: Process of each.
+        tid: Thread of each.
+        dur: How long its range took, `NONE` where it is none.
+        rank: Its place in the order of all messages of its process.
+        clock_error_ns: See `Trace`.
+    """
+
+    def __init__(self, raw: Messages, found: Processes, ts: Ints, counts: Bools) -> None:
+        self.tid, self.dur, self._t, self._seq, crc = (
+            np.array(column, dtype=np.int64)
+            for column in (raw.tid, raw.dur, raw.t, raw.seq, raw.hash)
+        )
+        self._identity = np.array(raw.identity, dtype=np.int64)
+        self._ts, self._sender = ts, found.of_message
+        names = [found.key[place] for place in zip(found.recording, found.pid, strict=True)]
+        self.pid = np.array(names, dtype=np.int64)[self._sender]
+        self._maps: dict[int, ClockMap] = {}
+        self.clock_error_ns = 0
+        emitted = self._ts.copy()
+        for process, every in groups(self.pid):
+            # A message that counts elsewhere says nothing of the clock: it was placed by it.
+            mine = every[counts[every]]
+            timed = mine[self._t[mine] != NONE]
+            if len(timed):
+                clock = self._maps[process] = ClockMap.fit(self._t[timed], self._ts[timed])
+                emitted[timed] = clock(self._t[timed])
+                error = int(np.abs(self._ts[timed] - emitted[timed]).max())
+                self.clock_error_ns = max(self.clock_error_ns, error)
+            # Batches are numbered in the order they left, by each recorder on its own: a later one
+            # is never earlier.
+            numbered = mine[self._seq[mine] != NONE]
+            for _, some in groups(self._sender[numbered]):
+                one = numbered[some]
+                one = one[np.argsort(self._seq[one], kind="stable")]
+                emitted[one] = np.maximum.accumulate(emitted[one])
+        order = np.lexsort((crc, self.tid, self._ts, self._seq, emitted, self.pid))
+        self.rank = np.empty(len(order), dtype=np.int64)
+        self.rank[order] = np.arange(len(order), dtype=np.int64)
+
+    def began(self, message: Ints, ago: Ints) -> Ints:
+        """When events began, from their messages and how long before these they began."""
+        result = self._ts[message] - ago
+        process, t = self.pid[message], self._t[message]
+        for number, mine in groups(process):
+            timed = mine[t[mine] != NONE]
+            if len(timed):
+                result[timed] = self._maps[number](t[timed] - ago[timed])
+        return result
+
+    def lasted(self, message: Ints, began: Ints) -> Ints:
+        """How long events took whose end is that of their message's range."""
+        dur = self.dur[message]
+        # The range opens `ago` after the event began.
+        return np.where(dur == NONE, NONE, np.maximum(self._ts[message] + dur - began, dur))
+
+    def lost(self) -> dict[int, int]:
+        """Batches that are missing inside a recording and that no other one has, by process."""
+        lost: dict[int, int] = {}
+        for pid, every in groups(self.pid):
+            mine = every[self._seq[every] != NONE]
+            gaps: list[tuple[int, int, int]] = []
+            for _, some in groups(self._sender[mine]):
+                rest = np.setdiff1d(mine, mine[some])
+                rest = rest[~np.isin(self._identity[rest], self._identity[mine[some]])]
+                gaps += self._gaps(mine[some], np.unique(self._t[rest]))
+            lost[pid] = _together(gaps)
+        return {pid: n for pid, n in sorted(lost.items()) if n}
+
+    def _gaps(self, mine: Ints, others: Ints) -> list[tuple[int, int, int]]:
+        """Where the numbers of a recording leave some out: between which times, and how many.
+
+        Those of `others`, times of batches that it does not have, fill a gap.
+        """
+        mine = mine[np.argsort(self._seq[mine], kind="stable")]
+        seq, t = self._seq[mine], self._t[mine]
+        found = []
+        for at in np.flatnonzero(np.diff(seq) > 1).tolist():
+            begin, end = int(t[at]), int(t[at + 1])
+            filled = np.searchsorted(others, end, "right") - np.searchsorted(others, begin)
+            missing = int(seq[at + 1] - seq[at]) - 1 - int(filled)
+            if missing > 0:
+                found.append((begin, end, missing))
+        return found
+
+
+def _together(gaps: list[tuple[int, int, int]]) -> int:
+    """What is lost in all gaps; of those that two recordings have at the same time, the larger."""
+    total, reached, largest = 0, -(1 << 63), 0
+    for begin, end, missing in sorted(gaps):
+        if begin < reached:
+            largest = max(largest, missing)
+        else:
+            total, largest = total + largest, missing
+        reached = max(reached, end)
+    return total + largest

@@ -1,0 +1,219 @@
+"""Markers to messages: join, decode, and keep in columns; what cannot be read is counted."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from zlib import crc32
+
+import numpy as np
+
+from profilemate import schema
+from profilemate.errors import SchemaError
+from profilemate.parse.frames import Rows
+from profilemate.parse.ids import NONE, Ints
+from profilemate.parse.processes import Heard
+from profilemate.parse.progress import Progress
+from profilemate.parse.scan import scan
+from profilemate.parse.trace import Marker
+
+_PROGRESS_EVERY = 1 << 13  # messages
+_CHUNK = 1 << 20  # characters of messages that are read together
+_PART = f"{schema.PREFIX}part "
+
+
+def _fits(marker: Marker) -> bool:
+    """Whether 64 bits hold its times and numbers."""
+    return all(abs(n) < 1 << 62 for n in (marker.ts, marker.dur or 0, marker.pid, marker.tid))
+
+
+class Messages:
+    """All messages read so far, one array element per message, and their events by kind."""
+
+    def __init__(self) -> None:
+        self.recording, self.pid, self.tid = array("q"), array("q"), array("q")
+        self.ts, self.dur = array("q"), array("q")
+        self.t, self.seq = array("q"), array("q")
+        self.hash, self.identity = array("q"), array("q")
+        self._columns = (
+            self.recording,
+            self.pid,
+            self.tid,
+            self.ts,
+            self.dur,
+            self.t,
+            self.seq,
+            self.hash,
+            self.identity,
+        )
+        self.told = array("b")
+        self.rows = {name: Rows(kind) for name, kind in schema.KINDS.items()}
+        self._unknown: list[tuple[int, str]] = []
+        self._broken: Counter[tuple[int, int, int]] = Counter()
+        self._parts: dict[tuple[int, int, str], bool] = {}
+
+    def read(self, recording: int, markers: Iterable[Marker], progress: Progress) -> None:
+        """Take the markers of one recording."""
+        parts: list[Marker] = []
+        whole: list[Marker] = []
+        length = 0
+        for count, marker in enumerate(markers):
+            if count % _PROGRESS_EVERY == 0:
+                progress("decoding messages", count, None)
+            if marker.text.startswith(_PART):
+                # A Joiner of its own keeps what is a part of something and counts what is none.
+                try:
+                    schema.Joiner().feed(None, marker.text)
+                    parts.append(marker)
+                except SchemaError:
+                    self._break(recording, marker)
+                continue
+            whole.append(marker)
+            length += len(marker.text)
+            if length > _CHUNK:
+                self._add_all(recording, whole)
+                whole, length = [], 0
+        self._add_all(recording, whole)
+        # Parts wait for the end, since the recorder need not give them in their order; the
+        # message then has the time of its last part.
+        joiner = schema.Joiner()
+        for part in sorted(parts, key=lambda m: (m.ts, m.pid, m.text)):
+            try:
+                text = joiner.feed(part.pid, part.text)
+                whole_ = (recording, part.pid, part.text[: part.text.index(" part=")])
+                self._parts[whole_] = self._parts.get(whole_, False) or text is not None
+                if text is not None:
+                    self._add(recording, part, text)
+            except SchemaError:
+                self._break(recording, part)
+
+    def _add_all(self, recording: int, markers: Sequence[Marker]) -> None:
+        """Decode whole messages: together where they look as usual, else one by one."""
+        found = scan([marker.text if _fits(marker) else "" for marker in markers])
+        numbers = np.arange(len(self.ts), len(self.ts) + len(found.read), dtype=np.int64)
+        for i, t, seq in zip(
+            found.read.tolist(), found.t.tolist(), found.seq.tolist(), strict=True
+        ):
+            self._note(recording, markers[i], markers[i].text, t, seq)
+        for name, events in found.events.items():
+            self.rows[name].add_all(numbers, events)
+        usual = set(found.read.tolist())
+        for i, marker in enumerate(markers):
+            if i not in usual:
+                try:
+                    self._add(recording, marker, marker.text)
+                except SchemaError:
+                    self._break(recording, marker)
+
+    def _note(self, recording: int, marker: Marker, text: str, t: int, seq: int) -> None:
+        """Keep what is known of a message itself.
+
+        Raises:
+            SchemaError: A time has more than 64 bits.
+        """
+        # A batch's own length says nothing of the events in it.
+        dur = NONE if seq != NONE or marker.dur is None else marker.dur
+        crc = crc32(text.encode(errors="replace"))
+        identity = _identity(text, numbered=seq != NONE)
+        facts = (recording, marker.pid, marker.tid, marker.ts, dur, t, seq, crc, identity)
+        number = len(self.ts)
+        try:
+            for column, value in zip(self._columns, facts, strict=True):
+                column.append(value)
+        except OverflowError as e:
+            for column in self._columns:
+                del column[number:]
+            raise SchemaError(f"a time of more than 64 bits in {text[:80]!r}") from e
+        self.told.append(" step=" in text)
+
+    def _add(self, recording: int, marker: Marker, text: str) -> None:
+        """Decode a message.
+
+        Raises:
+            SchemaError: It breaks the wire format; nothing of it is kept.
+        """
+        message = schema.decode(text)
+        if message is None:  # a reader's mistake: it has not our prefix
+            raise SchemaError("not a message of ours")
+        number = len(self.ts)
+        t, seq = (NONE if value is None else value for value in (message.t, message.seq))
+        self._note(recording, marker, text, t, seq)
+        rows = self.rows
+        for place, event in enumerate(message.events):
+            kind = rows.get(event.kind)
+            if kind is None:
+                self._unknown.append((number, event.kind))
+            else:
+                kind.add(number, place, event.values)
+
+    def _break(self, recording: int, marker: Marker) -> None:
+        self._broken[recording, marker.pid, hash(marker.text)] += 1
+
+    @property
+    def broken(self) -> int:
+        """Messages that could not be read; those that two recordings hold count once."""
+        most: Counter[tuple[int, int]] = Counter()
+        for (_, pid, text), count in self._broken.items():
+            most[pid, text] = max(most[pid, text], count)
+        return most.total()
+
+    @property
+    def unfinished(self) -> int:
+        """Long messages of which a recording lacks some part."""
+        return sum(not whole for whole in self._parts.values())
+
+    def settle(self) -> None:
+        """After the last message: drop those that turn out to be broken."""
+        for rows in self.rows.values():
+            rows.settle()
+        broken = set().union(*(rows.broken for rows in self.rows.values()))
+        for number in broken:
+            key = (self.recording[number], self.pid[number], self.identity[number])
+            self._broken[key] += 1
+            self.t[number] = self.seq[number] = NONE
+        self.drop(broken)
+
+    def drop(self, messages: set[int]) -> None:
+        """Forget the events of some messages."""
+        for rows in self.rows.values() if messages else ():
+            rows.drop(messages)
+        self._unknown = [(number, kind) for number, kind in self._unknown if number not in messages]
+
+    @property
+    def unknown(self) -> dict[str, int]:
+        """Events of kinds that this version does not know, by kind."""
+        return dict(sorted(Counter(kind for _, kind in self._unknown).items()))
+
+    def _counter(self, kind: str) -> Ints:
+        """The number of the step that each message tells of, `NONE` for another message."""
+        rows = self.rows[kind]
+        numbers = np.full(len(self.ts), NONE, dtype=np.int64)
+        numbers[np.array(rows.message, dtype=np.int64)] = rows.numbers("step", NONE)
+        return numbers
+
+    def heard(self) -> Heard:
+        """The messages as arrays."""
+
+        def whole(column: array[int]) -> Ints:
+            return np.array(column, dtype=np.int64)
+
+        return Heard(
+            whole(self.recording),
+            whole(self.pid),
+            whole(self.ts),
+            whole(self.t),
+            whole(self.seq),
+            whole(self.identity),
+            (self._counter("sched.step"), self._counter("step")),
+            np.array(self.told, dtype=bool),
+        )
+
+
+def _identity(text: str, *, numbered: bool) -> int:
+    """Equal for the same message in two recordings, which number their batches on their own."""
+    if numbered:
+        begin = text.index(" seq=")
+        end = text.find(" ", begin + 1)
+        text = text[:begin] + (text[end:] if end >= 0 else "")
+    return hash(text)  # 64 bits, for this run of Python only

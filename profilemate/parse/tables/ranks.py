@@ -1,0 +1,116 @@
+"""`ranks`: the processes of a run side by side, to find the one that is late."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from profilemate.parse.combine import Process, RankTrace, split_ranks
+from profilemate.parse.tables.base import Column, Table, flags, frame_of, numbers
+from profilemate.parse.tables.cuda_graphs import graph_steps
+from profilemate.parse.trace import Trace
+
+COLUMNS = (
+    Column(
+        "rank", "value", "its rank: top-level files are of the first, those of others in ranks/"
+    ),
+    Column("role", "value", "engine, worker, or engine+worker in one process; None where unknown"),
+    Column("host", "value", "its host, as it said"),
+    Column("pid", "value", "its process id"),
+    Column("dp_rank", "value", "data-parallel rank, as it said"),
+    Column("pp_rank", "value", "pipeline-parallel rank"),
+    Column("tp_rank", "value", "tensor-parallel rank"),
+    Column("recording", "value", "recording that holds most of its events"),
+    Column(
+        "clock_offset_ms",
+        "fine_milliseconds",
+        "what was added to that recording's wall clock to put it on the time line of the session; "
+        "None for one without a wall clock",
+    ),
+    Column(
+        "clock_error_ms",
+        "fine_milliseconds",
+        "largest difference that was left to the recording it was put on the time line by; None "
+        "where there was nothing to compare",
+    ),
+    Column("events", "value", "events of it that were read"),
+    Column("steps", "value", "model steps of a worker without dummy ones, else scheduler steps"),
+    Column("graph_steps", "value", "model steps that ran on a graph"),
+    Column(
+        "replay_p50_ms",
+        "fine_milliseconds",
+        "median of their durations, as in cuda_graph_timeline: on the GPU where it was recorded, "
+        "else on the host",
+    ),
+    Column("replay_on", "value", "where that was measured: gpu, host, or both"),
+    Column(
+        "replay_ratio",
+        "ratio",
+        "replay_p50_ms to the median of it over all processes: above 1 is slower than the others",
+    ),
+)
+
+
+def ranks(trace: Trace) -> pd.DataFrame:
+    """One row per process of the whole run, in the order of ranks."""
+    rows = [_row(trace, rank, process) for rank in split_ranks(trace) for process in rank.processes]
+    frame = pd.DataFrame(rows, columns=[c.name for c in COLUMNS if c.name != "replay_ratio"])
+    texts = ("rank", "role", "host", "recording", "replay_on")
+    typed = {
+        name: pd.Series(frame[name], dtype="string" if name in texts else "Int64")
+        for name in frame.columns
+    }
+    p50 = typed["replay_p50_ms"].astype("Float64")
+    return frame_of(COLUMNS, {**typed, "replay_ratio": p50 / p50.median()})
+
+
+def _row(trace: Trace, rank: RankTrace, process: Process) -> dict[str, object]:
+    steps, calls = (rank.trace.frames[n] for n in ("step", "sched.step"))
+    mine = steps[(steps["pid"] == process.pid) & ~flags(steps["dummy"])]
+    scheduled = int((calls["pid"] == process.pid).sum())
+    count, p50, where = _replays(rank.trace, process.pid)
+    source = next(iter(trace.sources_of.get(process.pid, ())), None)
+    placed = None if source is None else trace.placements[source]
+    return {
+        "rank": rank.rank.folder,
+        "role": process.role or None,
+        "host": process.host,
+        "pid": trace.aliases.get(process.pid, process.pid),
+        "dp_rank": process.dp,
+        "pp_rank": process.pp,
+        "tp_rank": process.tp,
+        "recording": None if source is None else trace.sources[source].path.name,
+        "clock_offset_ms": None if placed is None else placed.offset,
+        "clock_error_ms": None if placed is None else placed.error,
+        "events": process.events,
+        "steps": len(mine) or scheduled,
+        "graph_steps": count,
+        "replay_p50_ms": p50,
+        "replay_on": where,
+    }
+
+
+def _replays(trace: Trace, pid: int) -> tuple[int, int | None, str | None]:
+    """Model steps of a process that ran on graphs, the median of their durations, and of what."""
+    found = graph_steps(trace)
+    mine = found.rows["pid"].to_numpy(dtype=np.int64) == pid
+    gpu = found.work.gpu
+    on_gpu = gpu.count[mine] > 0
+    host = numbers(found.rows["dur"], -1)[mine]
+    dur = np.where(on_gpu, gpu.span[mine], host)
+    known = np.sort(dur[dur >= 0])
+    where = {(True, True): "both", (True, False): "gpu", (False, True): "host"}
+    told = where.get((bool(on_gpu.any()), bool((~on_gpu & (host >= 0)).any())))
+    # The nearest rank: a duration that was measured.
+    return int(mine.sum()), int(known[(len(known) - 1) // 2]) if len(known) else None, told
+
+
+TABLES = (
+    Table(
+        "ranks",
+        "One row per process of the run, of all ranks.",
+        COLUMNS,
+        ranks,
+        of_run=True,
+    ),
+)
