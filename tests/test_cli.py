@@ -53,6 +53,7 @@ def test_the_commands_are_the_ones_we_think() -> None:
     assert set(COMMANDS) == {
         "profilemate parse",
         "profilemate scrub",
+        "profilemate export",
         "profilemate annotate status",
         "profilemate annotate path",
     }

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import profilemate
-from profilemate.cli import show
+from profilemate.cli import export, show
 
 HELP = """What vLLM's CUDA graphs and KV cache really did.
 
@@ -177,3 +177,6 @@ def path() -> None:
     from profilemate.annotate.plugin import door
 
     show.line(str(door()))
+
+
+app.command(no_args_is_help=True, epilog=_examples(*export.EXAMPLES))(export.export)

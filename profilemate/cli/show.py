@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import textwrap
 import time
 from collections.abc import Iterator, Mapping
@@ -37,6 +38,11 @@ def _err() -> Console:
 def line(text: str) -> None:
     """Print a line as it is."""
     _out().print(Text(text))
+
+
+def raw(text: str) -> None:
+    """Print a whole document, byte for byte."""
+    sys.stdout.write(text)
 
 
 def as_json(value: Mapping[str, Any]) -> None:
