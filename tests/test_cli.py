@@ -54,6 +54,7 @@ def test_the_commands_are_the_ones_we_think() -> None:
         "profilemate parse",
         "profilemate scrub",
         "profilemate export",
+        "profilemate hta",
         "profilemate annotate status",
         "profilemate annotate path",
     }

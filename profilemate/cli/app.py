@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import profilemate
-from profilemate.cli import export, show
+from profilemate.cli import export, hta, show
 
 HELP = """What vLLM's CUDA graphs and KV cache really did.
 
@@ -180,3 +180,4 @@ def path() -> None:
 
 
 app.command(no_args_is_help=True, epilog=_examples(*export.EXAMPLES))(export.export)
+app.command(no_args_is_help=True, epilog=_examples(*hta.EXAMPLES))(hta.hta)

@@ -95,13 +95,20 @@ def _facts(console: Console, rows: list[tuple[str, str]]) -> None:
             console.print(Text(" " * indent + line_))
 
 
+def sections(titled: list[tuple[str, list[tuple[str, str]]]]) -> None:
+    """Titled lists of names and values, an empty line between two."""
+    console = _out()
+    for i, (title, rows) in enumerate(titled):
+        console.print(("\n" if i else "") + f"[bold]{escape(title)}[/]")
+        _facts(console, rows)
+
+
 def session(session: Session) -> None:
     """The short summary of a parsed session."""
     console = _out()
     _facts(console, session.facts())
-    for title, rows in session.sections():
-        console.print(f"\n[bold]{escape(title)}[/]")
-        _facts(console, rows)
+    line("")
+    sections(session.sections())
     for warning in session.warnings:
         line("")
         _facts(console, [("note:", warning)])
