@@ -15,7 +15,7 @@ from profilemate.annotate.settings import Settings
 
 if TYPE_CHECKING:
     from profilemate.annotate.emit import Emitter
-    from profilemate.annotate.patching import HookStatus, Patcher
+    from profilemate.annotate.patching import Hook, HookStatus, Patcher
 
 __all__ = ["Settings", "install", "status", "uninstall"]
 
@@ -47,6 +47,7 @@ def install(
         return []
     if _patcher is None:
         # Imported late: an `import profilemate.annotate` in every vLLM process must cost nothing.
+        from profilemate.annotate import extend
         from profilemate.annotate.emit import Emitter
         from profilemate.annotate.hooks import HOOKS
         from profilemate.annotate.identity import Identity
@@ -56,12 +57,19 @@ def install(
         identity = Identity(graphs=settings.graphs, kv=settings.kv)
         _emitter = Emitter(lambda: open_sinks(settings, env), status, identity)
         _emitter.step.each_launch = settings.launches
+        further = extend.load(env)
         _patcher = Patcher(_emitter)
         off = [g for g, on in (("graphs", settings.graphs), ("kv", settings.kv)) if not on]
-        _patcher.install(HOOKS, off=off)
+        _patcher.install((*HOOKS, *further), off=off)
         if settings.verbose:
             say(f"annotating vLLM in process {os.getpid()}: {settings.reason}")
     return _patcher.status
+
+
+def add(hook: Hook) -> None:
+    """Put one more hook in, if hooks are in at all; `install` finds it otherwise."""
+    if _patcher is not None:
+        _patcher.add(hook)
 
 
 def uninstall() -> None:

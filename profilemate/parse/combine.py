@@ -123,7 +123,9 @@ def split_ranks(trace: Trace) -> list[RankTrace]:
         members.setdefault(rank, []).append(process)
     if len(members) <= 1:
         return [RankTrace(rank, found, trace) for rank, found in members.items()]
-    return [
-        RankTrace(rank, members[rank], trace.only({p.pid for p in members[rank]}))
-        for rank in sorted(members, key=lambda r: (r.extra, r))
-    ]
+    pids = {rank: {p.pid for p in found} for rank, found in members.items()}
+    order = sorted(members, key=lambda r: (r.extra, r))
+    # Processes that only have events of others' hooks, such as the front end, go with the lead.
+    others = {int(pid) for frame in trace.custom.values() for pid in frame["pid"].unique()}
+    pids[order[0]] |= others.difference(*pids.values())
+    return [RankTrace(rank, members[rank], trace.only(pids[rank])) for rank in order]

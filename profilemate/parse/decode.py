@@ -15,6 +15,8 @@ from profilemate import schema
 from profilemate.errors import SchemaError
 from profilemate.parse.clock import ClockMap
 from profilemate.parse.collect import add_activity
+from profilemate.parse.custom import CustomEvents, wanted
+from profilemate.parse.custom import frame as custom_frame
 from profilemate.parse.frames import NONE, Ints, Rows, build, integers
 from profilemate.parse.progress import Progress, no_progress
 from profilemate.parse.trace import (
@@ -76,6 +78,7 @@ class _Collected:
             self.hash,
         )
         self.rows = {name: Rows(kind) for name, kind in schema.KINDS.items()}
+        self.custom = CustomEvents()
         self.unknown: Counter[str] = Counter()
         self.broken = 0
         self.unfinished = 0
@@ -139,10 +142,12 @@ class _Collected:
         rows = self.rows
         for place, event in enumerate(message.events):
             kind = rows.get(event.kind)
-            if kind is None:
-                self.unknown[event.kind] += 1
-            else:
+            if kind is not None:
                 kind.add(number, place, event.values)
+            elif wanted(event.kind):
+                self.custom.add(number, place, event)
+            else:
+                self.unknown[event.kind] += 1
 
     def _settle(self) -> None:
         """After the last message: drop those that turn out to be broken."""
@@ -179,13 +184,31 @@ class _Collected:
             frames,
             zero,
             (min(a for a, _ in windows), max(b for _, b in windows)) if windows else (0, 0),
-            {name: len(rows) for name, rows in self.rows.items() if len(rows)},
+            {name: len(rows) for name, rows in self.rows.items() if len(rows)}
+            | self.custom.counts(),
             dict(sorted(self.unknown.items())),
             self.broken,
             messages.lost(),
             self.unfinished,
             messages.clock_error_ns,
+            custom=self._custom(messages),
         )
+
+    def _custom(self, messages: _Messages) -> dict[str, pd.DataFrame]:
+        frames: dict[str, pd.DataFrame] = {}
+        for name, rows in sorted(self.custom.rows.items()):
+            message, place = np.array(rows.message), np.array(rows.place)
+            ts, dur = messages.began(message, np.array(rows.ago)), np.array(rows.dur)
+            pid, rank = messages.pid[message], messages.rank[message]
+            order = np.lexsort((place, rank, pid, ts))
+            given = {
+                "ts": ts[order],
+                "dur": integers(dur[order]),
+                "pid": pid[order],
+                "tid": messages.tid[message][order],
+            }
+            frames[name] = custom_frame(rows, order, given)
+        return frames
 
     def _frame(self, name: str, messages: _Messages) -> pd.DataFrame:
         kinds = [self.rows[k] for k in (KV_OPS if name == "kv" else (name,))]

@@ -18,6 +18,7 @@ from profilemate.parse.metadata import session_id
 from profilemate.parse.progress import Progress, no_progress
 from profilemate.parse.readers import find_recordings, open_recording
 from profilemate.parse.tables import TABLES
+from profilemate.parse.tables.custom import custom_tables
 from profilemate.parse.trace import Trace
 from profilemate.parse.writers.csv_session import CsvSession
 
@@ -82,8 +83,9 @@ def read_trace(
 def build_tables(trace: Trace, progress: Progress = no_progress) -> dict[str, pd.DataFrame]:
     """Every table of a trace, by name."""
     tables = {}
-    for done, (name, table) in enumerate(TABLES.items()):
-        progress("building tables", done, len(TABLES))
+    every = TABLES | custom_tables(trace)
+    for done, (name, table) in enumerate(every.items()):
+        progress("building tables", done, len(every))
         tables[name] = table.build(trace)
     return tables
 
@@ -127,7 +129,7 @@ def write_session(
 ) -> Session:
     """Write the session directory of a trace that was read already; see `parse_session`."""
     out = Path(session_id(trace)) if out is None else out
-    writer = CsvSession(out, TABLES, force=force)
+    writer = CsvSession(out, TABLES | custom_tables(trace), force=force)
     writer.check()
     ranks = split_ranks(trace)
     lead = ranks[0].trace if ranks else trace

@@ -145,6 +145,8 @@ class Trace:
             without steps of ours.
         names: Names by their number in `launches` and `gpu`.
         api_calls: API calls by name; None where no recording has an API trace.
+        custom: A frame for every kind that somebody else's hook recorded, by its name without
+            `custom.`: `ts`, `dur`, `pid`, `tid` and its fields; none is empty.
         derived: What is computed from the trace when it is first asked for, by name.
     """
 
@@ -163,6 +165,7 @@ class Trace:
     annotations: pd.DataFrame = field(default_factory=lambda: activity.frame(activity.ANNOTATIONS))
     names: list[str] = field(default_factory=list)
     api_calls: dict[str, int] | None = None
+    custom: dict[str, pd.DataFrame] = field(default_factory=dict)
     derived: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def only(self, pids: set[int]) -> Trace:
@@ -172,12 +175,14 @@ class Trace:
             return frame[frame["pid"].isin(pids)].reset_index(drop=True)
 
         frames = {n: mine(f) for n, f in self.frames.items()}
+        custom = {n: mine(f) for n, f in self.custom.items() if f["pid"].isin(pids).any()}
         return Trace(
             self.sources,
             frames,
             self.start_unix_ns,
             self.window,
-            {n: len(f) for n, f in frames.items() if len(f)},
+            {n: len(f) for n, f in frames.items() if len(f)}
+            | {f"custom.{n}": len(f) for n, f in custom.items()},
             self.unknown,
             self.broken,
             {p: n for p, n in self.lost_batches.items() if p in pids},
@@ -188,6 +193,7 @@ class Trace:
             mine(self.annotations),
             self.names,
             self.api_calls,
+            custom,
         )
 
 
