@@ -290,6 +290,26 @@ def test_a_package_announces_its_hooks(tmp_path: Path) -> None:
         assert done.stdout == said
 
 
+def test_status_shows_them_before_anything_runs(tmp_path: Path) -> None:
+    calls = [f"track({p!r}, kind='it', fields=print)" for p in (ADD, "vllm.core:Gone.by", "m:C.f")]
+    lines = ["from profilemate.extend import track", *calls]
+    (tmp_path / "my_plugin.py").write_text("\n".join(lines))
+    done = subprocess.run(
+        [sys.executable, "-m", "profilemate", "annotate", "status"],
+        env={
+            "PYTHONPATH": ":".join(map(str, (tmp_path, ROOT, LAYOUTS))),
+            "PROFILEMATE_PLUGINS": "my_plugin",
+            "COLUMNS": "200",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "custom.it Scheduler.add_request" not in done.stdout  # it finds its place
+    assert re.search(r"custom\.it Gone\.by +there is no vllm\.core", done.stdout)
+    assert re.search(r"custom\.it C\.f +there is no m to look at", done.stdout)
+
+
 def test_where_no_step_ever_ends_events_leave_all_the_same(
     sink: ListSink, on: Settings, module: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from recorded import real_traces
 from profilemate.annotate.hooks import HOOKS
 from profilemate.errors import InputError, OutputError, ToolError
 from profilemate.parse.export import FORMATS, export
-from profilemate.parse.metrics import families
+from profilemate.parse.metrics import SPECS, families
 from profilemate.parse.metrics.graphs import CAPTURE_HOOKS
 from profilemate.parse.metrics.kv import SUMMARY
 from profilemate.parse.project import parse_session, write_session
@@ -174,8 +174,10 @@ def test_labels_are_escaped(name: str, tmp_path: Path) -> None:
 
 
 def test_units_and_names_follow_the_conventions() -> None:
+    assert len({spec.name for spec in SPECS}) == len(SPECS)
     for family in families(SavedSession.open(EXPECTED)):
         spec = family.spec
+        assert spec in SPECS
         assert spec.name.startswith("profilemate_")
         assert not spec.name.endswith(("_total", "_info", "_ms", "_percent"))
         assert spec.help.endswith("."), spec.name

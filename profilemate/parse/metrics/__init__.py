@@ -10,10 +10,12 @@ rejects old samples.
 from __future__ import annotations
 
 from profilemate.parse.metrics import graphs, kv, run
-from profilemate.parse.metrics.family import Collector, Family
+from profilemate.parse.metrics.family import Collector, Family, Spec
 from profilemate.parse.saved import SavedSession
 
-__all__ = ["Family", "families"]
+__all__ = ["SPECS", "Family", "Spec", "families"]
+
+SPECS = (*run.SPECS, *graphs.SPECS, *kv.SPECS)
 
 
 def families(session: SavedSession) -> list[Family]:

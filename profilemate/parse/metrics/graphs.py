@@ -15,7 +15,7 @@ REPLAYS = Spec("profilemate_cuda_graph_replays", "counter", "Model steps that ra
 LAUNCHES = Spec(
     "profilemate_cuda_graph_replay_launches",
     "counter",
-    "Launches of this graph's pieces in these steps.",
+    "Launches of this graph's pieces in the model steps that ran on it.",
 )
 GRAPH_SHARE = Spec(
     "profilemate_cuda_graph_gpu_time_ratio",
@@ -64,13 +64,18 @@ def _row(column: str, name: str, kind: Kind, doc: str) -> tuple[str, Spec]:
 # Counted even where no step ran in the mode.
 ALWAYS = (
     _row("steps", "steps", "counter", "Model steps with tokens, without dummy ones."),
-    _row("step_share", "step_ratio", "gauge", "Share of all such model steps."),
-    _row("empty_steps", "empty_steps", "counter", "Further steps without any token."),
+    _row("step_share", "step_ratio", "gauge", "Share of the steps of all modes."),
+    _row(
+        "empty_steps",
+        "empty_steps",
+        "counter",
+        "Model steps without any token, in which no model runs.",
+    ),
 )
 OF_STEPS = (
     _row("unpadded_tokens", "step_tokens", "counter", "Tokens that the steps had to run."),
     _row("token_share", "token_ratio", "gauge", "Share of the tokens of all steps."),
-    _row("padded_tokens", "padded_step_tokens", "counter", "Tokens that they ran, with padding."),
+    _row("padded_tokens", "padded_step_tokens", "counter", "Tokens of the steps after padding."),
     _row("padding_tokens", "padding_tokens", "counter", "Tokens wasted on padding."),
     _row("padding_share", "padding_ratio", "gauge", "Padding tokens, of the padded tokens."),
     _row("host_ms", "step_host_seconds", "counter", "Host duration of the steps."),
@@ -86,7 +91,7 @@ OF_STEPS = (
         "gpu_share",
         "gpu_time_ratio",
         "gauge",
-        "The same, of the time in which the GPUs ran anything at all.",
+        "Share of the GPUs' busy time that calls in the steps started, on graphs or eagerly.",
     ),
     _row(
         "gpu_graph_ms",
@@ -98,7 +103,7 @@ OF_STEPS = (
         "gpu_graph_share",
         "graph_gpu_time_ratio",
         "gauge",
-        "The same, of the time in which the GPUs ran anything at all.",
+        "Share of the GPUs' busy time that the steps' graph launches make up.",
     ),
     _row(
         "padding_gpu_ms",
@@ -119,11 +124,16 @@ CAPTURED = (
         "never_replayed_capture_ms",
         "cuda_graphs_never_replayed_capture_seconds",
         "gauge",
-        "Time that capturing those took on the host.",
+        "Time that capturing graphs took that were not replayed, on the host.",
     ),
 )
 REPLAYED = _row(
     "graphs_replayed", "cuda_graphs_replayed", "gauge", "Graphs replayed in the recording."
+)
+SPECS = (
+    *(spec for _, spec in (*ALWAYS, *OF_STEPS, *CAPTURED, REPLAYED)),
+    *(REPLAYS, LAUNCHES, GRAPH_SHARE),
+    *MEASURES.values(),
 )
 CAPTURE_HOOKS = ("CUDAGraphWrapper.__call__", "CudaGraphManager.capture", "CUDAGraph.capture_begin")
 

@@ -23,7 +23,11 @@ SUMMARY = (
     ),
     (
         "Peak usage",
-        Spec("profilemate_kv_cache_peak_usage_ratio", "gauge", "The same as a share of the pool."),
+        Spec(
+            "profilemate_kv_cache_peak_usage_ratio",
+            "gauge",
+            "Most blocks in use at any time, as a share of the pool.",
+        ),
         100,
         "",
     ),
@@ -78,24 +82,48 @@ LIFETIMES = (
     ),
 )
 
+# What is counted: rows, or the sum of a column.
 LOOKUPS = (
     (
-        "profilemate_prefix_cache_lookups",
-        "Prefix-cache look-ups; vLLM's own metrics leave those of preempted requests out.",
+        Spec(
+            "profilemate_prefix_cache_lookups",
+            "counter",
+            "Prefix-cache look-ups; vLLM's own metrics leave those of preempted requests out.",
+        ),
         "",
     ),
-    ("profilemate_prefix_cache_queries", "Tokens looked up in the prefix cache.", "tokens"),
-    ("profilemate_prefix_cache_hits", "Tokens found in the prefix cache.", "hit_tokens"),
+    (
+        Spec(
+            "profilemate_prefix_cache_queries", "counter", "Tokens looked up in the prefix cache."
+        ),
+        "tokens",
+    ),
+    (
+        Spec("profilemate_prefix_cache_hits", "counter", "Tokens found in the prefix cache."),
+        "hit_tokens",
+    ),
 )
 
 PREEMPTIONS = (
-    ("profilemate_preemptions", "Preemptions of requests.", ""),
-    ("profilemate_preempted_blocks", "Blocks that became free by preemptions.", "blocks_freed"),
+    (Spec("profilemate_preemptions", "counter", "Preemptions of requests."), ""),
     (
-        "profilemate_preempted_tokens",
-        "Computed tokens that preempted requests gave up.",
+        Spec("profilemate_preempted_blocks", "counter", "Blocks that became free by preemptions."),
+        "blocks_freed",
+    ),
+    (
+        Spec(
+            "profilemate_preempted_tokens",
+            "counter",
+            "Computed tokens that preempted requests gave up.",
+        ),
         "tokens_lost",
     ),
+)
+
+SPECS = (
+    *(spec for _, spec, *_ in SUMMARY),
+    *(spec for _, spec in LIFETIMES),
+    *(spec for spec, _ in (*LOOKUPS, *PREEMPTIONS)),
 )
 
 
@@ -112,10 +140,9 @@ def collect(found: Collector, session: SavedSession, facts: Facts) -> None:
     _lookups(found, session, facts)
     table = session.table("kv_preemptions")
     if len(table) or facts.counts("engine", "Scheduler._preempt_request"):
-        for name, doc, column in PREEMPTIONS:
+        for spec, column in PREEMPTIONS:
             if not column or table[column].notna().all():
-                count = len(table) if not column else table[column].sum()
-                found.add(Spec(name, "counter", doc), count)
+                found.add(spec, len(table) if not column else table[column].sum())
 
 
 def _summary(found: Collector, session: SavedSession, facts: Facts) -> None:
@@ -136,6 +163,6 @@ def _lookups(found: Collector, session: SavedSession, facts: Facts) -> None:
         return
     for preempted in (False, True):
         rows = table[table["preempted"] == preempted]
-        for name, doc, column in LOOKUPS:
+        for spec, column in LOOKUPS:
             count = len(rows) if not column else rows[column].sum()
-            found.add(Spec(name, "counter", doc), count, {"preempted": str(preempted)})
+            found.add(spec, count, {"preempted": str(preempted)})

@@ -106,6 +106,13 @@ RATIOS = (
 )
 
 
+SPECS = (
+    *(INFO, START, DURATION, CLOCK_ERROR, EVENTS, LOST),
+    *(spec for spec, _ in COVERAGE.values()),
+    *(spec for spec, *_ in RATIOS),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What the session's metadata says of one rank."""
