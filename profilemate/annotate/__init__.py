@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from profilemate.annotate.emit import Emitter
     from profilemate.annotate.patching import Hook, HookStatus, Patcher
 
-__all__ = ["Settings", "install", "status", "uninstall"]
+__all__ = ["Settings", "add_hook", "install", "status", "uninstall"]
 
 _patcher: Patcher | None = None
 _emitter: Emitter | None = None
@@ -66,7 +66,7 @@ def install(
     return _patcher.status
 
 
-def add(hook: Hook) -> None:
+def add_hook(hook: Hook) -> None:
     """Put one more hook in, if hooks are in at all; `install` finds it otherwise."""
     if _patcher is not None:
         _patcher.add(hook)

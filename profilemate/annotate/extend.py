@@ -92,7 +92,7 @@ def track(
     _registered[name] = hook
     from profilemate import annotate
 
-    annotate.add(hook)
+    annotate.add_hook(hook)
 
 
 def load(env: Mapping[str, str]) -> tuple[Hook, ...]:

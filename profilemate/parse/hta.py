@@ -31,6 +31,12 @@ TORCH = "torch profiler"
 SUMMARY = "hta_summary.json"
 TABLES = ("temporal", "kernel_types", "kernels", "idle", "idle_intervals", "launches")
 
+# HTA fails in ways of its own on traces that it was not made for; to the user all are one.
+_FAULTS = (
+    *(LookupError, TypeError, ValueError, AttributeError),
+    *(AssertionError, ArithmeticError, OSError),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Breakdowns:
@@ -46,7 +52,7 @@ def torch_traces(path: Path) -> list[Path]:
     Raises:
         InputError: There is none, or it is not where the session says.
     """
-    if not (path / METADATA).is_file():
+    if not path.is_dir():
         return [path]
     session = SavedSession.open(path)
     found: list[Path] = []
@@ -98,13 +104,19 @@ def hta(path: Path, out: Path, *, force: bool = False) -> Breakdowns:
         )
     analyse = _analysis()
     for trace in traces:
-        open_recording(trace)  # says what is wrong with it, if anything is
+        kind = open_recording(trace).info.kind  # says what is wrong with it, if anything is
+        if not kind.startswith(TORCH):
+            raise InputError(
+                "HTA reads torch profiler traces only", path=trace, why=f"It is: {kind}."
+            )
     found = coverage(read_trace(traces))
     with tempfile.TemporaryDirectory(prefix="profilemate-hta-") as folder:
         copied = copies(traces, Path(folder))
         with _quiet():
             tables, version = _run(analyse, copied)
-    result = Breakdowns(tables, _summary(copied, tables, found, version))
+    summary = _summary(copied, tables, found, version)
+    without = [str(trace) for trace in traces if trace not in {c.source for c in copied}]
+    result = Breakdowns(tables, summary | {"traces_without_gpu_records": without})
     for name, table in tables.items():
         write_file(out / f"hta_{name}.csv", table.to_csv(index=False), force=force)
     write_file(out / SUMMARY, json.dumps(result.summary, indent=2) + "\n", force=force)
@@ -156,8 +168,7 @@ def _run(analyse: Any, copied: Sequence[Copy]) -> tuple[dict[str, pd.DataFrame],
         )
         launches = analysis.get_cuda_kernel_launch_stats(ranks=ranks, visualize=False)
         temporal = analysis.get_temporal_breakdown(visualize=False)
-    # HTA fails in ways of its own on traces that it was not made for; to the user all are one.
-    except (LookupError, TypeError, ValueError, AttributeError, AssertionError, OSError) as e:
+    except _FAULTS as e:
         raise ToolError(
             "HTA failed on this trace",
             path=copied[0].source,

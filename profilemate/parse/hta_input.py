@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ SHIFT = 1 << 32
 """Added to every correlation id of a copy."""
 
 ALIAS = "ProfilerStep#"
+
+GPU = ("kernel", "gpu_memcpy", "gpu_memset", "memcpy", "memset")
+"""Categories of GPU records, in lower case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +52,35 @@ class Copy:
 
 
 def copies(traces: Sequence[Path], folder: Path) -> list[Copy]:
-    """Copy traces into a folder; ranks are what the traces say, or their order if they do not.
+    """Copy the traces that have GPU records into a folder.
+
+    Ranks are what the traces say, or their order if they do not all say a different one.
 
     Raises:
-        InputError: One cannot be read as a whole.
+        InputError: One cannot be read as a whole, or none has GPU records.
     """
-    loaded = [(trace, _load(trace)) for trace in traces]
-    told = [_rank(content) for _, content in loaded]
-    ranks = [r for r in told if r is not None]
-    if len(set(ranks)) < len(traces):
-        ranks = list(range(len(traces)))
     made: list[Copy] = []
-    for rank, (trace, content) in zip(ranks, loaded, strict=True):
-        path = folder / f"rank{rank}.json"
-        steps, steps_from = _alias(content["traceEvents"])
-        mended = _adapt(content["traceEvents"])
+    told: list[int | None] = []
+    for trace in traces:
+        content = _load(trace)  # one at a time: each is many times its file
+        events = content["traceEvents"]
+        if not any(str(e.get("cat")).lower() in GPU for e in events):
+            continue
+        path = folder / f"{len(made)}.json"
+        steps, steps_from = _alias(events)
+        mended = _adapt(events)
         path.write_text(json.dumps(content), encoding="utf-8")
-        made.append(Copy(trace, path, rank, steps, steps_from, mended))
+        made.append(Copy(trace, path, len(made), steps, steps_from, mended))
+        told.append(_rank(content))
+    if not made:
+        raise InputError(
+            "There is nothing for HTA to break down",
+            path=traces[0],
+            why="No trace has GPU records: they are of a front end, or of a machine without GPU.",
+        )
+    ranks = {rank for rank in told if rank is not None}
+    if len(ranks) == len(made):
+        made = [replace(c, rank=r) for c, r in zip(made, told, strict=True) if r is not None]
     return made
 
 

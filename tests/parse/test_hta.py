@@ -182,6 +182,26 @@ def test_several_ranks(ranks: tuple[int | None, ...], known: set[int], tmp_path:
     assert len(sections(result)) == 3
 
 
+def test_a_front_end_has_nothing_to_break_down(tmp_path: Path) -> None:
+    worker = trace_of(tmp_path / "worker.json", rank=0)
+    content = json.loads(worker.read_text())
+    content["traceEvents"] = [e for e in content["traceEvents"] if e["cat"] == "user_annotation"]
+    front = tmp_path / "front.json"
+    front.write_text(json.dumps(content))
+    parse_session([front, worker], tmp_path / "s")
+    result = hta(tmp_path / "s", tmp_path / "out")
+    assert [t["path"] for t in result.summary["traces"]] == [str(worker)]
+    assert result.summary["traces_without_gpu_records"] == [str(front)]
+    with pytest.raises(InputError, match="nothing for HTA to break down"):
+        hta(front, tmp_path / "other")
+
+
+@pytest.mark.parametrize("path", [EXPECTED.parent / "recording.sqlite", EXPECTED.parent])
+def test_what_is_no_torch_trace_is_refused(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"torch profiler traces only|no session directory"):
+        hta(path, tmp_path / "out")
+
+
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     trace, out = trace_of(tmp_path / "t.json", rank=0), tmp_path / "out"
     out.mkdir()
