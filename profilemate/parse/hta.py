@@ -233,6 +233,13 @@ def left_out(tables: dict[str, pd.DataFrame], found: Coverage) -> list[str]:
         if part is not None and whole:
             text += f", {100 * part / whole:.1f} % of the kernel time"
         told.append(text + ".")
+    alone = (found["kernels"] or 0) - (found["kernels_in_graphs"] or 0)
+    if seen < alone:
+        told.append(
+            f"HTA's launch breakdown has {seen} rows for {alone} kernels outside of graphs: it "
+            "knows cudaLaunchKernel and cudaLaunchKernelExC, not cuLaunchKernelEx nor HIP's "
+            "names."
+        )
     kernels_of_hta = tables["kernels"]
     memory = kernels_of_hta["kernel_type"] == "MEMORY"
     time, ours = float(kernels_of_hta.loc[~memory, "sum (us)"].sum()), found["kernel_time_us"]
