@@ -1,8 +1,8 @@
 """Make the environments that developing and testing need, and say where they are.
 
-Three kinds: the clone's own ``.venv``; a real vLLM for the CPU; two real Nsight Systems. The last
-two are big and live in a cache outside the clone, keyed by what they are made of, so that a second
-clone finds them ready. Standard library only: this runs first.
+Four kinds: the clone's own ``.venv``; a real vLLM for the CPU; two real Nsight Systems; a real
+Prometheus. All but the first are big and live in a cache outside the clone, keyed by what they are
+made of, so that a second clone finds them ready. Standard library only: this runs first.
 
 Run as a program it makes what it is asked for and prints the paths, with ``--export`` as lines for
 a shell to evaluate. It ends with 2 when something failed, and with 0 when something is left out
@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import debian_nsys
+import debian_packages
+import debian_prometheus
 from installing import (
     MARKER,
     SetupError,
@@ -53,6 +55,10 @@ NSYS_VARIABLES = {
     "2023.4.4": "PROFILEMATE_TEST_NSYS_2023",
 }
 VLLM_VARIABLE = "PROFILEMATE_TEST_VLLM_PYTHON"
+PROMETHEUS_VARIABLES = {
+    debian_prometheus.PROMETHEUS: "PROFILEMATE_TEST_PROMETHEUS",
+    debian_prometheus.PROMTOOL: "PROFILEMATE_TEST_PROMTOOL",
+}
 
 # The oldest nvtx that profilemate serves (and this Python has), and the one that vLLM's CUDA wheels
 # ask for.
@@ -162,7 +168,7 @@ def ensure_nsys(version: str) -> Place:
     fingerprint = digest(version, release.suite, str(debian_nsys.RECIPE))
     target = cache_root() / f"nsys-{version}-{fingerprint}"
     if not complete(target, fingerprint):
-        reason = debian_nsys.unsupported()
+        reason = debian_packages.unsupported("Nsight Systems")
         if reason:
             return Place(None, reason)
     install_once(
@@ -186,6 +192,18 @@ def ensure_nvtx(version: str) -> Place:
     return Place(install_once(target, fingerprint, build, relocatable=True))
 
 
+def ensure_prometheus(program: Path) -> Place:
+    """Return a program of Prometheus, from Debian's archive."""
+    fingerprint = digest(debian_prometheus.SUITE, str(debian_prometheus.RECIPE))
+    target = cache_root() / f"prometheus-{debian_prometheus.SUITE}-{fingerprint}"
+    if not complete(target, fingerprint):
+        reason = debian_packages.unsupported("Prometheus")
+        if reason:
+            return Place(None, reason)
+    install_once(target, fingerprint, debian_prometheus.build, relocatable=True)
+    return Place(target / program)
+
+
 def gather(parts: Sequence[str]) -> dict[str, Place]:
     """Make the parts that are asked for and return each by the name of its variable."""
     found: dict[str, Place] = {}
@@ -202,13 +220,16 @@ def gather(parts: Sequence[str]) -> dict[str, Place]:
         if system:
             say(f"this machine has an nsys of its own: {system[0]} ({system[1]})")
             found["PROFILEMATE_TEST_NSYS_SYSTEM"] = Place(system[0])
+    if "prometheus" in parts:
+        for program, variable in PROMETHEUS_VARIABLES.items():
+            found[variable] = ensure_prometheus(program)
     return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run as a program; see the top of this file."""
     parser = argparse.ArgumentParser(description="Make profilemate's environments; print paths.")
-    known = ("venv", "vllm", "nsys")
+    known = ("venv", "vllm", "nsys", "prometheus")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {known}; all if none")
     parser.add_argument("--export", action="store_true", help="print lines for a shell to evaluate")
     options = parser.parse_args(arguments)

@@ -55,6 +55,8 @@ def test_the_commands_are_the_ones_we_think() -> None:
         "profilemate parse",
         "profilemate run",
         "profilemate scrub",
+        "profilemate export",
+        "profilemate hta",
         "profilemate annotate status",
         "profilemate annotate path",
     }

@@ -14,12 +14,18 @@ from profilemate.parse.tables import TABLES
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import docs_metrics  # noqa: E402
 import docs_tables  # noqa: E402
 
 
 def test_the_page_of_tables_is_up_to_date() -> None:
     page = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
     assert page == docs_tables.text(), "run scripts/docs_tables.py"
+
+
+def test_the_page_of_metrics_is_up_to_date() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    assert page == docs_metrics.text(), "run scripts/docs_metrics.py"
 
 
 def test_the_readme_names_every_table() -> None:

@@ -15,9 +15,9 @@ from profilemate.annotate.settings import Settings
 
 if TYPE_CHECKING:
     from profilemate.annotate.emit import Emitter
-    from profilemate.annotate.patching import HookStatus, Patcher
+    from profilemate.annotate.patching import Hook, HookStatus, Patcher
 
-__all__ = ["Settings", "install", "status", "touch_session", "uninstall"]
+__all__ = ["Settings", "add_hook", "install", "status", "touch_session", "uninstall"]
 
 LOADED = "[sitecustomize] vLLM Comprehensive Instrumentation Loaded"
 """What a user who set `PYTHONPATH` looks for."""
@@ -52,6 +52,7 @@ def install(
         if (settings.live or settings.torch) and not _begin_session(settings, env):
             return []
         # Imported late: an `import profilemate.annotate` in every vLLM process must cost nothing.
+        from profilemate.annotate import extend
         from profilemate.annotate.emit import Emitter
         from profilemate.annotate.hooks import HOOKS
         from profilemate.annotate.hooks.gpu_timing import HOOKS as GPU_TIMING
@@ -62,9 +63,10 @@ def install(
         identity = Identity(graphs=settings.graphs, kv=settings.kv)
         _emitter = Emitter(lambda: open_sinks(settings, env), status, identity, settings.steps)
         _emitter.step.each_launch = settings.launches
+        further = extend.load(env)
         _patcher = Patcher(_emitter)
         off = [g for g, on in (("graphs", settings.graphs), ("kv", settings.kv)) if not on]
-        _patcher.install((*HOOKS, *(GPU_TIMING if settings.gpu_timing else ())), off=off)
+        _patcher.install((*HOOKS, *(GPU_TIMING if settings.gpu_timing else ()), *further), off=off)
         if settings.verbose:
             say(f"annotating vLLM in process {os.getpid()}: {settings.reason}")
     return _patcher.status
@@ -93,6 +95,12 @@ def touch_session() -> None:
     """Have this process say again who it is, with its next message."""
     if _emitter is not None:
         _emitter.touch_session()
+
+
+def add_hook(hook: Hook) -> None:
+    """Put one more hook in, if hooks are in at all; `install` finds it otherwise."""
+    if _patcher is not None:
+        _patcher.add(hook)
 
 
 def uninstall() -> None:

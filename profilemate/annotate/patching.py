@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Method = Callable[..., Any]
 Wrap = Callable[[Method, "Emitter"], Method]
-Group = Literal["engine", "kv", "graphs"]
+Group = Literal["engine", "kv", "graphs", "custom"]
 State = Literal["installed", "waiting", "skipped"]
 
 
@@ -121,9 +121,6 @@ class Patcher:
         """
         if self.installed:
             return
-        # Imported here because it takes 60 ms, which a process that records nothing must not pay.
-        from wrapt import register_post_import_hook
-
         self._round += 1
         off = set(off)
         for hook in hooks:
@@ -131,12 +128,19 @@ class Patcher:
                 status = HookStatus(hook.name, "skipped", why=f"{hook.group} hooks are off")
                 self._status[hook.name] = status
                 continue
-            modules = dict.fromkeys(target.module for target in hook.targets)
-            why = f"{', '.join(modules)} not imported here"
-            self._status[hook.name] = HookStatus(hook.name, "waiting", why=why)
-            self._failed[hook.name] = {}
-            for module in modules:
-                register_post_import_hook(partial(self._imported, self._round, hook), module)
+            self.add(hook)
+
+    def add(self, hook: Hook) -> None:
+        """Put one hook in, now or when vLLM imports its place."""
+        # Imported here because it takes 60 ms, which a process that records nothing must not pay.
+        from wrapt import register_post_import_hook
+
+        modules = dict.fromkeys(target.module for target in hook.targets)
+        why = f"{', '.join(modules)} not imported here"
+        self._status[hook.name] = HookStatus(hook.name, "waiting", why=why)
+        self._failed[hook.name] = {}
+        for module in modules:
+            register_post_import_hook(partial(self._imported, self._round, hook), module)
 
     def _imported(self, round_: int, hook: Hook, module: ModuleType) -> None:
         # wrapt cannot forget a hook, so one of an earlier round finds out here.

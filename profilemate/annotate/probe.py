@@ -49,7 +49,7 @@ def _probe(hook: Hook, roots: Mapping[str, Path]) -> HookStatus:
     reasons: list[str] = []
     for target in hook.targets:
         package = target.module.partition(".")[0]
-        if not roots[package].is_dir():
+        if package not in roots or not roots[package].is_dir():
             return HookStatus(hook.name, "waiting", why=f"there is no {package} to look at")
         why = _missing(target, roots)
         if why is None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from profilemate.annotate import Settings, plugin, probe, session_dir
+from profilemate.annotate import Settings, extend, plugin, probe, session_dir
 from profilemate.annotate.hooks import HOOKS
 from profilemate.annotate.patching import HookStatus
 from profilemate.annotate.settings import recorder
@@ -44,10 +44,11 @@ def collect(env: Mapping[str, str]) -> Status:
     vllm = probe.find_vllm()
     settings = Settings.from_env(env)
     off = {g for g, on in (("graphs", settings.graphs), ("kv", settings.kv)) if not on}
-    found = [] if vllm is None else probe.probe(HOOKS, vllm)
+    every = (*HOOKS, *extend.load(env))
+    found = [] if vllm is None else probe.probe(every, vllm)
     hooks = [
         HookStatus(s.name, "skipped", why=f"{hook.group} hooks are off") if hook.group in off else s
-        for hook, s in zip(HOOKS, found, strict=False)
+        for hook, s in zip(every, found, strict=False)
     ]
     versions = {
         "vllm": None if vllm is None else probe.version_of(vllm),

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 import profilemate
+from profilemate.cli import export, hta, show
 from profilemate.cli import run as run_
-from profilemate.cli import show
 
 HELP = """What vLLM's CUDA graphs and KV cache really did.
 
@@ -183,3 +183,7 @@ def path() -> None:
     from profilemate.annotate.plugin import door
 
     show.line(str(door()))
+
+
+app.command(no_args_is_help=True, epilog=_examples(*export.EXAMPLES))(export.export)
+app.command(no_args_is_help=True, epilog=_examples(*hta.EXAMPLES))(hta.hta)

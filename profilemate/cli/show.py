@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import textwrap
 import time
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,11 @@ def line(text: str) -> None:
 def say(text: str) -> None:
     """Print a line on stderr, which the output of a recorded command does not share."""
     _err().print(Text(text))
+
+
+def raw(text: str) -> None:
+    """Print a whole document, byte for byte."""
+    sys.stdout.write(text)
 
 
 def as_json(value: Mapping[str, Any]) -> None:
@@ -94,13 +100,20 @@ def _facts(console: Console, rows: list[tuple[str, str]]) -> None:
             console.print(Text(" " * indent + line_))
 
 
+def sections(titled: list[tuple[str, list[tuple[str, str]]]]) -> None:
+    """Titled lists of names and values, an empty line between two."""
+    console = _out()
+    for i, (title, rows) in enumerate(titled):
+        console.print(("\n" if i else "") + f"[bold]{escape(title)}[/]")
+        _facts(console, rows)
+
+
 def session(session: Session) -> None:
     """The short summary of a parsed session."""
     console = _out()
     _facts(console, session.facts())
-    for title, rows in session.sections():
-        console.print(f"\n[bold]{escape(title)}[/]")
-        _facts(console, rows)
+    line("")
+    sections(session.sections())
     for warning in session.warnings:
         line("")
         _facts(console, [("note:", warning)])

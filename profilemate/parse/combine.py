@@ -126,10 +126,12 @@ def split_ranks(trace: Trace) -> list[RankTrace]:
         members.setdefault(rank, []).append(process)
     if len(members) <= 1:
         return [RankTrace(rank, found, trace) for rank, found in members.items()]
-    ranks = [
-        RankTrace(rank, members[rank], trace.only({p.pid for p in members[rank]}))
-        for rank in sorted(members, key=lambda r: (r.extra, r))
-    ]
+    pids = {rank: {p.pid for p in found} for rank, found in members.items()}
+    order = sorted(members, key=lambda r: (r.extra, r))
+    # Processes that only have events of others' hooks, such as the front end, go with the lead.
+    others = {int(pid) for frame in trace.custom.values() for pid in frame["pid"].unique()}
+    pids[order[0]] |= others.difference(*pids.values())
+    ranks = [RankTrace(rank, members[rank], trace.only(pids[rank])) for rank in order]
     engines = {(r.rank.dp, r.rank.extra): r.trace for r in ranks if _schedules(r.trace)}
     for r in ranks:
         if not _schedules(r.trace):

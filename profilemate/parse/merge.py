@@ -11,6 +11,7 @@ import pandas as pd
 from profilemate.parse.align import BY_WALL, UNPLACED, align
 from profilemate.parse.clock import ClockMap
 from profilemate.parse.collect import Activity
+from profilemate.parse.custom import frame as custom_frame
 from profilemate.parse.duplicates import Bools, repeated
 from profilemate.parse.frames import build, integers
 from profilemate.parse.ids import NONE, Ints
@@ -76,7 +77,8 @@ class Merged:
             frames,
             self.aligned.zero,
             (min(a for a, _ in windows), max(b for _, b in windows)) if windows else (0, 0),
-            {name: len(rows) for name, rows in collected.rows.items() if len(rows)},
+            {name: len(rows) for name, rows in collected.rows.items() if len(rows)}
+            | collected.custom.counts(),
             collected.unknown,
             collected.broken,
             messages.lost(),
@@ -87,7 +89,24 @@ class Merged:
             aliases=self.processes.aliases,
             sources_of=_sources_of(messages.pid[~self._again], kept),
             notes=list(dict.fromkeys(self.processes.notes)),
+            custom=self._custom(messages),
         )
+
+    def _custom(self, messages: _Ordered) -> dict[str, pd.DataFrame]:
+        frames: dict[str, pd.DataFrame] = {}
+        for name, rows in sorted(self._collected.custom.rows.items()):
+            message, place = np.array(rows.message), np.array(rows.place)
+            ts, dur = messages.began(message, np.array(rows.ago)), np.array(rows.dur)
+            pid, rank = messages.pid[message], messages.rank[message]
+            order = np.lexsort((place, rank, pid, ts))
+            given = {
+                "ts": ts[order],
+                "dur": integers(dur[order]),
+                "pid": pid[order],
+                "tid": messages.tid[message][order],
+            }
+            frames[name] = custom_frame(rows, order, given)
+        return frames
 
     def _note_clocks(self) -> None:
         """Say what was not put on one clock by anything better than wall clocks."""

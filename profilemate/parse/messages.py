@@ -11,6 +11,7 @@ import numpy as np
 
 from profilemate import schema
 from profilemate.errors import SchemaError
+from profilemate.parse.custom import CustomEvents, wanted
 from profilemate.parse.frames import Rows
 from profilemate.parse.ids import NONE, Ints
 from profilemate.parse.processes import Heard
@@ -49,6 +50,7 @@ class Messages:
         )
         self.told = array("b")
         self.rows = {name: Rows(kind) for name, kind in schema.KINDS.items()}
+        self.custom = CustomEvents()
         self._unknown: list[tuple[int, str]] = []
         self._broken: Counter[tuple[int, int, int]] = Counter()
         self._parts: dict[tuple[int, int, str], bool] = {}
@@ -142,10 +144,12 @@ class Messages:
         rows = self.rows
         for place, event in enumerate(message.events):
             kind = rows.get(event.kind)
-            if kind is None:
-                self._unknown.append((number, event.kind))
-            else:
+            if kind is not None:
                 kind.add(number, place, event.values)
+            elif wanted(event.kind):
+                self.custom.add(number, place, event)
+            else:
+                self._unknown.append((number, event.kind))
 
     def _break(self, recording: int, marker: Marker) -> None:
         self._broken[recording, marker.pid, hash(marker.text)] += 1
@@ -178,6 +182,7 @@ class Messages:
         """Forget the events of some messages."""
         for rows in self.rows.values() if messages else ():
             rows.drop(messages)
+        self.custom.drop(messages)
         self._unknown = [(number, kind) for number, kind in self._unknown if number not in messages]
 
     @property

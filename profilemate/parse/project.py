@@ -23,6 +23,7 @@ from profilemate.parse.progress import Progress, no_progress
 from profilemate.parse.readers import open_recording
 from profilemate.parse.runs import doubt_several, refuse_several
 from profilemate.parse.tables import TABLES
+from profilemate.parse.tables.custom import custom_tables
 from profilemate.parse.trace import Recording, Trace
 from profilemate.parse.writers.csv_session import CsvSession
 from profilemate.parse.writers.in_place import updated
@@ -115,8 +116,9 @@ def build_tables(
         run: The trace of the whole run, where that is more.
     """
     tables = {}
-    for done, (name, table) in enumerate(TABLES.items()):
-        progress("building tables", done, len(TABLES))
+    every = TABLES | custom_tables(trace)
+    for done, (name, table) in enumerate(every.items()):
+        progress("building tables", done, len(every))
         tables[name] = table.build(run if run is not None and table.of_run else trace)
     return tables
 
@@ -166,7 +168,7 @@ def write_session(
 ) -> Session:
     """Write the session directory of a trace that was read already; see `parse_session`."""
     out = Path(session_id(trace)) if out is None else out
-    writer = CsvSession(out, TABLES, force=force)
+    writer = CsvSession(out, TABLES | custom_tables(trace), force=force)
     writer.check()
     ranks = split_ranks(trace)
     lead = ranks[0].trace if ranks else trace

@@ -180,6 +180,8 @@ class Trace:
         engine: The events of the engine that schedules for these processes, where they are not
             part of this trace: a trace of one rank has its own steps and the engine's KV cache.
         notes: What was found out when the recordings were put together, a sentence each.
+        custom: A frame for every kind that somebody else's hook recorded, by its name without
+            `custom.`: `ts`, `dur`, `pid`, `tid` and its fields; none is empty.
         derived: What is computed from the trace when it is first asked for, by name.
     """
 
@@ -204,6 +206,7 @@ class Trace:
     sources_of: dict[int, list[int]] = field(default_factory=dict)
     engine: Trace | None = None
     notes: list[str] = field(default_factory=list)
+    custom: dict[str, pd.DataFrame] = field(default_factory=dict)
     derived: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def only(self, pids: set[int]) -> Trace:
@@ -213,12 +216,14 @@ class Trace:
             return frame[frame["pid"].isin(pids)].reset_index(drop=True)
 
         frames = {n: mine(f) for n, f in self.frames.items()}
+        custom = {n: mine(f) for n, f in self.custom.items() if f["pid"].isin(pids).any()}
         return Trace(
             self.sources,
             frames,
             self.start_unix_ns,
             self.window,
-            {n: len(f) for n, f in frames.items() if len(f)},
+            {n: len(f) for n, f in frames.items() if len(f)}
+            | {f"custom.{n}": len(f) for n, f in custom.items()},
             self.unknown,
             self.broken,
             {p: n for p, n in self.lost_batches.items() if p in pids},
@@ -235,6 +240,7 @@ class Trace:
             self.sources_of,
             self.engine,
             self.notes,
+            custom,
         )
 
 

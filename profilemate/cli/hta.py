@@ -1,0 +1,61 @@
+"""`profilemate hta`: Meta's HTA on the torch traces of a run, beside our figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from profilemate.cli import show
+
+EXAMPLES = (
+    "profilemate hta session",
+    "profilemate hta worker.pt.trace.json.gz -o breakdown",
+)
+
+
+def hta(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SESSION_OR_TRACE",
+            help="A session directory that was made of torch profiler traces, or such a trace.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Where to write hta_*.csv and hta_summary.json. [default: the session]",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Replace an older result in DIR.")
+    ] = False,
+) -> None:
+    """Break the time of a run down with HTA (Holistic Trace Analysis).
+
+    Temporal, kernel, idle-time and launch breakdowns of the torch traces of a session. HTA knows no
+    CUDA graph launches: what it leaves out is said, with our coverage beside its figures. Needs
+    `pip install 'profilemate[hta]'`.
+    """
+    from profilemate.errors import OutputError
+    from profilemate.parse import hta as hta_
+
+    if out is None:
+        if not source.is_dir():
+            raise OutputError(
+                "there is no session to write to",
+                path=source,
+                why="this is a trace",
+                hint="name a directory with -o",
+            )
+        out = source
+    result = hta_.hta(source, out, force=force)
+    show.sections(hta_.sections(result))
+    show.line(f"\nwrote {out / hta_.SUMMARY} and hta_*.csv")
