@@ -55,7 +55,7 @@ def compare(
     corrected for the number of graphs. Two runs of the same thing differ, too:
     compare those first.
     """
-    from profilemate.cli.show_compare import comparison
+    from profilemate.cli.show_compare import comparison, outcomes
     from profilemate.parse.compare import as_json as compare_json
     from profilemate.parse.compare import compare as compare_
     from profilemate.parse.compare import parse_condition
@@ -66,10 +66,12 @@ def compare(
     with show.progress(as_json) as progress:
         progress("comparing", 0, None)
         found = compare_(before, after)
-        failed = found.check(conditions)
+    if not as_json:
+        comparison(found, every=details)
+    failed = found.check(conditions)  # after the tables: what cannot be judged is an error
     if as_json:
         show.as_json(compare_json(found, failed))
     else:
-        comparison(found, conditions, failed, every=details)
+        outcomes(conditions, failed)
     if failed:
         raise typer.Exit(1)

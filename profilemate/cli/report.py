@@ -45,7 +45,9 @@ def report(
     fail_on: Annotated[
         FailOn | None,
         typer.Option(
-            "--fail-on", help="Exit with 1 on a finding that is as bad as this, or worse."
+            "--fail-on",
+            metavar="warning|critical",
+            help="Exit with 1 on a finding that is as bad as this, or worse.",
         ),
     ] = None,
     threshold: Annotated[

@@ -51,8 +51,8 @@ def fail(error: ProfilemateError) -> None:
     head = error.what if error.path is None else f"{error.what}: {error.path}"
     console.print(f"[bold red]error:[/] {escape(head)}")
     for part in (error.why, error.hint):
-        if part:
-            console.print(f"  {escape(part)}")
+        for text in wrapped(part, console.width - 2, whole_words=True) if part else ():
+            console.print(f"  {escape(text)}")
 
 
 @contextmanager
@@ -89,9 +89,12 @@ def facts(console: Console, rows: Sequence[tuple[str, str]], style: str = "dim")
             console.print(Text(" " * indent + line_))
 
 
-def wrapped(text: str, width: int) -> list[str]:
-    """The text in lines; a word that is longer than a line, a path or a list, is cut into lines."""
-    return textwrap.wrap(text, max(20, width), break_on_hyphens=False) or [""]
+def wrapped(text: str, width: int, *, whole_words: bool = False) -> list[str]:
+    """The text in lines; a word longer than a line is cut, or stays whole to be copied."""
+    lines = textwrap.wrap(
+        text, max(20, width), break_on_hyphens=False, break_long_words=not whole_words
+    )
+    return lines or [""]
 
 
 def session(session: Session) -> None:

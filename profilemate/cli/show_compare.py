@@ -17,22 +17,14 @@ from profilemate.parse.compare import (
     GraphRow,
     MetricRow,
 )
+from profilemate.parse.findings.reading import percent
 
 _FEW = 12  # graphs shown without --all
 _STYLES = {"slower": "bold red", "faster": "bold green"}
 
 
-def comparison(
-    found: Comparison, conditions: Sequence[Condition], failed: Sequence[Condition], *, every: bool
-) -> None:
-    """Caveats, figures, graphs and conditions.
-
-    Args:
-        found: The comparison.
-        conditions: What was asked with --fail-on.
-        failed: Those that hold.
-        every: Show all graphs.
-    """
+def comparison(found: Comparison, *, every: bool) -> None:
+    """Caveats, figures, graphs; `every` shows all of these."""
     console = out()
     facts(console, [("A", str(found.a.path)), ("B", str(found.b.path))])
     if found.caveats:
@@ -45,12 +37,16 @@ def comparison(
     _print(table)
     if found.graphs.rows:
         _graphs(found, every=every)
+
+
+def outcomes(conditions: Sequence[Condition], failed: Sequence[Condition]) -> None:
+    """What was asked with --fail-on, and which of it holds."""
+    console = out()
     if conditions:
         console.print("\n[bold]Conditions[/]")
-        for condition in conditions:
-            bad = condition in failed
-            word = ("fails  ", "bold red") if bad else ("passes ", "bold green")
-            console.print(Text.assemble(word, condition.text))
+    for condition in conditions:
+        word = ("fails   ", "bold red") if condition in failed else ("passes  ", "bold green")
+        console.print(Text.assemble(word, condition.text))
 
 
 def _table(first: str, *others: str) -> Table:
@@ -104,24 +100,14 @@ def _graphs(found: Comparison, *, every: bool) -> None:
     console, rows = out(), found.graphs.rows
     shown = rows if every else rows[:_FEW]
     console.print("\n[bold]Graphs[/]")
-    facts(
-        console,
-        [
-            (
-                "compared",
-                f"{DURATIONS[found.graphs.duration]}, ms; slower and faster are more than noise "
-                f"(q < {FALSE_ALARMS:g})",
-            )
-        ],
-    )
+    what = f"{DURATIONS[found.graphs.duration]}, ms"
+    said = [("compared", f"{what}; slower and faster are more than noise (q < {FALSE_ALARMS:g})")]
     test = found.graphs.test
     if test is not None:
-        chance = (
-            f"{100 * test.effect:.1f} %" if 0.001 < test.effect < 0.999 else f"{test.effect:.0%}"
-        )
-        verdict = "more than noise" if test.p < FALSE_ALARMS else "within noise"
-        text = f"a step of B is longer than one of A with {chance}: {verdict} (p {_p(test.p)})"
-        facts(console, [("all graphs", text)])
+        longer = f"a step of B is longer than one of A in {percent(test.effect)} of pairs"
+        noise = "more than noise" if test.p < FALSE_ALARMS else "within noise"
+        said.append(("all graphs", f"{longer}: {noise} (p {_p(test.p)})"))
+    facts(console, said)
     table = _table("graph", "steps A", "steps B", "p50 A", "p50 B", "change", "")
     for row in shown:
         table.add_row(*_graph(row))

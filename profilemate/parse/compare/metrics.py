@@ -105,7 +105,8 @@ def _steps(session: SavedSession) -> float | None:
 
 
 def _tokens(session: SavedSession) -> float | None:
-    return total(rows_of(session, "cuda_graph_coverage", ("unpadded_tokens",)), "unpadded_tokens")
+    frame = rows_of(session, "cuda_graph_coverage", ("steps", "unpadded_tokens"))
+    return total(frame[floats(frame["steps"]) > 0], "unpadded_tokens")  # a mode without steps has 0
 
 
 def _throughput(session: SavedSession) -> float | None:

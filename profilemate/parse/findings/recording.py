@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from profilemate.parse.findings.base import OURS, Finding, NoData, Rule, When
+from profilemate.parse.findings.base import OURS, Finding, NoData, Rule, Severity, When
 from profilemate.parse.findings.reading import count, fact, percent
 from profilemate.parse.findings.thresholds import Thresholds
 from profilemate.parse.saved import SavedSession
@@ -96,7 +96,9 @@ def _gpu(session: SavedSession, t: Thresholds) -> list[Finding]:
             f"{missing:,.0f} of {count(launches, 'graph launch', 'graph launches')}: the recorder "
             "dropped records, or the recording ended before the GPU did. GPU times are of the rest."
         )
-        return [GPU.finding("gpu-records-missing", title, detail, evidence)]
+        few = missing / launches <= t["launches_missing_share"]
+        severity: Severity | None = "info" if few else None
+        return [GPU.finding("gpu-records-missing", title, detail, evidence, severity=severity)]
     title = "Every graph launch has its GPU records"
     detail = f"{count(launches, 'graph launch', 'graph launches')}, all attributed."
     return [GPU.finding("gpu-complete", title, detail, evidence)]
@@ -110,12 +112,15 @@ GPU = Rule(
     "correlation id.",
     verdicts={
         "gpu-none": When("warning", "launches, and not one with GPU records"),
-        "gpu-records-missing": When("warning", "some launches without"),
+        "gpu-records-missing": When(
+            "warning", "some without; info up to a share of launches_missing_share"
+        ),
         "gpu-complete": When("good", "none without"),
     },
-    thresholds=(),
+    thresholds=("launches_missing_share",),
     source="attribution by correlation id: docs/definitions.md",
-    limits="A launch of an empty graph has no records either.",
+    limits="A launch of an empty graph has no records either. A recording that ends in the middle "
+    "of the load lacks those of its last launches.",
     files=("metadata.json",),
     judge=_gpu,
     per_engine=False,
@@ -128,31 +133,40 @@ def _hooks(session: SavedSession, t: Thresholds) -> list[Finding]:
         raise NoData("the recording is of a vLLM without profilemate")
     installed, skipped = hooks.get("installed") or {}, hooks.get("skipped") or {}
     faults = sum(p.get("faults") or 0 for p in session.metadata.get("processes", []))
-    missing = [
-        what
-        for what, tracked in (
-            ("CUDA graphs", "cuda_graph_tracking"),
-            ("KV cache", "kv_cache_tracking"),
-        )
-        if not session.metadata.get(tracked)
-    ]
     evidence = {"installed": len(installed), "skipped": len(skipped), "faults": faults}
     if faults:
         title = f"profilemate's own hooks failed {count(faults, 'time')}"
         detail = "What they would have recorded is missing. vLLM's log has the first of them."
         return [HOOKS.finding("hooks-failed", title, detail, evidence)]
-    if missing:
-        title = f"No hook recorded the {' and the '.join(missing)}"
-        why = next(iter(skipped.values()), "PROFILEMATE_GRAPHS or PROFILEMATE_KV switched them off")
-        detail = f"{count(len(skipped), 'hook')} skipped: {why}."
-        return [HOOKS.finding("hooks-missing", title, detail, evidence)]
-    title = f"{count(len(installed), 'hook')} recorded"
+    found = []
+    for what, key, prefixes in _WATCHED:
+        if session.metadata.get(key):
+            continue
+        reasons = [why for name, why in skipped.items() if name.startswith(prefixes)]
+        if reasons:
+            title = f"{what}: could not be recorded"
+            detail = f"{count(len(reasons), 'hook')} skipped: {reasons[0]}."
+            found.append(HOOKS.finding("hooks-missing", title, detail, evidence))
+        else:
+            title = f"{what}: not recorded"
+            detail = (
+                "Its hooks were switched off, or the process in which they run was not recorded."
+            )
+            found.append(HOOKS.finding("hooks-off", title, detail, evidence))
+    if found:
+        return found
+    title = f"{count(len(installed), 'hook')} installed"
     detail = "CUDA graphs and KV cache were both watched."
     if skipped:
         names = ", ".join(sorted(skipped))
         detail += f" Not in this vLLM: {names}."
     return [HOOKS.finding("hooks-installed", title, detail, evidence)]
 
+
+_WATCHED = (
+    ("CUDA graphs", "cuda_graph_tracking", ("CUDAGraph", "Worker.", "dispatch")),
+    ("KV cache", "kv_cache_tracking", ("BlockPool.", "KVCacheManager.")),
+)
 
 HOOKS = Rule(
     name="hooks",
@@ -161,8 +175,9 @@ HOOKS = Rule(
     doc="What the processes said of their hooks, and the faults they counted.",
     verdicts={
         "hooks-failed": When("warning", "a hook failed while it recorded"),
-        "hooks-missing": When("warning", "no hook for the CUDA graphs, or none for the KV cache"),
-        "hooks-installed": When("good", "neither"),
+        "hooks-missing": When("warning", "the hooks of CUDA graphs or KV cache found no place"),
+        "hooks-off": When("info", "they are not there: switched off, or another process's"),
+        "hooks-installed": When("good", "none of these"),
     },
     thresholds=(),
     source="metadata.json: hooks, processes",

@@ -45,6 +45,7 @@ _ROWS = (
     Threshold("jitter_ratio", 2.0, "p99 over median of a graph's GPU span: uneven"),
     Threshold("jitter_steps_min", 200, "replays of a graph that a verdict on jitter needs"),
     Threshold("straggler_ratio", 1.10, "replay latency over the median rank's: a straggler"),
+    Threshold("launches_missing_share", 0.01, "share of launches that may lack GPU records"),
     Threshold("clock_error_ms", 10.0, "alignment error above this: engine and GPU times apart"),
 )
 
