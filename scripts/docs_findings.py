@@ -20,6 +20,9 @@ data, no verdict. A finding is `critical` (act), a `warning` (look), `info` (kno
 `--fail-on warning` makes the exit code 1 for CI. Every threshold can be set:
 `--threshold kv_usage_low=0.3`, or `--threshold limits.toml` with such lines.
 
+Each finding stands for itself. Where two propose a list of capture sizes, one for less padding and
+one for fewer captures, take the one that matters more to you and record again.
+
 A session of several data-parallel engines is judged engine by engine; what is found on a further
 one carries the name of its rank.
 

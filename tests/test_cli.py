@@ -53,6 +53,8 @@ def test_the_commands_are_the_ones_we_think() -> None:
     assert set(COMMANDS) == {
         "profilemate parse",
         "profilemate scrub",
+        "profilemate report",
+        "profilemate compare",
         "profilemate annotate status",
         "profilemate annotate path",
     }
@@ -79,6 +81,8 @@ def test_alone_it_shows_where_to_start() -> None:
     done = run()
     assert "nsys profile" in done.stdout + done.stderr
     assert "profilemate parse" in done.stdout + done.stderr
+    assert "profilemate report session" in done.stdout + done.stderr
+    assert "..." not in (done.stdout + done.stderr).partition("Commands:")[2], "no help is cut"
     assert "Traceback" not in done.stderr
 
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -14,12 +15,20 @@ from profilemate.parse.tables import TABLES
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import docs_cli  # noqa: E402
+import docs_findings  # noqa: E402
 import docs_tables  # noqa: E402
 
 
 def test_the_page_of_tables_is_up_to_date() -> None:
     page = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
     assert page == docs_tables.text(), "run scripts/docs_tables.py"
+
+
+@pytest.mark.parametrize("script", [docs_cli, docs_findings], ids=lambda m: m.__name__)
+def test_the_pages_made_from_the_code_are_up_to_date(script: ModuleType) -> None:
+    page = (ROOT / "docs" / script.TARGET.name).read_text(encoding="utf-8")
+    assert page == script.text(), f"run scripts/{script.__name__}.py"
 
 
 def test_the_readme_names_every_table() -> None:

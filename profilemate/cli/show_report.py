@@ -33,7 +33,9 @@ def verdict(
         details: The evidence of what is good too.
     """
     console = out()
-    line(str(session.metadata.get("session_id") or session.path.name))
+    name = str(session.metadata.get("session_id") or session.path.name)
+    for text in wrapped(name, console.width):
+        line(text)
     facts(console, [(f.label, f.text) for f in figures])
     console.print("\n[bold]Findings[/]")
     for finding in found.findings:
@@ -72,12 +74,16 @@ def _indented(console: Console, text: str, style: str = "") -> None:
 
 
 def _reasons(unjudged: Sequence[Unjudged]) -> list[tuple[str, str]]:
-    """Rules by their reason: the same one is said once."""
+    """Rules by their reason: the same one is said once, and further engines only counted."""
     by_reason: dict[str, list[str]] = {}
+    further: dict[str, int] = {}
     for rule in unjudged:
-        name = rule.rule if rule.rank is None else f"{rule.rank} {rule.rule}"
-        by_reason.setdefault(rule.why, []).append(name)
-    return [("-", f"{', '.join(names)}: {why}") for why, names in by_reason.items()]
+        if rule.rank is None:
+            by_reason.setdefault(rule.why, []).append(rule.rule)
+        else:
+            further[rule.rank] = further.get(rule.rank, 0) + 1
+    rows = [("-", f"{', '.join(names)}: {why}") for why, names in by_reason.items()]
+    return rows + [("-", f"{rank}: {n} more, named by --json") for rank, n in further.items()]
 
 
 def _sum(found: Verdict) -> str:

@@ -57,6 +57,7 @@ class Condition:
         found = b if self.kind == "value" else b - (a or 0.0)
         if self.kind == "relative" and found:
             found = 100 * found / a if a else float("inf") * found
+        found = round(found, 9)  # 1.05 is 5 % above 1, and not more than that
         return found > self.number if self.above else found < self.number
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -104,9 +105,14 @@ def compare_graphs(a: SavedSession, b: SavedSession) -> Graphs:
     told = {name: test for name, test in tests.items() if test is not None}
     q = dict(zip(told, q_values([t.p for t in told.values()]), strict=True))
     rows = [_row(name, series[name], tests[name], q.get(name)) for name in names]
-    rows.sort(key=lambda r: (-sum(r.steps), r.graph))
+    rows.sort(key=lambda r: (-sum(r.steps), _natural(r.graph)))
     weights = [float(sum(map(len, series[name]))) for name in told]
     return Graphs(column, rows, pooled(list(told.values()), weights), series)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """An order in which 8 comes before 16."""
+    return [(int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _on_graphs(session: SavedSession) -> pd.DataFrame:

@@ -43,17 +43,16 @@ def _diversity(session: SavedSession, t: Thresholds) -> list[Finding]:
         "graphs_for_90_pct": for_most,
         "effective_graphs": round(float(np.exp(-(used * np.log(used)).sum())), 2),
     }
-    detail = (
-        f"{top} carries {percent(share[0])} of {count(every, 'step')} on graphs; "
-        f"{for_most} of {count(len(used), 'graph')} carry 90 %."
-    )
+    detail = f"{top} carries {percent(share[0])} of {count(every, 'step')} on graphs"
+    most = count(for_most, "graph carries", "graphs carry")
+    detail += f"; {most} 90 %, {len(used)} were used." if len(used) > 1 else "."
     if share[0] >= t["dominant_share"]:
         title = f"Uniform workload: one graph carries {percent(share[0])} of the replays"
         return [DIVERSITY.finding("workload-uniform", title, detail, evidence)]
     if share[0] < t["diverse_share"]:
-        title = f"Diverse workload: {for_most} graphs for 90 % of the replays"
+        title = f"Diverse workload: {count(for_most, 'graph')} for 90 % of the replays"
         return [DIVERSITY.finding("workload-diverse", title, detail, evidence)]
-    title = f"Mixed workload: {for_most} graphs for 90 % of the replays"
+    title = f"Mixed workload: {count(for_most, 'graph')} for 90 % of the replays"
     return [DIVERSITY.finding("workload-mixed", title, detail, evidence)]
 
 
