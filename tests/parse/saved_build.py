@@ -39,6 +39,10 @@ METADATA: dict[str, Any] = {
 }
 
 
+LATER = ("running_requests", "waiting_requests", "scheduled_tokens", "kv_usage_pct")
+"""Columns that sessions of another version have or have not: rules take them where they are."""
+
+
 def write_session(
     folder: Path, tables: Mapping[str, Rows] | None = None, **metadata: object
 ) -> SavedSession:
@@ -57,6 +61,7 @@ def write_tables(folder: Path, tables: Mapping[str, Rows]) -> None:
     for name, layout in TABLES.items():
         rows, columns = list(tables.get(name, ())), [c.name for c in layout.columns]
         for row in rows:
+            columns += [c for c in row if c in LATER and c not in columns]
             assert set(row) <= set(columns), (name, set(row) - set(columns))
         with (folder / layout.file).open("w", newline="", encoding="utf-8") as file:
             if layout.heading:

@@ -250,3 +250,42 @@ def test_each_engine_is_judged_and_its_further_ranks_are_not(tmp_path: Path) -> 
     write_tables(tmp_path / "s" / "ranks" / "dp0_pp0_tp1", full)
     found = {f.rank: f.rule for f in of(find(session), "kv-usage")}
     assert found == {"dp1_pp0_tp0": "kv-usage-full", None: "kv-usage-good"}
+
+
+# --------------------------------------------------------------------------- waiting
+
+
+def queues(waiting_steps: int, usage_pct: float | None) -> list[dict[str, object]]:
+    return [
+        step(
+            i / 100,
+            waiting_requests=3 if i < waiting_steps else 0,
+            running_requests=40,
+            kv_usage_pct=usage_pct,
+        )
+        for i in range(100)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("steps", "usage_pct", "rule", "value"),
+    [
+        (10, 20.0, "waiting-none", None),
+        (11, 20.0, "waiting-with-room", "160"),  # 40 requests fill a fifth: 160 fill four
+        (11, 78.0, "waiting-with-room", "41"),
+        (11, 78.1, "waiting", None),  # 40.97 requests are no larger batch
+        (11, None, "waiting", None),
+    ],
+)
+def test_waiting(
+    tmp_path: Path, steps: int, usage_pct: float | None, rule: str, value: str | None
+) -> None:
+    verdict = judged(tmp_path, {"cuda_graph_steps": queues(steps, usage_pct)})
+    finding = one(verdict, "waiting")
+    assert (finding.rule, finding.value) == (rule, value)
+
+
+def test_a_session_without_the_schedulers_queues_is_not_judged(tmp_path: Path) -> None:
+    verdict = judged(tmp_path, {"cuda_graph_steps": [step(i) for i in range(50)]})
+    assert not of(verdict, "waiting")
+    assert why(verdict, "waiting")

@@ -20,6 +20,7 @@ from profilemate.parse.findings import (
     as_json,
     find,
 )
+from profilemate.parse.saved import SavedSession
 
 
 def found(folder: Path, rule: str, **metadata: Any) -> list[Finding]:
@@ -97,18 +98,24 @@ def test_clock(tmp_path: Path, error: float, rule: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("slowest", "rule"), [("1.0999", "ranks-even"), ("1.1", "ranks-straggle"), ("None", "")]
+    ("slowest", "rule"),
+    [("1.0999", "ranks-even"), ("1.1", "ranks-straggle"), ("None", "ranks-even")],
 )
-def test_ranks(tmp_path: Path, slowest: str, rule: str) -> None:
+def test_ranks_of_a_group_and_not_those_of_other_stages(
+    tmp_path: Path, slowest: str, rule: str
+) -> None:
     write_session(tmp_path / "t")
+    header = ["rank", "pid", "dp_rank", "pp_rank", "replay_p50_ms"]
+    ranks = [(0, 0, "1.0"), (0, 1, "1.0"), (0, 2, slowest)]  # one stage, its median 1 ms
+    ranks += [(1, 0, "7.0"), (1, 1, "7.0")]  # a longer stage is no straggler
+    rows = [[f"pp{pp}_tp{tp}", 10 * pp + tp, 0, pp, ms] for pp, tp, ms in ranks]
     with (tmp_path / "t" / "ranks.csv").open("w", newline="") as file:
-        rows = [["rank", "pid", "replay_latency_ratio"], ["dp0_pp0_tp0", "1", "1.0"]]
-        csv.writer(file).writerows([*rows, ["dp0_pp0_tp1", "2", slowest]])
-    verdict = find(type(write_session(tmp_path / "u")).open(tmp_path / "t"))
-    findings = [f for f in verdict.findings if f.rule.startswith("ranks")]
-    assert [f.rule for f in findings] == ([rule] if rule else [])
+        csv.writer(file).writerows([header, *rows, ["engine", 99, 0, "None", "None"]])
+    verdict = find(SavedSession.open(tmp_path / "t"))
+    (finding,) = [f for f in verdict.findings if f.rule.startswith("ranks")]
+    assert finding.rule == rule
     if rule == "ranks-straggle":
-        assert "dp0_pp0_tp1" in findings[0].detail
+        assert "pp0_tp2" in finding.detail
 
 
 # --------------------------------------------------------------------------- every rule
@@ -126,7 +133,7 @@ def test_a_metadata_of_another_program_has_no_verdict_either(tmp_path: Path) -> 
     (tmp_path / "s").mkdir()
     write_tables(tmp_path / "s", {})
     (tmp_path / "s" / "metadata.json").write_text('{"session_id": "old"}')
-    session = type(write_session(tmp_path / "u")).open(tmp_path / "s")
+    session = SavedSession.open(tmp_path / "s")
     verdict = find(session)
     assert [f.rule for f in verdict.findings] == []
 

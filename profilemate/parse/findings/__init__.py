@@ -15,6 +15,7 @@ from profilemate.parse.findings import (
     kv_usage,
     ranks,
     recording,
+    waiting,
 )
 from profilemate.parse.findings.base import (
     SEVERITIES,
@@ -53,6 +54,7 @@ RULES: tuple[Rule, ...] = tuple(
         kv_usage,
         kv_requests,
         kv_evictions,
+        waiting,
         cuda_graph_coverage,
         cuda_graph_padding,
         cuda_graph_use,

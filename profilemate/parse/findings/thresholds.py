@@ -32,6 +32,7 @@ _ROWS = (
     Threshold("preempt_lost_share", 0.05, "share of computed tokens lost: critical"),
     Threshold("prefix_hit_low", 0.10, "share of prompt tokens hit below this: low"),
     Threshold("prefix_lookups_min", 20, "look-ups that a verdict on the hit rate needs"),
+    Threshold("waiting_share", 0.10, "share of steps after which requests may wait"),
     Threshold("graph_steps_min", 10, "model steps that a verdict on CUDA graphs needs"),
     Threshold("graph_share_good", 0.90, "share of steps on graphs from here: good"),
     Threshold("eager_decode_share", 0.01, "share of decode steps that may run eagerly"),
