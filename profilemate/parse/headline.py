@@ -14,6 +14,8 @@ from profilemate.parse.findings.kv_usage import usage_of
 from profilemate.parse.findings.reading import (
     count,
     floats,
+    object_of,
+    objects,
     percent,
     rows_of,
     texts,
@@ -51,14 +53,14 @@ def headline(session: SavedSession) -> list[Figure]:
 def _recorded(session: SavedSession) -> Figure:
     times = window(session)
     said = "not known how long" if times is None else f"{times[1] - times[0]:.1f} s"
-    sources = session.metadata.get("sources") or []
+    sources = objects(session.metadata, "sources")
     by = ", ".join(dict.fromkeys(str(s.get("recorder") or s.get("kind")) for s in sources))
     return Figure("recorded", said, f"by {by}" if by else "")
 
 
 def _engine(session: SavedSession) -> Figure:
-    version = (session.metadata.get("versions") or {}).get("vllm")
-    roles = [str(p.get("role")) for p in session.metadata.get("processes") or [] if p.get("role")]
+    version = object_of(session.metadata, "versions").get("vllm")
+    roles = [str(p.get("role")) for p in objects(session.metadata, "processes") if p.get("role")]
     parts = [f"{roles.count(role)} {role}" for role in dict.fromkeys(roles)]
     return Figure("vLLM", str(version or "version not known"), ", ".join(parts))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from profilemate.parse.findings.reading import fact, window
+from profilemate.parse.findings.reading import fact, object_of, objects, window
 from profilemate.parse.saved import SavedSession
 
 _LOADS = 1.25  # sessions that differ by more than this factor in length or steps are told
@@ -55,20 +55,20 @@ def _joined(values: set[str]) -> str:
 
 
 def _hosts(metadata: Mapping[str, Any]) -> str:
-    return _joined({str(p["host"]) for p in metadata.get("processes") or [] if p.get("host")})
+    return _joined({str(p["host"]) for p in objects(metadata, "processes") if p.get("host")})
 
 
 def _recorders(metadata: Mapping[str, Any]) -> str:
-    sources = metadata.get("sources") or []
+    sources = objects(metadata, "sources")
     return _joined({str(s.get("recorder") or s.get("kind")) for s in sources})
 
 
 def _ranks(metadata: Mapping[str, Any]) -> str:
-    return _joined({str(p["rank"]) for p in metadata.get("processes") or [] if p.get("rank")})
+    return _joined({str(p["rank"]) for p in objects(metadata, "processes") if p.get("rank")})
 
 
 def _version(name: str) -> Callable[[Mapping[str, Any]], str]:
-    return lambda metadata: str((metadata.get("versions") or {}).get(name) or "not known")
+    return lambda metadata: str(object_of(metadata, "versions").get(name) or "not known")
 
 
 _SETTINGS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {

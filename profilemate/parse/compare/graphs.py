@@ -118,8 +118,8 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def _on_graphs(session: SavedSession) -> pd.DataFrame:
     """Steps that ran on a graph, without dummy ones."""
     frame = session.table("cuda_graph_steps")
-    if frame.empty:
-        return frame
+    if frame.empty or not {"runtime_mode", "dummy"} <= set(frame.columns):
+        return frame.iloc[:0]
     on_graph = np.isin(texts(frame["runtime_mode"]), ["FULL", "PIECEWISE"])
     return frame[on_graph & ~truths(frame["dummy"])]
 

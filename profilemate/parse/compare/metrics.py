@@ -12,7 +12,7 @@ from profilemate.parse.compare.graphs import Graphs, ranked
 from profilemate.parse.compare.noise import Floats
 from profilemate.parse.findings.base import NoData
 from profilemate.parse.findings.kv_usage import usage_of
-from profilemate.parse.findings.reading import floats, rows_of, texts, total, truths
+from profilemate.parse.findings.reading import floats, rows_of, table_of, texts, total, truths
 from profilemate.parse.saved import SavedSession
 
 Better = Literal["lower", "higher", ""]
@@ -86,7 +86,7 @@ def _outcomes(outcome: str) -> Callable[..., Pair]:
 
 def _mode_sum(column: str, modes: tuple[str, ...]) -> Callable[[SavedSession], float | None]:
     def of(session: SavedSession) -> float | None:
-        frame = rows_of(session, "cuda_graph_coverage", (column,))
+        frame = rows_of(session, "cuda_graph_coverage", ("runtime_mode", column))
         return total(frame[np.isin(texts(frame["runtime_mode"]), modes)], column)
 
     return of
@@ -110,18 +110,21 @@ def _tokens(session: SavedSession) -> float | None:
 
 
 def _throughput(session: SavedSession) -> float | None:
-    frame = rows_of(session, "cuda_graph_steps", ("timestamp_sec", "unpadded_tokens", "host_ms"))
+    frame = rows_of(
+        session, "cuda_graph_steps", ("timestamp_sec", "unpadded_tokens", "host_ms", "dummy")
+    )
     tokens = floats(frame["unpadded_tokens"])
     real = ~truths(frame["dummy"]) & (tokens > 0)
     if not real.any():
         raise NoData("no step says how many tokens it ran")
     at, host = floats(frame["timestamp_sec"])[real], floats(frame["host_ms"])[real]
-    seconds = float(np.nanmax(at + host / 1e3) - at.min())
+    ends = (at + host / 1e3)[~np.isnan(at + host)]
+    seconds = float(ends.max() - np.nanmin(at)) if len(ends) else 0.0
     return float(tokens[real].sum()) / seconds if seconds > 0 else None
 
 
 def _step_host(session: SavedSession) -> float | None:
-    frame = rows_of(session, "cuda_graph_steps", ("host_ms", "unpadded_tokens"))
+    frame = rows_of(session, "cuda_graph_steps", ("host_ms", "unpadded_tokens", "dummy"))
     host = floats(frame["host_ms"])
     real = ~truths(frame["dummy"]) & ~np.isnan(host)
     real &= ~(floats(frame["unpadded_tokens"]) == 0)
@@ -129,7 +132,9 @@ def _step_host(session: SavedSession) -> float | None:
 
 
 def _eager_decode(session: SavedSession) -> float | None:
-    frame = rows_of(session, "cuda_graph_steps", ("prefill_tokens", "decode_tokens"))
+    frame = rows_of(
+        session, "cuda_graph_steps", ("runtime_mode", "prefill_tokens", "decode_tokens", "dummy")
+    )
     mode = texts(frame["runtime_mode"])
     decode = (floats(frame["prefill_tokens"]) == 0) & (floats(frame["decode_tokens"]) > 0)
     decode &= ~truths(frame["dummy"]) & (mode != "")
@@ -137,7 +142,9 @@ def _eager_decode(session: SavedSession) -> float | None:
 
 
 def _padding(session: SavedSession) -> float | None:
-    frame = rows_of(session, "cuda_graph_coverage", ("padding_tokens", "padded_tokens"))
+    frame = rows_of(
+        session, "cuda_graph_coverage", ("runtime_mode", "padding_tokens", "padded_tokens")
+    )
     frame = frame[np.isin(texts(frame["runtime_mode"]), GRAPHS)]
     padding, padded = total(frame, "padding_tokens"), total(frame, "padded_tokens")
     return 100 * padding / padded if padded and padding is not None else None
@@ -163,7 +170,9 @@ def _rows(name: str) -> Callable[[SavedSession], float | None]:
 
 def _lost(session: SavedSession) -> float | None:
     rows_of(session, "kv_cache_usage", ())
-    return float(np.nansum(floats(session.table("kv_preemptions")["tokens_lost"])))
+    return float(
+        np.nansum(floats(table_of(session, "kv_preemptions", ("tokens_lost",))["tokens_lost"]))
+    )
 
 
 def _life(session: SavedSession) -> float | None:

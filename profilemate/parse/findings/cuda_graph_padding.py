@@ -48,7 +48,9 @@ def padded_steps(session: SavedSession) -> Padded:
     Raises:
         NoData: No step on a graph is in it, or not with its tokens.
     """
-    frame = rows_of(session, "cuda_graph_padding", ("unpadded_tokens", "padded_tokens", "count"))
+    frame = rows_of(
+        session, "cuda_graph_padding", ("runtime_mode", "unpadded_tokens", "padded_tokens", "count")
+    )
     on_graph = np.isin(texts(frame["runtime_mode"]), ["FULL", "PIECEWISE"])
     unpadded, padded = floats(frame["unpadded_tokens"]), floats(frame["padded_tokens"])
     known = on_graph & ~np.isnan(unpadded) & ~np.isnan(padded)

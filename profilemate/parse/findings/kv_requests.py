@@ -5,21 +5,30 @@ from __future__ import annotations
 import numpy as np
 
 from profilemate.parse.findings.base import OURS, Finding, NoData, Rule, When
-from profilemate.parse.findings.reading import count, fact, floats, percent, rows_of
+from profilemate.parse.findings.reading import (
+    count,
+    fact,
+    floats,
+    object_of,
+    percent,
+    rows_of,
+    table_of,
+    total,
+)
 from profilemate.parse.findings.thresholds import Thresholds
 from profilemate.parse.saved import SavedSession
 
 
 def _preemptions(session: SavedSession, t: Thresholds) -> list[Finding]:
     rows_of(session, "kv_cache_usage", ())
-    frame = session.table("kv_preemptions")
+    columns = ("timestamp_sec", "request_id", "tokens_lost")
+    frame = table_of(session, "kv_preemptions", columns)
     if frame.empty:
         detail = "Every request that had started ran to its end without giving back its blocks."
         return [PREEMPTIONS.finding("preemptions-none", "No preemption", detail, {"count": 0})]
     requests = int(frame["request_id"].nunique())
     lost = int(np.nansum(floats(frame["tokens_lost"])))
-    coverage = session.table("cuda_graph_coverage")
-    run = 0 if coverage.empty else int(np.nansum(floats(coverage["unpadded_tokens"])))
+    run = int(total(session.table("cuda_graph_coverage"), "unpadded_tokens") or 0)
     share = lost / run if run else None
     batch = _smallest_batch(session, floats(frame["timestamp_sec"]))
     evidence = {
@@ -55,7 +64,7 @@ def _smallest_batch(
 ) -> int | None:
     """Requests in the last step before each preemption: the least of them."""
     steps = session.table("cuda_graph_steps")
-    if steps.empty:
+    if steps.empty or not {"timestamp_sec", "requests"} <= set(steps.columns):
         return None
     begin, requests = floats(steps["timestamp_sec"]), floats(steps["requests"])
     known = ~np.isnan(requests) & (requests > 0)
@@ -92,11 +101,12 @@ def _prefix(session: SavedSession, t: Thresholds) -> list[Finding]:
     least = t["prefix_lookups_min"]
     if frame.empty:
         return _off(session, least)
+    columns = ("preempted", "running_queries", "running_hits")
+    frame = rows_of(session, "kv_prefix_cache", columns)
     counted = frame[frame["preempted"].astype("string") != "True"]
     if len(counted) < least:
         raise NoData(f"{count(len(counted), 'look-up')} in the prefix cache; {least:g} are needed")
-    asked = int(floats(frame["running_queries"])[-1])
-    hits = int(floats(frame["running_hits"])[-1])
+    asked, hits = (int(np.nan_to_num(floats(frame[c])[-1])) for c in columns[1:])
     rate = hits / asked if asked else 0.0
     evidence = {
         "lookups": len(counted),
@@ -119,7 +129,7 @@ def _prefix(session: SavedSession, t: Thresholds) -> list[Finding]:
 
 def _off(session: SavedSession, least: float) -> list[Finding]:
     arrived = fact(session, "events", "request") or 0
-    installed = session.metadata.get("hooks", {}).get("installed", {})
+    installed = object_of(object_of(session.metadata, "hooks"), "installed")
     if "KVCacheManager.lookup" not in installed or arrived < least:
         rows_of(session, "kv_prefix_cache", ())
     rows_of(session, "kv_cache_usage", ())

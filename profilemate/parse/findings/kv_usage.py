@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from profilemate.parse.findings.base import BANDS, Finding, Rule, When
+from profilemate.parse.findings.base import BANDS, Finding, NoData, Rule, When
 from profilemate.parse.findings.reading import count, fact, floats, percent, rows_of
 from profilemate.parse.findings.thresholds import Thresholds
 from profilemate.parse.saved import SavedSession
@@ -36,9 +36,12 @@ def usage_of(session: SavedSession, full: float) -> Usage:
     """
     columns = ("timestamp_sec", "usage_pct", "num_blocks", "total_blocks")
     frame = rows_of(session, "kv_cache_usage", columns)
+    frame = frame[(floats(frame["total_blocks"]) > 0) & (floats(frame["num_blocks"]) >= 0)]
+    if frame.empty:
+        raise NoData("the size of the block pool is not known")
     at, share = floats(frame["timestamp_sec"]), floats(frame["usage_pct"]) / 100
     blocks, total = floats(frame["num_blocks"]), floats(frame["total_blocks"])
-    peak = int(np.nanargmax(blocks))
+    peak = int(np.argmax(blocks))
     held = np.append(np.diff(at), 0.0)
     seconds = float(held.sum())
     weight = held / seconds if seconds > 0 else np.full(len(at), 1 / len(at))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import cast
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +27,32 @@ def rows_of(session: SavedSession, name: str, columns: Iterable[str]) -> pd.Data
         said = session.metadata.get("empty_files")
         why = said.get(f"{name}.csv") if isinstance(said, dict) else None
         raise NoData(str(why) if why else f"{name}.csv has no rows")
+    return table_of(session, name, columns)
+
+
+def table_of(session: SavedSession, name: str, columns: Iterable[str]) -> pd.DataFrame:
+    """A table that may be without rows, but must have these columns.
+
+    Raises:
+        NoData: It has not.
+    """
+    frame = session.table(name)
     missing = [c for c in columns if c not in frame.columns]
     if missing:
-        raise NoData(f"{name}.csv has no column {missing[0]}: an older profilemate wrote it")
+        raise NoData(f"{name}.csv has no column {missing[0]}: another profilemate wrote it")
     return frame
+
+
+def objects(metadata: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """The objects of a list in metadata.json; what is none is left out."""
+    value = metadata.get(name)
+    return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
+
+
+def object_of(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """An object in metadata.json, an empty one if there is none."""
+    value = metadata.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def floats(column: pd.Series) -> Floats:

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from profilemate.parse.findings.base import OURS, Finding, NoData, Rule, Severity, When
-from profilemate.parse.findings.reading import count, fact, percent
+from profilemate.parse.findings.reading import count, fact, object_of, objects, percent
 from profilemate.parse.findings.thresholds import Thresholds
 from profilemate.parse.saved import SavedSession
 
 
-def _object(session: SavedSession, name: str) -> Mapping[str, Any]:
-    value = session.metadata.get(name)
-    return value if isinstance(value, dict) else {}
-
-
 def _lost(session: SavedSession, t: Thresholds) -> list[Finding]:
-    dropped, events = _object(session, "dropped"), _object(session, "events")
+    dropped, events = object_of(session.metadata, "dropped"), object_of(session.metadata, "events")
     if not dropped or not events:
         raise NoData("the recording holds no profilemate events")
     batches = sum((dropped.get("lost_batches") or {}).values())
@@ -128,11 +120,11 @@ GPU = Rule(
 
 
 def _hooks(session: SavedSession, t: Thresholds) -> list[Finding]:
-    hooks = _object(session, "hooks")
+    hooks = object_of(session.metadata, "hooks")
     if not any(hooks.values()):
         raise NoData("the recording is of a vLLM without profilemate")
     installed, skipped = hooks.get("installed") or {}, hooks.get("skipped") or {}
-    faults = sum(p.get("faults") or 0 for p in session.metadata.get("processes", []))
+    faults = sum(p.get("faults") or 0 for p in objects(session.metadata, "processes"))
     evidence = {"installed": len(installed), "skipped": len(skipped), "faults": faults}
     if faults:
         title = f"profilemate's own hooks failed {count(faults, 'time')}"
@@ -191,7 +183,7 @@ HOOKS = Rule(
 
 def _clock(session: SavedSession, t: Thresholds) -> list[Finding]:
     error = fact(session, "clock", "alignment_error_ms")
-    if error is None or not _object(session, "events"):
+    if error is None or not object_of(session.metadata, "events"):
         raise NoData("the recording holds no events with clocks of their own")
     evidence = {"alignment_error_ms": error}
     detail = (
