@@ -57,6 +57,8 @@ def test_the_commands_are_the_ones_we_think() -> None:
         "profilemate scrub",
         "profilemate export",
         "profilemate hta",
+        "profilemate report",
+        "profilemate compare",
         "profilemate annotate status",
         "profilemate annotate path",
     }
@@ -83,6 +85,8 @@ def test_alone_it_shows_where_to_start() -> None:
     done = run()
     assert "nsys profile" in done.stdout + done.stderr
     assert "profilemate parse" in done.stdout + done.stderr
+    assert "profilemate report session" in done.stdout + done.stderr
+    assert "..." not in (done.stdout + done.stderr).partition("Commands:")[2], "no help is cut"
     assert "Traceback" not in done.stderr
 
 

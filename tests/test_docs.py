@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -14,6 +15,8 @@ from profilemate.parse.tables import TABLES
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import docs_cli  # noqa: E402
+import docs_findings  # noqa: E402
 import docs_metrics  # noqa: E402
 import docs_tables  # noqa: E402
 
@@ -23,9 +26,12 @@ def test_the_page_of_tables_is_up_to_date() -> None:
     assert page == docs_tables.text(), "run scripts/docs_tables.py"
 
 
-def test_the_page_of_metrics_is_up_to_date() -> None:
-    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-    assert page == docs_metrics.text(), "run scripts/docs_metrics.py"
+@pytest.mark.parametrize(
+    "script", [docs_cli, docs_findings, docs_metrics], ids=lambda m: m.__name__
+)
+def test_the_pages_made_from_the_code_are_up_to_date(script: ModuleType) -> None:
+    page = (ROOT / "docs" / script.TARGET.name).read_text(encoding="utf-8")
+    assert page == script.text(), f"run scripts/{script.__name__}.py"
 
 
 def test_the_readme_names_every_table() -> None:

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 import profilemate
-from profilemate.cli import export, hta, show
+from profilemate.cli import compare, export, hta, report, show
 from profilemate.cli import run as run_
+from profilemate.cli.examples import examples
 
 HELP = """What vLLM's CUDA graphs and KV cache really did.
 
@@ -18,6 +19,9 @@ HELP = """What vLLM's CUDA graphs and KV cache really did.
      nsys profile -t nvtx,cuda -o run vllm serve ...
 2. Parse, anywhere:
      profilemate parse run.nsys-rep -o session
+3. Look at it: what it means, and what changed since the last one:
+     profilemate report session
+     profilemate compare before after
 """
 
 app = typer.Typer(
@@ -29,6 +33,7 @@ app = typer.Typer(
 )
 annotate_app = typer.Typer(
     help="What runs inside vLLM: whether it would, and where its files are.",
+    short_help="What runs inside vLLM, and whether it would.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -42,11 +47,6 @@ Nsys = Annotated[
         show_default=False,
     ),
 ]
-
-
-def _examples(*lines: str) -> str:
-    # \b on a line of its own keeps the lines below it as they are.
-    return "\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in lines)])
 
 
 def _version(value: bool) -> None:
@@ -67,7 +67,7 @@ def _main(
 
 @app.command(
     no_args_is_help=True,
-    epilog=_examples(
+    epilog=examples(
         "profilemate parse run.nsys-rep -o session",
         "profilemate parse run.sqlite --json | jq .kv_cache",
         "profilemate parse /tmp/vllm_profiling/session_20260124_123456",
@@ -129,7 +129,9 @@ def parse(
 
 
 @app.command(
-    no_args_is_help=True, epilog=_examples("profilemate scrub run.nsys-rep shareable.sqlite")
+    no_args_is_help=True,
+    epilog=examples("profilemate scrub run.nsys-rep shareable.sqlite"),
+    short_help="Copy a recording without what identifies you.",
 )
 def scrub(
     source: Annotated[
@@ -156,11 +158,8 @@ def scrub(
     show.line(f"wrote {target} ({target.stat().st_size / 1e6:.1f} MB)")
 
 
-app.command(no_args_is_help=True, epilog=run_.EXAMPLES)(run_.run)
-
-
 @annotate_app.command(
-    epilog=_examples("profilemate annotate status", "nsys profile profilemate annotate status")
+    epilog=examples("profilemate annotate status", "nsys profile profilemate annotate status")
 )
 def status() -> None:
     """Show whether and how vLLM would be annotated from this environment.
@@ -176,7 +175,7 @@ def status() -> None:
 
 
 @annotate_app.command(
-    epilog=_examples('export PYTHONPATH="$(profilemate annotate path):$PYTHONPATH"')
+    epilog=examples('export PYTHONPATH="$(profilemate annotate path):$PYTHONPATH"')
 )
 def path() -> None:
     """Print the folder to put on PYTHONPATH where profilemate is not installed beside vLLM."""
@@ -185,5 +184,11 @@ def path() -> None:
     show.line(str(door()))
 
 
-app.command(no_args_is_help=True, epilog=_examples(*export.EXAMPLES))(export.export)
-app.command(no_args_is_help=True, epilog=_examples(*hta.EXAMPLES))(hta.hta)
+for _command, _epilog in (
+    (run_.run, run_.EXAMPLES),
+    (report.report, report.EXAMPLES),
+    (compare.compare, compare.EXAMPLES),
+    (export.export, export.EXAMPLES),
+    (hta.hta, hta.EXAMPLES),
+):
+    app.command(no_args_is_help=True, epilog=_epilog)(_command)

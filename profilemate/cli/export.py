@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from profilemate.cli import show
+from profilemate.cli.examples import examples
 
-EXAMPLES = (
+EXAMPLES = examples(
     "profilemate export session --format openmetrics -o session.om",
     "profilemate export session -f prometheus | promtool check metrics",
 )

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from profilemate.cli import show
+from profilemate.cli.examples import examples
 
-EXAMPLES = (
+EXAMPLES = examples(
     "profilemate hta session",
     "profilemate hta worker.pt.trace.json.gz -o breakdown",
 )

@@ -10,24 +10,24 @@ from typing import Annotated
 import typer
 
 from profilemate.cli import show
+from profilemate.cli.examples import examples
 from profilemate.errors import InputError, ProfilemateError, ToolError
 from profilemate.record.plan import Plan, Recorder, choose, make_plan
 from profilemate.record.start import run as start
 from profilemate.record.target import look
 
-EXAMPLES = """\b
-Examples:
-  profilemate run -- vllm serve MODEL
-  profilemate run --nsys --steps 201:50 -o run1 -- vllm serve MODEL
-  profilemate run --live -- python offline.py
-"""
+EXAMPLES = examples(
+    "profilemate run -- vllm serve MODEL",
+    "profilemate run --nsys --steps 201:50 -o run1 -- vllm serve MODEL",
+    "profilemate run --live -- python offline.py",
+)
 
 
 def run(
     command: Annotated[
         list[str],
         typer.Argument(
-            metavar="-- COMMAND...",
+            metavar="COMMAND",
             help="What to record, as you would type it.",
             show_default=False,
         ),

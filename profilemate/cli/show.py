@@ -6,7 +6,7 @@ import json
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,8 @@ SLOW_S = 1.0
 """Work that takes longer than this many seconds shows a progress bar."""
 
 
-def _out() -> Console:
+def out() -> Console:
+    """The terminal or pipe that results go to."""
     # Made anew each time: tests and pipes replace sys.stdout.
     return Console(highlight=False, soft_wrap=True)
 
@@ -37,7 +38,7 @@ def _err() -> Console:
 
 def line(text: str) -> None:
     """Print a line as it is."""
-    _out().print(Text(text))
+    out().print(Text(text))
 
 
 def say(text: str) -> None:
@@ -51,8 +52,8 @@ def raw(text: str) -> None:
 
 
 def as_json(value: Mapping[str, Any]) -> None:
-    """Print a JSON object, for machines."""
-    _out().print(Text(json.dumps(value, indent=2, ensure_ascii=False)))
+    """Print a JSON object, for machines: in ASCII, which every locale can write."""
+    out().print(Text(json.dumps(value, indent=2)))
 
 
 def fail(error: ProfilemateError) -> None:
@@ -61,8 +62,8 @@ def fail(error: ProfilemateError) -> None:
     head = error.what if error.path is None else f"{error.what}: {error.path}"
     console.print(f"[bold red]error:[/] {escape(head)}")
     for part in (error.why, error.hint):
-        if part:
-            console.print(f"  {escape(part)}")
+        for text in wrapped(part, console.width - 2, whole_words=True) if part else ():
+            console.print(f"  {escape(text)}")
 
 
 @contextmanager
@@ -89,40 +90,47 @@ def progress(quiet: bool) -> Iterator[Any]:
         bar.stop()
 
 
-def _facts(console: Console, rows: list[tuple[str, str]]) -> None:
+def facts(console: Console, rows: Sequence[tuple[str, str]], style: str = "dim") -> None:
     """Print names and values in two columns, wrapped; nothing is padded on the right."""
     indent = 2 + max(len(name) for name, _ in rows)
     for name, value in rows:
-        width = max(20, console.width - indent)
-        first, *rest = textwrap.wrap(value, width, break_long_words=False) or [""]
-        console.print(Text.assemble((name.ljust(indent), "dim"), first))
+        first, *rest = wrapped(value, console.width - indent)
+        console.print(Text.assemble((name.ljust(indent), style), first))
         for line_ in rest:
             console.print(Text(" " * indent + line_))
 
 
 def sections(titled: list[tuple[str, list[tuple[str, str]]]]) -> None:
     """Titled lists of names and values, an empty line between two."""
-    console = _out()
+    console = out()
     for i, (title, rows) in enumerate(titled):
         console.print(("\n" if i else "") + f"[bold]{escape(title)}[/]")
-        _facts(console, rows)
+        facts(console, rows)
+
+
+def wrapped(text: str, width: int, *, whole_words: bool = False) -> list[str]:
+    """The text in lines; a word longer than a line is cut, or stays whole to be copied."""
+    lines = textwrap.wrap(
+        text, max(20, width), break_on_hyphens=False, break_long_words=not whole_words
+    )
+    return lines or [""]
 
 
 def session(session: Session) -> None:
     """The short summary of a parsed session."""
-    console = _out()
-    _facts(console, session.facts())
+    facts(out(), session.facts())
     line("")
     sections(session.sections())
+    console = out()
     for warning in session.warnings:
         line("")
-        _facts(console, [("note:", warning)])
+        facts(console, [("note:", warning)])
     line(f"\nwrote {session.path}")
 
 
 def annotation(status: Status) -> None:
     """What annotation would do here."""
-    console = _out()
+    console = out()
     settings = status.settings
     answer = "yes" if settings.wanted else "no"
     rows = [("annotate", f"{answer}: {settings.reason}")]
@@ -133,7 +141,7 @@ def annotation(status: Status) -> None:
     rows += [("sink", status.sink)] if status.sink else []
     rows += [("live session", status.session)] if status.session else []
     rows += [("complaint", text) for text in settings.complaints]
-    _facts(console, rows)
+    facts(console, rows)
     if status.vllm is None:
         line("\nNo vLLM here: run this in vLLM's own environment to see its hooks.")
         return

@@ -1,0 +1,146 @@
+"""The test of a difference: against printed tables, exact permutations, and simulated noise."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from profilemate.parse.compare.noise import compare_series, pooled, q_values, student_tail
+
+Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
+
+
+@pytest.mark.parametrize(
+    # Two-sided critical values as printed in any table of Student's t.
+    ("t", "freedom", "p"),
+    [
+        (12.7062, 1, 0.05),
+        (63.6567, 1, 0.01),
+        (2.22814, 10, 0.05),
+        (4.58689, 10, 0.001),
+        (2.04227, 30, 0.05),
+        (1.98397, 100, 0.05),
+        (0.0, 7, 1.0),
+    ],
+)
+def test_students_t(t: float, freedom: float, p: float) -> None:
+    assert student_tail(t, freedom) == pytest.approx(p, rel=2e-5)
+
+
+def test_students_t_is_normal_with_very_many_degrees_of_freedom() -> None:
+    for t in (0.1, 1.0, 1.96, 4.0):
+        assert student_tail(t, 1e7) == pytest.approx(math.erfc(t / math.sqrt(2)), rel=1e-4)
+
+
+def series(rng: np.random.Generator, n: int, dependence: float) -> Floats:
+    """Durations of n steps, each with this correlation to the one before."""
+    noise = rng.normal(size=n)
+    values = np.empty(n)
+    values[0] = noise[0] / math.sqrt(1 - dependence**2)
+    for i in range(1, n):
+        values[i] = dependence * values[i - 1] + noise[i]
+    return np.exp(0.3 * values)
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "dependence", "at_most"),
+    [(15, 15, 0.0, 0.07), (50, 500, 0.0, 0.07), (400, 400, 0.8, 0.09), (1000, 1000, 0.9, 0.10)],
+)
+def test_equal_series_are_called_different_as_rarely_as_promised(
+    n: int, m: int, dependence: float, at_most: float
+) -> None:
+    rng = np.random.default_rng(1)
+    called = [
+        test.p < 0.05
+        for _ in range(600)
+        if (test := compare_series(series(rng, n, dependence), series(rng, m, dependence)))
+    ]
+    assert len(called) == 600
+    assert 0.02 < np.mean(called) <= at_most
+
+
+def test_dependent_steps_are_what_a_plain_rank_test_gets_wrong() -> None:
+    """The witness that the case above is not an easy one: independent batches of one."""
+    rng = np.random.default_rng(2)
+    wrong = 0
+    for _ in range(200):
+        a, b = series(rng, 400, 0.8), series(rng, 400, 0.8)
+        ranks = np.concatenate([a, b]).argsort().argsort() + 1.0
+        u = ranks[400:].sum() - 400 * 401 / 2
+        wrong += abs(u - 80_000) / math.sqrt(400 * 400 * 801 / 12) > 1.96
+    assert wrong / 200 > 0.3
+
+
+def test_a_difference_is_found() -> None:
+    rng = np.random.default_rng(3)
+    found = 0
+    for _ in range(100):
+        test = compare_series(series(rng, 200, 0.5), 1.3 * series(rng, 200, 0.5))
+        assert test is not None
+        found += test.p < 0.05 and test.effect > 0.5
+    assert found >= 95
+
+
+def test_series_that_do_not_overlap_are_as_unlikely_as_their_permutations() -> None:
+    a, b = np.arange(8.0), np.arange(8.0) + 100
+    test = compare_series(a, b)
+    assert test is not None
+    assert test.effect == 1
+    orders = math.comb(16, 8)  # two of them separate the series
+    assert test.p == pytest.approx(2 / orders, rel=0.5)
+
+
+def test_the_effect_is_the_share_of_pairs() -> None:
+    rng = np.random.default_rng(4)
+    a, b = rng.integers(0, 6, 9).astype(float), rng.integers(0, 6, 11).astype(float)
+    pairs = [(y > x) + 0.5 * (y == x) for x, y in itertools.product(a, b)]
+    test = compare_series(a, b)
+    assert test is not None
+    assert test.effect == pytest.approx(np.mean(pairs))
+
+
+def test_too_few_steps_say_nothing() -> None:
+    assert compare_series(np.arange(7.0), np.arange(100.0)) is None
+    assert compare_series(np.arange(100.0), np.arange(7.0)) is None
+
+
+def test_a_constant_series_is_no_difference() -> None:
+    test = compare_series(np.ones(20), np.ones(30))
+    assert test is not None
+    assert test.p == 1
+
+
+def test_q_values_by_hand() -> None:
+    # Sorted 0.01 0.02 0.03 0.5, times 4/1 4/2 4/3 4/4: 0.04 0.04 0.04 0.5.
+    assert q_values([0.5, 0.03, 0.01, 0.02]) == pytest.approx([0.5, 0.04, 0.04, 0.04])
+    assert q_values([]) == []
+    assert q_values([0.9, 0.95]) == pytest.approx([0.95, 0.95])
+
+
+def test_many_graphs_without_a_difference_raise_few_false_alarms() -> None:
+    rng = np.random.default_rng(5)
+    with_alarm = 0
+    for _ in range(60):
+        tests = [compare_series(series(rng, 60, 0.3), series(rng, 60, 0.3)) for _ in range(30)]
+        q = q_values([t.p for t in tests if t is not None])
+        with_alarm += min(q) < 0.05
+    assert with_alarm <= 8
+
+
+def test_all_graphs_together() -> None:
+    rng = np.random.default_rng(6)
+    tests = [
+        t
+        for _ in range(20)
+        if (t := compare_series(series(rng, 40, 0.0), 1.08 * series(rng, 40, 0.0)))
+    ]
+    together = pooled(tests, [1.0] * len(tests))
+    assert together is not None
+    assert together.p < min(t.p for t in tests), "many weak signs make a strong one"
+    assert pooled([], []) is None
+    alone = pooled(tests[:1], [7.0])
+    assert alone is not None
+    assert (alone.effect, alone.p) == pytest.approx((tests[0].effect, tests[0].p))

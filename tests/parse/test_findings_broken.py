@@ -1,0 +1,44 @@
+"""Sessions that somebody edited, or another version wrote: no traceback, whatever is missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from profilemate.parse.compare import compare
+from profilemate.parse.findings import find
+from profilemate.parse.headline import headline
+from profilemate.parse.saved import SavedSession
+from profilemate.parse.tables import TABLES
+
+EXPECTED = Path(__file__).parents[1] / "data" / "vllm_cpu_server" / "expected"
+METADATA: dict[str, Any] = json.loads((EXPECTED / "metadata.json").read_text())
+READ = ("processes", "sources", "versions", "hooks", "coverage", "dropped", "events", "window_sec")
+
+
+def look(broken: SavedSession) -> None:
+    whole = SavedSession.open(EXPECTED)
+    find(broken)
+    headline(broken)
+    compare(broken, whole)
+    compare(whole, broken)
+
+
+@pytest.mark.parametrize("key", READ)
+@pytest.mark.parametrize("value", [None, 5, [1], {}], ids=str)
+def test_metadata(key: str, value: object) -> None:
+    look(SavedSession(EXPECTED, {**METADATA, key: value}))
+
+
+@pytest.mark.parametrize("name", [n for n, t in TABLES.items() if not t.heading])
+def test_columns_that_are_gone_or_hold_nothing_or_words(name: str) -> None:
+    frame = SavedSession.open(EXPECTED).table(name)
+    for column in frame.columns:
+        words = frame.copy()
+        words[column] = pd.Series("abc", index=frame.index, dtype="string")
+        for broken in (frame.drop(columns=[column]), words):
+            look(SavedSession(EXPECTED, METADATA, {name: broken}))
