@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from listsink import LAYOUTS, ListSink
 
 from profilemate import annotate
 from profilemate.annotate import emit, sinks
-from profilemate.annotate.settings import Settings
+from profilemate.annotate.settings import TORCH, Settings
 
 
 @pytest.fixture
@@ -33,6 +34,7 @@ def clean() -> Iterator[None]:
     path, meta = list(sys.path), list(sys.meta_path)
     yield
     annotate.uninstall()
+    os.environ.pop(TORCH, None)  # word for processes to come
     assert annotate.status() == []
     for name in [n for n in sys.modules if n.partition(".")[0] in ("vllm", "torch")]:
         del sys.modules[name]

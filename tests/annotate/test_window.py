@@ -88,7 +88,6 @@ def windowed(layout: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[WindowSi
         return [sink, torch], ""
 
     monkeypatch.setattr(sinks, "open_sinks", open_sinks)
-    monkeypatch.delenv("PROFILEMATE_TORCH", raising=False)
     yield sink
     assert annotate._emitter is not None
     assert annotate._emitter.faults.first == {}
