@@ -118,6 +118,9 @@ def test_the_head_says_who_writes_and_on_which_clocks(
     assert abs(wall - (time.time_ns() - time.monotonic_ns())) < 10**7
     names = [e["args"]["name"] for e in rest if e["name"] == "process_name"]
     assert names[-1] == "profilemate: worker dp1 pp2 tp3"
+    sink.mark(batch(2, SESSION.replace("role=worker", "role=engine+worker")))
+    (file,) = files(tmp_path)  # and that it is both
+    assert file.name == f"engine+worker_dp1_pp2_tp3_{os.getpid()}.trace.json"
 
 
 def test_nothing_is_opened_before_there_is_something_to_write(
