@@ -43,8 +43,15 @@ def at_exit(settings: Settings, env: Mapping[str, str]) -> None:
     Finalize(None, begin, args=(settings, env), exitpriority=-100)
 
 
+_started_by = 0  # process number: a forked child has not started anything yet
+
+
 def start(settings: Settings, env: Mapping[str, str]) -> None:
-    """Start it now, unless it runs already or has nothing to do."""
+    """Start it now, unless it runs already or has nothing to do; once per process."""
+    global _started_by
+    if _started_by == os.getpid():
+        return
+    _started_by = os.getpid()
     session = session_dir.find(settings, env)
     if session is None or not needed(session):
         return

@@ -84,7 +84,7 @@ class SidecarSink:
         self._ranges: dict[int, list[tuple[str, int]]] = {}
         self._files: Segments | None = None
         self._who = ("process", 0, 0, 0)
-        self._named = self._renewing = self._off = self._watched = False
+        self._renewing = self._off = self._watched = False
         self._pid = os.getpid()
         self._offset = _wall_offset()
 
@@ -96,7 +96,7 @@ class SidecarSink:
         with self._lock:
             if self._off:
                 return
-            if not self._named or self._renewing:
+            if self._renewing or text.find(_SESSION, 0, 120) > 0:
                 self._look(text)
             self._lines.append(
                 f'{{"ph":"i","cat":"profilemate","name":"{text}","pid":{self._pid},'
@@ -194,7 +194,8 @@ class SidecarSink:
     def _look(self, text: str) -> None:
         """Learn from a session who we are; begin a new segment with it, if there is to be one."""
         is_session = text.find(_SESSION, 0, 120) > 0
-        if is_session and not self._named:
+        # Whose process it is turns out in steps: an engine finds that it is the worker too.
+        if is_session and f" role={self._who[0]} " not in text[:400]:
             self._learn(text)
         files = self._files
         if not self._renewing or files is None:
@@ -217,7 +218,6 @@ class SidecarSink:
         if message is None or message.events[0].kind != "session":
             return
         said = message.events[0].values
-        self._named = True
         self._who = (
             str(said.get("role", "process")),
             *(int(str(said.get(rank) or 0)) for rank in ("dp", "pp", "tp")),
