@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import debian_nsys
+import debian_packages
 from installing import (
     MARKER,
     SetupError,
@@ -162,7 +163,7 @@ def ensure_nsys(version: str) -> Place:
     fingerprint = digest(version, release.suite, str(debian_nsys.RECIPE))
     target = cache_root() / f"nsys-{version}-{fingerprint}"
     if not complete(target, fingerprint):
-        reason = debian_nsys.unsupported()
+        reason = debian_packages.unsupported("Nsight Systems")
         if reason:
             return Place(None, reason)
     install_once(

@@ -1,7 +1,7 @@
 """How anything is installed here: once, under a lock, complete or not at all, with clear failures.
 
-Used by ``environments.py`` and ``debian_nsys.py``; standard library only, because it runs before
-anything is installed.
+Used by ``environments.py`` and the ``debian_*.py`` beside it; standard library only, because it
+runs before anything is installed.
 """
 
 from __future__ import annotations
