@@ -53,6 +53,8 @@ def test_the_commands_are_the_ones_we_think() -> None:
     assert set(COMMANDS) == {
         "profilemate parse",
         "profilemate scrub",
+        "profilemate perfetto",
+        "profilemate view",
         "profilemate annotate status",
         "profilemate annotate path",
     }

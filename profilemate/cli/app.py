@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import profilemate
-from profilemate.cli import show
+from profilemate.cli import perfetto, show, view
 
 HELP = """What vLLM's CUDA graphs and KV cache really did.
 
@@ -98,6 +98,10 @@ def parse(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary as JSON, for machines.")
     ] = False,
+    timeline: Annotated[
+        bool,
+        typer.Option("--timeline", help="Write timeline.pftrace too, for `profilemate view DIR`."),
+    ] = False,
     nsys: Nsys = None,
     cache: Annotated[
         Path | None,
@@ -117,7 +121,13 @@ def parse(
 
     with show.progress(quiet or as_json) as progress:
         session = parse_session(
-            traces, out, force=force, nsys=nsys, cache_dir=cache, progress=progress
+            traces,
+            out,
+            force=force,
+            timeline=timeline,
+            nsys=nsys,
+            cache_dir=cache,
+            progress=progress,
         )
     if as_json:
         show.as_json(session.summary)
@@ -177,3 +187,7 @@ def path() -> None:
     from profilemate.annotate.plugin import door
 
     show.line(str(door()))
+
+
+app.command(no_args_is_help=True, epilog=_examples(*perfetto.EXAMPLES))(perfetto.perfetto)
+app.command(no_args_is_help=True, epilog=_examples(*view.EXAMPLES))(view.view)

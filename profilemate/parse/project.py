@@ -18,8 +18,10 @@ from profilemate.parse.metadata import session_id
 from profilemate.parse.progress import Progress, no_progress
 from profilemate.parse.readers import find_recordings, open_recording
 from profilemate.parse.tables import TABLES
+from profilemate.parse.timeline.file import FILE, Options, write_timeline
 from profilemate.parse.trace import Trace
 from profilemate.parse.writers.csv_session import CsvSession
+from profilemate.parse.writers.perfetto import builder
 
 
 @dataclass(slots=True)
@@ -93,6 +95,7 @@ def parse_session(
     out: Path | None = None,
     *,
     force: bool = False,
+    timeline: bool = False,
     nsys: Path | None = None,
     cache_dir: Path | None = None,
     progress: Progress = no_progress,
@@ -103,6 +106,7 @@ def parse_session(
         paths: Recordings of one run, or directories that hold some.
         out: The session directory; `session_<start of the recording>` here if not given.
         force: Replace a session that is there already.
+        timeline: Write `timeline.pftrace` into it too.
         nsys: The nsys that exports reports.
         cache_dir: Where exports are kept.
         progress: Told about work that takes its time.
@@ -114,8 +118,10 @@ def parse_session(
     """
     if out is not None:
         CsvSession(out, TABLES, force=force).check()  # before the work, not after it
+    if timeline:
+        builder()
     trace = read_trace(paths, nsys=nsys, cache_dir=cache_dir, progress=progress)
-    return write_session(trace, out, force=force, progress=progress)
+    return write_session(trace, out, force=force, timeline=timeline, progress=progress)
 
 
 def write_session(
@@ -123,6 +129,7 @@ def write_session(
     out: Path | None = None,
     *,
     force: bool = False,
+    timeline: bool = False,
     progress: Progress = no_progress,
 ) -> Session:
     """Write the session directory of a trace that was read already; see `parse_session`."""
@@ -133,12 +140,19 @@ def write_session(
     lead = ranks[0].trace if ranks else trace
     tables = build_tables(lead, progress)
     facts = metadata_of(trace, ranks, tables, out)
-    writer.write(tables, facts, _further(ranks[1:], progress))
+    told: list[str] = []
+
+    def more(directory: Path) -> Mapping[str, object]:
+        result = write_timeline(trace, directory / FILE, Options(), progress=progress)
+        told.extend(result.warnings)
+        return {"timeline": result.facts()}
+
+    writer.write(tables, facts, _further(ranks[1:], progress), more if timeline else None)
     return Session(
         path=out,
         metadata=facts,
         summary={**summary_.summarise(lead, tables, facts), "output_dir": str(out)},
-        warnings=summary_.warnings(facts),
+        warnings=[*summary_.warnings(facts), *told],
         rows={name: len(frame) for name, frame in tables.items()},
     )
 

@@ -200,20 +200,21 @@ def _instants(scope: Scope, track: Track, frame: pd.DataFrame, names: Words) -> 
     yield from instants(scope, track, events, np.arange(len(frame)))
 
 
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+# A viewer colours by name without its digits: what is alike is worded alike.
+
+
+def _sized(what: str, unit: str, sizes: Ints) -> Words:
+    """`what, unit: 3` for each size; `what` where it is not known."""
+    return Words.spelled(lambda n: what if n < 0 else f"{what}, {unit}: {n}", sizes)
 
 
 def _evicted(frame: pd.DataFrame) -> Words:
     blocks = np.fromiter((len(ids or ()) for ids in frame["ids"]), np.int64, len(frame))
-    return Words.spelled(lambda n: f"evict {_plural(n, 'block')}", blocks)
+    return _sized("evict", "blocks", blocks)
 
 
 def _preempted(frame: pd.DataFrame) -> Words:
-    def spell(tokens: int) -> str:
-        return "preempt" if tokens < 0 else f"preempt, {_plural(tokens, 'token')} lost"
-
-    return Words.spelled(spell, column(frame, "tokens"))
+    return _sized("preempt", "tokens lost", column(frame, "tokens"))
 
 
 def _reset(frame: pd.DataFrame) -> Words:
@@ -222,22 +223,15 @@ def _reset(frame: pd.DataFrame) -> Words:
 
 
 def _failed(frame: pd.DataFrame) -> Words:
-    def spell(free: int) -> str:
-        return "did not fit" if free < 0 else f"did not fit, {_plural(free, 'block')} free"
-
-    return Words.spelled(spell, column(frame, "free"))
+    return _sized("did not fit", "free blocks", column(frame, "free"))
 
 
 def _request(frame: pd.DataFrame) -> Words:
-    codes, said = pd.factorize(frame["what"])
-    tokens = column(frame, "prompt_tokens"), column(frame, "output_tokens")
-
-    def spell(code: int, prompt: int, output: int) -> str:
-        what = str(said[code]) if code >= 0 else "request"
-        size = output if what == "finished" else prompt
-        return what if size < 0 else f"{what}, {_plural(size, 'token')}"
-
-    return Words.spelled(spell, codes, *tokens)
+    finished = (frame["what"] == "finished").to_numpy(dtype=bool, na_value=False)
+    arrived = _sized("arrived", "prompt tokens", column(frame, "prompt_tokens"))
+    left = _sized("finished", "output tokens", column(frame, "output_tokens"))
+    of = np.where(finished, len(arrived.texts) + left.of, arrived.of)
+    return Words([*arrived.texts, *left.texts], of)
 
 
 def _hit_rate(scope: Scope, group: Track, pid: int) -> Iterator[Batch]:

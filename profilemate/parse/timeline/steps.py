@@ -98,12 +98,16 @@ def step_names(frame: pd.DataFrame, kind: Ints) -> Words:
     """Names of model steps: `decode 13->16 FULL`, `prefill 170 eager`."""
     codes, modes = pd.factorize(frame["mode"])
     spelled = ["eager" if mode == "NONE" else str(mode) for mode in modes]
-    columns = (kind, column(frame, "unpadded"), column(frame, "num_tokens"), codes)
-    return Words.spelled(partial(_step_name, spelled), *columns)
+    sizes = (column(frame, name) for name in ("unpadded", "num_tokens", "reqs"))
+    return Words.spelled(partial(_step_name, spelled), kind, codes, *sizes)
 
 
-def _step_name(modes: list[str], kind: int, unpadded: int, padded: int, mode: int) -> str:
+def _step_name(
+    modes: list[str], kind: int, mode: int, unpadded: int, padded: int, requests: int
+) -> str:
     size = str(unpadded) if unpadded >= 0 else ""
+    if unpadded < 0 and padded < 0 and requests > 0:
+        size = f"{requests} req"
     if padded >= 0 and padded != unpadded:
         size += f"->{padded}"
     words = (KINDS[kind], "" if kind == EMPTY else size, modes[mode] if mode >= 0 else "")

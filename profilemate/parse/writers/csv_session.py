@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -43,6 +43,9 @@ class TableLayout(Protocol):
         """Its columns, in order."""
 
 
+FURTHER_FILES = ("timeline.pftrace",)
+"""What other writers put into a session directory: ours, so that --force may replace it."""
+
 # Files that only look like ours, in a folder of the user's, are the user's.
 _RANK_FILE = re.compile(r"ranks/dp\d+_pp\d+_tp\d+(?:_\d+)?/([^/]+)")
 
@@ -63,7 +66,7 @@ class CsvSession:
         self._out = out
         self._layout = layout
         self._force = force
-        self._names = {METADATA, *(table.file for table in layout.values())}
+        self._names = {METADATA, *FURTHER_FILES, *(table.file for table in layout.values())}
 
     def check(self) -> None:
         """Refuse what `write` would refuse at its end, before the work is done.
@@ -78,6 +81,7 @@ class CsvSession:
         tables: Mapping[str, pd.DataFrame],
         metadata: Mapping[str, object],
         ranks: Mapping[str, Mapping[str, pd.DataFrame]] | None = None,
+        more: Callable[[Path], Mapping[str, object]] | None = None,
     ) -> Path:
         """Write the tables of the lead process, the metadata, and the tables of other processes.
 
@@ -86,6 +90,8 @@ class CsvSession:
             metadata: What goes into `metadata.json`, as JSON can spell it; `files` is added, the
                 list of all files that were written.
             ranks: Tables of further ranks, by the name of their directory in `ranks/`.
+            more: Puts files of other writers into the directory, named in `FURTHER_FILES`, and
+                returns what `metadata.json` shall say of them.
 
         Returns:
             The session directory.
@@ -98,9 +104,10 @@ class CsvSession:
             for rank, frames in (ranks or {}).items():
                 (directory / "ranks" / rank).mkdir(parents=True)
                 self._write_tables(directory / "ranks" / rank, frames)
+            said = {**metadata, **(more(directory) if more else {})}
             files = [p for p in directory.rglob("*") if p.is_file()]
             listed = sorted([METADATA, *(str(p.relative_to(directory)) for p in files)])
-            text = json.dumps({**metadata, "files": listed}, indent=2, sort_keys=True)
+            text = json.dumps({**said, "files": listed}, indent=2, sort_keys=True)
             _write(directory / METADATA, text + "\n")
         return self._out
 

@@ -7,7 +7,7 @@ protobuf format with explicit tracks, names said once, and typed arguments.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
@@ -47,6 +47,10 @@ class Count:
     samples_in: int = 0
     samples_out: int = 0
     lanes: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        """Every figure by its name."""
+        return asdict(self)
 
     def lost(self) -> int:
         """Events that were taken and not written: 0, or there is a mistake in here."""
