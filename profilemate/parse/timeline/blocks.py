@@ -54,7 +54,7 @@ class CachedFree:
         if not len(rows):
             return np.full(len(kv), self.count, dtype=np.int64)
         self._grow(int(blocks.max()))
-        order = np.lexsort((rows, blocks))
+        order = np.lexsort((cached, rows, blocks))  # of one operation, what says more comes last
         rows, blocks, used, cached = rows[order], blocks[order], used[order], cached[order]
         first = np.ones(len(rows), dtype=bool)
         first[1:] = blocks[1:] != blocks[:-1]
@@ -89,9 +89,10 @@ class CachedFree:
         changed = np.where(pd.isna(subset), ids, subset)
         parts = [
             _spread(ids, op == "alloc", _SET, _KEEP),
+            _spread(ids, op == "touch", _SET, _KEEP),
             _spread(changed, op == "touch", _SET, _SET),  # only cached blocks are found again
             _spread(changed, op == "free", _CLEAR, _KEEP),
-            _spread(ids, op == "cache", _KEEP, _SET),
+            _spread(ids, op == "cache", _SET, _SET),  # by the request that holds them
             _spread(ids, (op == "evict") | (op == "move"), _KEEP, _CLEAR),
             _spread(dst, op == "move", _KEEP, _SET),
         ]
