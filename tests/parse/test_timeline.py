@@ -25,7 +25,7 @@ SLICES = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 12)), max_size=40
 
 def crosses(a: tuple[int, int], b: tuple[int, int], *, nest: bool) -> bool:
     """Whether two slices cannot share a line: they overlap, and none holds the other."""
-    (a1, a2), (b1, b2) = sorted([a, b], key=lambda s: (s[0], -s[1]))
+    (_, a2), (b1, b2) = sorted([a, b], key=lambda s: (s[0], -s[1]))
     if b1 >= a2:
         return False
     return not (nest and b2 <= a2)
