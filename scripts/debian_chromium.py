@@ -43,7 +43,8 @@ def build(place: Path) -> None:
     say(f"fetching Chromium and its libraries (about 200 MB) from Debian's {suite()}")
     _, packages = fetch(place, suite(), "main", "chromium", FONTS, whole=True)
     unpack([p for p in packages if not p.name.startswith(UNWANTED)], place)
-    shutil.rmtree(place / "apt")
+    for folder in ("apt", *(f"usr/share/{name}" for name in ("doc", "icons", "locale", "man"))):
+        shutil.rmtree(place / folder, ignore_errors=True)
     _wrap(place)
     verify(place / WRAPPER)
 

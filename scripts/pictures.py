@@ -43,8 +43,9 @@ def _select(ui: Ui, track: str, category: str, first_ms: int, last_ms: int) -> N
     (start,) = ui.query("SELECT start_ts FROM trace_bounds")[0]
     low, high = start + first_ms * 1_000_000, start + last_ms * 1_000_000
     ((step,),) = ui.query(
-        f"SELECT slice.id FROM slice JOIN track ON track.id = track_id WHERE track.name = '{track}' "
-        f"AND category = '{category}' AND ts BETWEEN {low} AND {high} ORDER BY dur DESC LIMIT 1"
+        "SELECT slice.id FROM slice JOIN track ON track.id = track_id "
+        f"WHERE track.name = '{track}' AND category = '{category}' "
+        f"AND ts BETWEEN {low} AND {high} ORDER BY dur DESC LIMIT 1"
     )
     ui.page.evaluate(
         """([first, last, id]) => {

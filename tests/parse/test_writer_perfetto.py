@@ -23,7 +23,7 @@ from recorded import real_traces
 from profilemate.errors import InputError, OutputError, ToolError
 from profilemate.parse import writers
 from profilemate.parse.project import parse_session, read_trace
-from profilemate.parse.timeline import file
+from profilemate.parse.timeline import engine, file
 from profilemate.parse.timeline.file import Options, Result, write_timeline
 from profilemate.parse.trace import Trace
 from profilemate.parse.writers.perfetto import interning
@@ -366,6 +366,18 @@ def test_texts_are_said_anew_when_there_are_too_many(
     arrived = found.instants("Requests arrived and finished")
     assert [a.args["req"] for a in arrived] == [f"req-{i}-%20 é" for i in range(400)]
     assert [a.name for a in arrived] == [f"arrived, prompt tokens: {i}" for i in range(400)]
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_the_size_of_chunks_changes_nothing(
+    size: int, bundled: pftrace.File, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "CHUNK", size)
+    trace = read_trace([BUNDLED / "recording.sqlite"])
+    _, found = written(trace, tmp_path / "t.pftrace")
+    for path in bundled.paths():
+        assert found.samples(path) == bundled.samples(path), path
+        assert found.instants(path) == bundled.instants(path), path
 
 
 def test_nothing_recorded_is_said(tmp_path: Path) -> None:

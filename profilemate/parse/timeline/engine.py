@@ -94,22 +94,38 @@ def _kv_cache(scope: Scope, group: Track, pid: int) -> Iterator[Batch]:
     mine = of_pid(calls, pid)
     ends = np.sort(column(calls, "ts")[mine] + np.maximum(column(calls, "dur")[mine], 0))
     pools: dict[int, _Pool] = {}
-    group_now = 0
-    for begin in range(int(first), int(last), CHUNK):
-        stop = min(begin + CHUNK, int(last))
-        # The last step of a chunk goes on in the next one: its samples may be two, both true.
-        part = kv.iloc[begin:stop]
-        step = np.searchsorted(ends, part["ts"].to_numpy(dtype=np.int64))
-        step = np.maximum(np.maximum.accumulate(step), group_now)
-        group_now = int(step[-1])
-        if not len(ends):
-            step = np.arange(len(part))
+    for part, step in _by_steps(kv.iloc[int(first) : int(last)], ends):
         number = column(part, "pool", 0)
         for pool in np.unique(number).tolist():
             if pool not in pools:
                 pools[pool] = _pool(scope, group, pid, pool)
             chosen = np.flatnonzero(number == pool)
             yield from _pool_samples(scope, pools[pool], part.iloc[chosen], step[chosen])
+
+
+def _by_steps(kv: pd.DataFrame, ends: Ints) -> Iterator[tuple[pd.DataFrame, Ints]]:
+    """The operations of a process in chunks of whole steps, and the step of each operation.
+
+    An operation belongs to the schedule call that it lies in, or else to the next one, as in
+    `tables.pools.scheduler_steps`; without any call each is a step of its own.
+    """
+    begin, latest, size = 0, 0, CHUNK
+    while begin < len(kv):
+        part = kv.iloc[begin : begin + size]
+        step = np.searchsorted(ends, part["ts"].to_numpy(dtype=np.int64))
+        # The log's order is the truth where a time stamp within one call runs backwards.
+        step = np.maximum(np.maximum.accumulate(step), latest)
+        if not len(ends):
+            step = begin + np.arange(len(part))
+        whole = len(part)
+        if begin + whole < len(kv):  # the last step may go on
+            starts = np.flatnonzero(np.diff(step)) + 1
+            if not len(starts):
+                size *= 2
+                continue
+            whole = int(starts[-1])
+        yield part.iloc[:whole], step[:whole]
+        begin, latest, size = begin + whole, int(step[whole - 1]), CHUNK
 
 
 def _pool(scope: Scope, group: Track, pid: int, number: int) -> _Pool:
