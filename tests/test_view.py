@@ -158,6 +158,24 @@ def test_a_port_that_is_taken_is_said(trace: Path, ui: Path) -> None:
         taken = Site(site.files, start=site.start, port=first.port, origin=site.origin)
         with pytest.raises(ToolError, match=r"pip install 'profilemate\[view\]'"):
             Server(taken)
+        with pytest.raises(ToolError, match="--port"):
+            Server(site_of(trace, ui, first.port))
+
+
+def test_a_port_for_a_tunnel(trace: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = start(trace, "--no-browser", "--port", str(port), SSH_CONNECTION="a 1 b 2")
+    try:
+        assert address_of(process)[1] == port
+        assert process.stdout is not None
+        assert f"ssh -L {port}:127.0.0.1:{port} " in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.communicate()
 
 
 # ------------------------------------------------------------------ when it ends

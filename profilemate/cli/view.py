@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +16,7 @@ EXAMPLES = (
     "profilemate view session",
     "profilemate view run.nsys-rep",
     "profilemate view session --report",
+    "profilemate view session --no-browser --port 8090    # through a tunnel",
 )
 
 
@@ -32,6 +35,14 @@ def view(
     no_browser: Annotated[
         bool, typer.Option("--no-browser", help="Print the address, open nothing.")
     ] = False,
+    port: Annotated[
+        int,
+        typer.Option(
+            help="The port to serve on, for a tunnel: ssh -L PORT:127.0.0.1:PORT HOST. "
+            "[default: any free one]",
+            show_default=False,
+        ),
+    ] = 0,
     nsys: Annotated[
         Path | None,
         typer.Option(
@@ -56,10 +67,13 @@ def view(
         _open(page, no_browser)
         return
     with show.progress(quiet=False) as progress, timeline_of(what, nsys, progress) as trace:
-        server = Server(site_of(trace, shipped_ui()))
-        _open(server.url, no_browser)
-        show.line("close the tab, or press Ctrl-C here, to end")
+        server = Server(site_of(trace, shipped_ui(), port))
         try:
+            _open(server.url, no_browser)
+            if os.environ.get("SSH_CONNECTION"):
+                tunnel = f"ssh -L {server.port}:127.0.0.1:{server.port} {socket.gethostname()}"
+                show.line(f"from another machine: {tunnel}, then open the address there")
+            show.line("close the tab, or press Ctrl-C here, to end")
             server.run()
         except KeyboardInterrupt:
             show.line("")

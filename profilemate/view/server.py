@@ -21,6 +21,10 @@ GRACE_S = 5.0
 """How long after its last sign of life a tab counts as closed: a reload takes less."""
 
 _BEAT_S = 0.5
+_TAKEN_ONLINE = (
+    "ui.perfetto.dev can fetch from no other, and another program (a trace viewer that is still "
+    "open?) listens there."
+)
 
 
 @dataclass(slots=True)
@@ -71,9 +75,10 @@ class Server(ThreadingHTTPServer):
                 raise
             raise ToolError(
                 f"Port {site.port} of this machine is taken",
-                why="ui.perfetto.dev can fetch from no other, and another program (a trace viewer "
-                "that is still open?) listens there.",
-                hint="Close it, or type: pip install 'profilemate[view]'",
+                why=_TAKEN_ONLINE if site.origin else "Another program listens there.",
+                hint="Close it, or type: pip install 'profilemate[view]'"
+                if site.origin
+                else "Name another with --port, or leave --port out.",
             ) from e
 
     @property

@@ -83,8 +83,8 @@ def shipped_ui() -> Path | None:
     return folder if (folder / "index.html").is_file() else None
 
 
-def site_of(trace: Path, ui: Path | None) -> Site:
-    """The site for a trace; without a UI one for ui.perfetto.dev."""
+def site_of(trace: Path, ui: Path | None, port: int = 0) -> Site:
+    """The site for a trace; without a UI one for ui.perfetto.dev, whose port cannot be chosen."""
     if ui is None:
         address = f"http://127.0.0.1:{ONLINE_PORT}{TRACE}"
         start = f"{ONLINE}/#!/?url={address}{_opened()}"
@@ -105,6 +105,7 @@ def site_of(trace: Path, ui: Path | None) -> Site:
         {**files, TRACE: trace},
         {"/": page, "/index.html": page, _SCRIPT: alive},
         "http://127.0.0.1:{port}/#!/?url=http://127.0.0.1:{port}" + TRACE + _opened(),
+        port=port,
         policy=_POLICY,
         alive=ALIVE,
     )

@@ -132,7 +132,7 @@ class _Reader:
         return Slice(name, category, ts, ts, depth, args, list(event.flow_ids))
 
     def value(self, annotation: Any) -> Any:
-        for which in ("bool_value", "int_value", "double_value"):
+        for which in ("bool_value", "int_value", "double_value", "string_value"):
             if annotation.HasField(which):
                 return getattr(annotation, which)
         return self.interned["text"][annotation.string_value_iid]

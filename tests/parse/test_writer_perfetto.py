@@ -368,6 +368,13 @@ def test_texts_are_said_anew_when_there_are_too_many(
     assert [a.name for a in arrived] == [f"arrived, prompt tokens: {i}" for i in range(400)]
 
 
+def test_what_began_before_the_recording_moves_everything(tmp_path: Path) -> None:
+    events = [at(n, "sched.step", pid=1, dur=3, step=n + 9) for n in (-7, 0, 5)]
+    _, found = written(trace_of(events, start_unix_ns=1000), tmp_path / "t.pftrace")
+    assert [(s.ts, s.end) for s in found.slices("Scheduler steps")] == [(0, 3), (7, 10), (12, 15)]
+    assert found.clocks == {6: 7, 1: 1000}, "the wall clock of zero stays what it was"
+
+
 @pytest.mark.parametrize("size", [1, 7, 64])
 def test_the_size_of_chunks_changes_nothing(
     size: int, bundled: pftrace.File, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

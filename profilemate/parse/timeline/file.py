@@ -127,7 +127,15 @@ def _write(scope: Scope, file: IO[bytes], out: Path, progress: Progress) -> Writ
             progress("writing the timeline", done, None)
             yield batch
 
-    return Perfetto(file, out).write(watched(), scope.trace.start_unix_ns)
+    trace = scope.trace
+    return Perfetto(file, out).write(watched(), trace.start_unix_ns, _shift(trace))
+
+
+def _shift(trace: Trace) -> int:
+    """What makes every time positive: an event may have begun before the recording did."""
+    times = [*(frame["ts"] for frame in trace.frames.values()), trace.launches["ts"]]
+    times.append(trace.gpu["start"])
+    return max(0, -min((int(t.min()) for t in times if len(t)), default=0))
 
 
 def _window(trace: Trace, options: Options) -> tuple[int, int] | None:

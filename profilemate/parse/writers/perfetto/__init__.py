@@ -102,18 +102,22 @@ class Perfetto:
         self._open: dict[int, tuple[list[int], Count]] = {}  # ends of open slices, by track
         self._counts: dict[str, Count] = {}
         self._packets = self._waiting = 0
-        self._size = 0
+        self._size = self._shift = 0
 
-    def write(self, batches: Iterable[Batch], start_unix_ns: int | None = None) -> Written:
+    def write(
+        self, batches: Iterable[Batch], start_unix_ns: int | None = None, shift: int = 0
+    ) -> Written:
         """Write every batch.
 
         Args:
             batches: Events, for each track in order of time.
             start_unix_ns: Wall clock of ts 0, None where nobody knows.
+            shift: Added to every time, ns: the format has no negative ones.
 
         Raises:
             OSError: The file cannot be written.
         """
+        self._shift = shift
         self._clock(start_unix_ns)
         for batch in batches:
             self._describe(batch.track)
@@ -141,7 +145,7 @@ class Perfetto:
 
     def _event(self, ts: int, kind: int, track: int) -> Any:
         packet = self._packet()
-        packet.timestamp = ts
+        packet.timestamp = ts + self._shift
         packet.sequence_flags = _NEEDS_STATE
         event = packet.track_event
         event.type = kind
@@ -159,8 +163,10 @@ class Perfetto:
 
     def _clock(self, start_unix_ns: int | None) -> None:
         packet = self._packet()
-        packet.timestamp = 0
-        times = {_BOOTTIME: 0} | ({} if start_unix_ns is None else {_REALTIME: start_unix_ns})
+        packet.timestamp = self._shift
+        times = {_BOOTTIME: self._shift} | (
+            {} if start_unix_ns is None else {_REALTIME: start_unix_ns}
+        )
         for clock, at in times.items():
             packet.clock_snapshot.clocks.add(clock_id=clock, timestamp=at)
 

@@ -34,8 +34,11 @@ def _values(array: Any) -> tuple[str, list[Any]]:
     kind = array.dtype.kind
     missing = pd.isna(array)
     if kind == "O":
-        texts = [_text(value) for value in np.asarray(array, dtype=object)]
-        return "string_value_iid", texts
+        plain = np.asarray(array, dtype=object).tolist()
+        if any(isinstance(value, tuple) for value in plain):
+            # Hardly two lists of blocks are alike: remembering them would only take memory.
+            return "string_value", [_text(value) for value in plain]
+        return "string_value_iid", [_text(value) for value in plain]
     field = {"b": "bool_value", "f": "double_value"}.get(kind, "int_value")
     filled = array.to_numpy(dtype=_PLAIN[field], na_value=0) if _nullable(array) else array
     values = np.asarray(filled).tolist()
