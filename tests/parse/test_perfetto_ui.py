@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise, product
@@ -220,6 +221,17 @@ def test_a_person_sees_the_tracks_in_their_groups(shown: Shown) -> None:
             "Model steps",
         ]
         assert [text.index(t) for t in order] == sorted(text.index(t) for t in order)
+
+
+def test_the_document_names_every_track_and_its_queries_work(shown: Shown) -> None:
+    _, file, ui = shown
+    text = (Path(__file__).parents[2] / "docs" / "timeline.md").read_text(encoding="utf-8")
+    for path in file.paths():
+        assert re.sub(r"stream \d+", "stream N", path.split(" / ")[-1]) in text
+    queries = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    assert len(queries) == 3
+    for query in queries:
+        assert ui.query(query), query
 
 
 def test_the_info_page_lists_no_error(shown: Shown) -> None:

@@ -159,8 +159,8 @@ def _warnings(written: Written) -> list[str]:
         found.append("the recording holds nothing that a timeline could show")
     if written.size > BROWSER_BYTES:
         found.append(
-            f"the file has {written.size / 1e6:.0f} MB: Perfetto takes 2 to 4 times that in "
-            "memory, and a browser typically gives it 2 GB. Cut it with --window A:B"
-            ", leave --kernels out, or open it through Perfetto's trace_processor --httpd"
+            f"the file has {written.size / 1e6:.0f} MB: Perfetto takes about 7 times that in "
+            "memory, and a browser typically gives it 2 GB. Cut it with --window A:B, leave "
+            "--kernels out, or open it through Perfetto's own trace_processor --httpd"
         )
     return found

@@ -125,7 +125,8 @@ def samples(
 
 def args_of(frame: pd.DataFrame, **more: Any) -> dict[str, Any]:
     """Every field of our events, as arguments."""
-    return {c: frame[c] for c in frame.columns if c not in COMMON_COLUMNS and c != "seq"} | more
+    named = (c for c in frame.columns if c not in (*COMMON_COLUMNS, "seq", "op"))
+    return {c: frame[c] for c in named} | more
 
 
 def column(frame: pd.DataFrame, name: str, unknown: int = UNKNOWN) -> Ints:
