@@ -6,12 +6,16 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from profilemate.errors import InputError
-from profilemate.parse.progress import Progress
-from profilemate.parse.saved import METADATA, SavedSession
+
+if TYPE_CHECKING:  # a timeline that is there already needs no pandas
+    from profilemate.parse.progress import Progress
+    from profilemate.parse.saved import SavedSession
 
 _PFTRACE = ".pftrace"
+_METADATA = "metadata.json"
 REPORT = "report.html"
 
 
@@ -21,7 +25,7 @@ def report_of(paths: Sequence[Path]) -> Path:
     Raises:
         InputError: There is no session, or it has no page.
     """
-    session = SavedSession.open(paths[0])
+    session = _session(paths[0])
     page = session.path / REPORT
     if not page.is_file():
         raise InputError(
@@ -30,6 +34,12 @@ def report_of(paths: Sequence[Path]) -> Path:
             hint=f"Make it: profilemate report {session.path} -o {page}",
         )
     return page
+
+
+def _session(path: Path) -> SavedSession:
+    from profilemate.parse.saved import SavedSession
+
+    return SavedSession.open(path)
 
 
 @contextmanager
@@ -43,8 +53,8 @@ def timeline_of(paths: Sequence[Path], nsys: Path | None, progress: Progress) ->
         yield ready
         return
     sources = list(paths)
-    if len(paths) == 1 and (paths[0] / METADATA).is_file():
-        sources = _sources(SavedSession.open(paths[0]))
+    if len(paths) == 1 and (paths[0] / _METADATA).is_file():
+        sources = _sources(_session(paths[0]))
     with tempfile.TemporaryDirectory(prefix="profilemate-") as folder:
         made = Path(folder) / f"timeline{_PFTRACE}"
         _make(sources, made, nsys, progress)
@@ -84,7 +94,6 @@ def _sources(session: SavedSession) -> list[Path]:
 
 
 def _make(sources: Sequence[Path], out: Path, nsys: Path | None, progress: Progress) -> None:
-    # Imported here: a timeline that is there already needs no pandas.
     from profilemate.parse.project import read_trace
     from profilemate.parse.timeline.file import Options, write_timeline
 
