@@ -31,6 +31,7 @@ def crosses(a: tuple[int, int], b: tuple[int, int], *, nest: bool) -> bool:
     return not (nest and b2 <= a2)
 
 
+@settings(deadline=None)
 @given(SLICES, st.booleans())
 def test_slices_of_a_lane_never_cross(drawn: list[tuple[int, int]], nest: bool) -> None:
     ts, dur = (np.array([d[i] for d in drawn], dtype=np.int64) for i in (0, 1))
@@ -44,6 +45,7 @@ def test_slices_of_a_lane_never_cross(drawn: list[tuple[int, int]], nest: bool) 
                 assert not crosses(*pair, nest=nest), pair
 
 
+@settings(deadline=None)
 @given(SLICES)
 def test_as_few_lanes_as_slices_at_once(drawn: list[tuple[int, int]]) -> None:
     ts, dur = (np.array([d[i] for d in drawn], dtype=np.int64) for i in (0, 1))
@@ -152,6 +154,7 @@ def test_steps_are_joined_by_number_and_named_by_what_they_did() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(1, 99), max_size=4), max_size=9), st.data())
 def test_flows_are_ids_by_event(drawn: list[list[int]], data: st.DataObject) -> None:
     event = np.array([i for i, ids in enumerate(drawn) for _ in ids], dtype=np.int64)
