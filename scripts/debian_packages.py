@@ -25,6 +25,9 @@ SUITES = {
 """Names by which a source is known to be Debian's own archive; Ubuntu's are others."""
 
 
+TRIPLET = "x86_64-linux-gnu"
+
+
 @dataclass(frozen=True)
 class Mirror:
     """Where the system gets Debian packages, with the options that make it trust them."""
@@ -176,6 +179,13 @@ class PrivateApt:
         self._apt_get(*options, *packages, what=f"Downloading {' and '.join(packages)}")
         return self._fetched()
 
+    def forget_installed(self) -> None:
+        """From now on, what is installed counts for nothing: everything gets fetched."""
+        nothing = self._folder / "status"
+        nothing.touch()
+        with (self._folder / "apt.conf").open("a", encoding="utf-8") as settings:
+            settings.write(f'Dir::State::status "{nothing}";\n')
+
     def _apt_get(self, *arguments: str, what: str) -> None:
         command = ["apt-get", "-q", "-c", str(self._folder / "apt.conf"), *arguments]
         run(command, what, cwd=self._folder / "archives", env={"LC_ALL": "C"})
@@ -187,18 +197,23 @@ class PrivateApt:
 # --- what the modules that use this one do --------------------------------------------------------
 
 
-def fetch(place: Path, suite: str, component: str, *packages: str) -> tuple[PrivateApt, list[Path]]:
+def fetch(
+    place: Path, suite: str, component: str, *packages: str, whole: bool = False
+) -> tuple[PrivateApt, list[Path]]:
     """Fetch these packages, not what they depend on, from the first mirror that has them.
 
-    The apt that fetched them, which works in ``place / "apt"``, is returned too: it can fetch more,
-    and the caller removes its folder at the end.
+    With ``whole`` all that they depend on comes too, even what is installed here. The apt that
+    fetched them, which works in ``place / "apt"``, is returned too: it can fetch more, and the
+    caller removes its folder at the end.
     """
     problems: list[str] = []
     for mirror in mirrors():
         apt = PrivateApt(place / "apt", mirror)
         try:
+            if whole:
+                apt.forget_installed()
             apt.update(suite, component)
-            return apt, apt.download(*packages)
+            return apt, apt.download_missing(*packages) if whole else apt.download(*packages)
         except SetupError as problem:
             problems.append(str(problem))
     raise SetupError("\n".join(problems))

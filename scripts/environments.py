@@ -1,8 +1,9 @@
 """Make the environments that developing and testing need, and say where they are.
 
-Four kinds: the clone's own ``.venv``; a real vLLM for the CPU; two real Nsight Systems; a real
-Prometheus. All but the first are big and live in a cache outside the clone, keyed by what they are
-made of, so that a second clone finds them ready. Standard library only: this runs first.
+Five kinds: the clone's own ``.venv``; a real vLLM for the CPU; two real Nsight Systems; a real
+Prometheus; a browser. All but the first are big and live in a cache outside the clone, keyed by
+what they are made of, so that a second clone finds them ready. Standard library only: this runs
+first.
 
 Run as a program it makes what it is asked for and prints the paths, with ``--export`` as lines for
 a shell to evaluate. It ends with 2 when something failed, and with 0 when something is left out
@@ -23,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import debian_chromium
 import debian_nsys
 import debian_packages
 import debian_prometheus
@@ -59,6 +61,7 @@ PROMETHEUS_VARIABLES = {
     debian_prometheus.PROMETHEUS: "PROFILEMATE_TEST_PROMETHEUS",
     debian_prometheus.PROMTOOL: "PROFILEMATE_TEST_PROMTOOL",
 }
+CHROMIUM_VARIABLE = "PROFILEMATE_TEST_CHROMIUM"
 
 # The oldest nvtx that profilemate serves (and this Python has), and the one that vLLM's CUDA wheels
 # ask for.
@@ -204,6 +207,22 @@ def ensure_prometheus(program: Path) -> Place:
     return Place(target / program)
 
 
+def ensure_chromium(*, own: bool = False) -> Place:
+    """Return a Chromium: the system's, or, if it has none or with ``own``, Debian's."""
+    system = None if own else debian_chromium.on_system()
+    if system is not None:
+        return Place(system)
+    suite = debian_chromium.suite()
+    fingerprint = digest(suite, str(debian_chromium.RECIPE))
+    target = cache_root() / f"chromium-{suite}-{fingerprint}"
+    if not complete(target, fingerprint):
+        reason = debian_packages.unsupported("Chromium")
+        if reason:
+            return Place(None, reason)
+    install_once(target, fingerprint, debian_chromium.build, relocatable=True)
+    return Place(target / debian_chromium.WRAPPER)
+
+
 def gather(parts: Sequence[str]) -> dict[str, Place]:
     """Make the parts that are asked for and return each by the name of its variable."""
     found: dict[str, Place] = {}
@@ -223,13 +242,15 @@ def gather(parts: Sequence[str]) -> dict[str, Place]:
     if "prometheus" in parts:
         for program, variable in PROMETHEUS_VARIABLES.items():
             found[variable] = ensure_prometheus(program)
+    if "browser" in parts:
+        found[CHROMIUM_VARIABLE] = ensure_chromium()
     return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run as a program; see the top of this file."""
     parser = argparse.ArgumentParser(description="Make profilemate's environments; print paths.")
-    known = ("venv", "vllm", "nsys", "prometheus")
+    known = ("venv", "vllm", "nsys", "prometheus", "browser")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {known}; all if none")
     parser.add_argument("--export", action="store_true", help="print lines for a shell to evaluate")
     options = parser.parse_args(arguments)

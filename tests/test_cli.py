@@ -59,6 +59,8 @@ def test_the_commands_are_the_ones_we_think() -> None:
         "profilemate hta",
         "profilemate report",
         "profilemate compare",
+        "profilemate perfetto",
+        "profilemate view",
         "profilemate annotate status",
         "profilemate annotate path",
     }

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import profilemate
-from profilemate.cli import compare, export, hta, report, show
+from profilemate.cli import compare, export, hta, perfetto, report, show, view
 from profilemate.cli import run as run_
 from profilemate.cli.examples import examples
 
@@ -101,6 +101,10 @@ def parse(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary as JSON, for machines.")
     ] = False,
+    timeline: Annotated[
+        bool,
+        typer.Option("--timeline", help="Write timeline.pftrace too, for `profilemate view DIR`."),
+    ] = False,
     nsys: Nsys = None,
     cache: Annotated[
         Path | None,
@@ -120,7 +124,13 @@ def parse(
 
     with show.progress(quiet or as_json) as progress:
         session = parse_session(
-            traces, out, force=force, nsys=nsys, cache_dir=cache, progress=progress
+            traces,
+            out,
+            force=force,
+            timeline=timeline,
+            nsys=nsys,
+            cache_dir=cache,
+            progress=progress,
         )
     if as_json:
         show.as_json(session.summary)
@@ -187,6 +197,8 @@ def path() -> None:
 for _command, _epilog in (
     (run_.run, run_.EXAMPLES),
     (report.report, report.EXAMPLES),
+    (view.view, view.EXAMPLES),
+    (perfetto.perfetto, perfetto.EXAMPLES),
     (compare.compare, compare.EXAMPLES),
     (export.export, export.EXAMPLES),
     (hta.hta, hta.EXAMPLES),

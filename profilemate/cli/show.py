@@ -21,6 +21,8 @@ from profilemate.errors import ProfilemateError
 if TYPE_CHECKING:
     from profilemate.cli.annotate_status import Status
     from profilemate.parse.project import Session
+    from profilemate.parse.timeline.file import Result
+    from profilemate.parse.writers.perfetto import Count
 
 SLOW_S = 1.0
 """Work that takes longer than this many seconds shows a progress bar."""
@@ -126,6 +128,30 @@ def session(session: Session) -> None:
         line("")
         facts(console, [("note:", warning)])
     line(f"\nwrote {session.path}")
+
+
+def timeline(result: Result) -> None:
+    """What went onto a timeline."""
+    written = result.written
+    rows = [
+        (name, ", ".join(f"{n} {what}" for what, n in _events(count).items() if n))
+        for name, count in written.tracks.items()
+    ]
+    facts(out(), rows)
+    if outside := sum(result.outside.values()):
+        line(f"\n{outside} events lie outside the window")
+    for warning in result.warnings:
+        line("")
+        facts(out(), [("note:", warning)])
+    line(f"\nwrote {written.path} ({written.size / 1e6:.1f} MB, {written.events} events)")
+
+
+def _events(count: Count) -> dict[str, int]:
+    return {
+        "slices": count.slices_out,
+        "instants": count.instants_out,
+        "samples": count.samples_out,
+    }
 
 
 def annotation(status: Status) -> None:

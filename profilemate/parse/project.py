@@ -24,9 +24,11 @@ from profilemate.parse.readers import open_recording
 from profilemate.parse.runs import doubt_several, refuse_several
 from profilemate.parse.tables import TABLES
 from profilemate.parse.tables.custom import custom_tables
+from profilemate.parse.timeline.file import FILE, Options, write_timeline
 from profilemate.parse.trace import Recording, Trace
 from profilemate.parse.writers.csv_session import CsvSession
 from profilemate.parse.writers.in_place import updated
+from profilemate.parse.writers.perfetto import builder
 
 
 @dataclass(slots=True)
@@ -128,6 +130,7 @@ def parse_session(
     out: Path | None = None,
     *,
     force: bool = False,
+    timeline: bool = False,
     nsys: Path | None = None,
     cache_dir: Path | None = None,
     progress: Progress = no_progress,
@@ -139,6 +142,7 @@ def parse_session(
         out: The session directory; `session_<start of the recording>` here if not given. A live
             session alone is updated where it is.
         force: Replace a session that is there already.
+        timeline: Write `timeline.pftrace` into it too.
         nsys: The nsys that exports reports.
         cache_dir: Where exports are kept.
         progress: Told about work that takes its time.
@@ -150,13 +154,22 @@ def parse_session(
     """
     live = only_session(paths)
     if live is not None and (out is None or out.resolve() == live.resolve()):
-        again = partial(parse_session, paths, nsys=nsys, cache_dir=cache_dir, progress=progress)
+        again = partial(
+            parse_session,
+            paths,
+            timeline=timeline,
+            nsys=nsys,
+            cache_dir=cache_dir,
+            progress=progress,
+        )
         session: Session = updated(live, again)
         return session.moved(live)
     if out is not None:
         CsvSession(out, TABLES, force=force).check()  # before the work, not after it
+    if timeline:
+        builder()
     trace = read_trace(paths, nsys=nsys, cache_dir=cache_dir, progress=progress)
-    return write_session(trace, out, force=force, progress=progress)
+    return write_session(trace, out, force=force, timeline=timeline, progress=progress)
 
 
 def write_session(
@@ -164,6 +177,7 @@ def write_session(
     out: Path | None = None,
     *,
     force: bool = False,
+    timeline: bool = False,
     progress: Progress = no_progress,
 ) -> Session:
     """Write the session directory of a trace that was read already; see `parse_session`."""
@@ -174,12 +188,19 @@ def write_session(
     lead = ranks[0].trace if ranks else trace
     tables = build_tables(lead, progress, run=trace)
     facts = metadata_of(trace, ranks, tables, out)
-    writer.write(tables, facts, _further(ranks[1:], progress))
+    told: list[str] = []
+
+    def more(directory: Path) -> Mapping[str, object]:
+        result = write_timeline(trace, directory / FILE, Options(), progress=progress)
+        told.extend(result.warnings)
+        return {"timeline": result.facts()}
+
+    writer.write(tables, facts, _further(ranks[1:], progress), more if timeline else None)
     return Session(
         path=out,
         metadata=facts,
         summary={**summary_.summarise(lead, tables, facts), "output_dir": str(out)},
-        warnings=summary_.warnings(facts),
+        warnings=[*summary_.warnings(facts), *told],
         rows={name: len(frame) for name, frame in tables.items()},
     )
 

@@ -8,7 +8,8 @@ layout), so that tables and writers stay apart.
 from __future__ import annotations
 
 from profilemate.parse.writers.csv_session import CsvSession
+from profilemate.parse.writers.perfetto import Perfetto
 
-__all__ = ["WRITERS", "CsvSession"]
+__all__ = ["WRITERS", "CsvSession", "Perfetto"]
 
-WRITERS = {writer.name: writer for writer in (CsvSession,)}
+WRITERS = {writer.name: writer for writer in (CsvSession, Perfetto)}

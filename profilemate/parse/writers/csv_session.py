@@ -47,6 +47,10 @@ class TableLayout(Protocol):
 
 _SLICE = 100_000  # rows
 
+
+FURTHER_FILES = ("timeline.pftrace",)
+"""What other writers put into a session directory: ours, so that --force may replace it."""
+
 # Files that only look like ours, in a folder of the user's, are the user's.
 _RANK_FILE = re.compile(r"ranks/dp\d+_pp\d+_tp\d+(?:_\d+)?/([^/]+)")
 
@@ -67,7 +71,7 @@ class CsvSession:
         self._out = out
         self._layout = layout
         self._force = force
-        self._names = {METADATA, *(table.file for table in layout.values())}
+        self._names = {METADATA, *FURTHER_FILES, *(table.file for table in layout.values())}
 
     def check(self) -> None:
         """Refuse what `write` would refuse at its end, before the work is done.
@@ -82,6 +86,7 @@ class CsvSession:
         tables: Mapping[str, pd.DataFrame],
         metadata: Mapping[str, object],
         ranks: Mapping[str, Mapping[str, pd.DataFrame]] | None = None,
+        more: Callable[[Path], Mapping[str, object]] | None = None,
     ) -> Path:
         """Write the tables of the lead process, the metadata, and the tables of other processes.
 
@@ -90,6 +95,8 @@ class CsvSession:
             metadata: What goes into `metadata.json`, as JSON can spell it; `files` is added, the
                 list of all files that were written.
             ranks: Tables of further ranks, by the name of their directory in `ranks/`.
+            more: Puts files of other writers into the directory, named in `FURTHER_FILES`, and
+                returns what `metadata.json` shall say of them.
 
         Returns:
             The session directory.
@@ -102,9 +109,10 @@ class CsvSession:
             for rank, frames in (ranks or {}).items():
                 (directory / "ranks" / rank).mkdir(parents=True)
                 self._write_tables(directory / "ranks" / rank, frames)
+            said = {**metadata, **(more(directory) if more else {})}
             files = [p for p in directory.rglob("*") if p.is_file()]
             listed = sorted([METADATA, *(str(p.relative_to(directory)) for p in files)])
-            text = json.dumps({**metadata, "files": listed}, indent=2, sort_keys=True)
+            text = json.dumps({**said, "files": listed}, indent=2, sort_keys=True)
             _write(directory / METADATA, text + "\n")
         return self._out
 

@@ -1,0 +1,80 @@
+"""`profilemate perfetto`: the timeline of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from profilemate.cli import show
+from profilemate.cli.examples import examples
+
+EXAMPLES = examples(
+    "profilemate perfetto run.nsys-rep -o run.pftrace",
+    "profilemate perfetto run.nsys-rep -o cut.pftrace --kernels --window 12:15",
+    "profilemate view run.pftrace",
+)
+
+
+def perfetto(
+    traces: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="TRACE...",
+            help="Recordings of one run, as for `profilemate parse`.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="The .pftrace file to write."),
+    ] = Path("timeline.pftrace"),
+    kernels: Annotated[
+        bool, typer.Option("--kernels", help="Show every GPU kernel, copy and set too.")
+    ] = False,
+    window: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A:B",
+            help="Only what lies between these seconds of the recording, or reaches into them.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Replace FILE if it exists.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    nsys: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="PROFILEMATE_NSYS",
+            help="The nsys that exports reports. [default: the one on PATH]",
+            show_default=False,
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where exports of reports are kept. [default: the user's cache folder]",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Write the timeline of a run, for Perfetto.
+
+    Scheduler and model steps, graph launches, what the GPU did, the KV cache and its evictions,
+    with an arrow from each schedule call to its step and on to the GPU. Open it with
+    `profilemate view`.
+    """
+    from profilemate.parse.project import read_trace
+    from profilemate.parse.timeline import file
+
+    options = file.Options(kernels, file.window_of(window))
+    file.check(out, force=force)
+    with show.progress(quiet) as progress:
+        trace = read_trace(traces, nsys=nsys, cache_dir=cache, progress=progress)
+        result = file.write_timeline(trace, out, options, force=force, progress=progress)
+    if not quiet:
+        show.timeline(result)

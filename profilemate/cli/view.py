@@ -1,0 +1,86 @@
+"""`profilemate view`: a timeline in the browser."""
+
+from __future__ import annotations
+
+import os
+import socket
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from profilemate.cli import show
+from profilemate.cli.examples import examples
+
+EXAMPLES = examples(
+    "profilemate view session",
+    "profilemate view run.nsys-rep",
+    "profilemate view session --report",
+    "profilemate view session --no-browser --port 8090    # through a tunnel",
+)
+
+
+def view(
+    what: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SESSION|TRACE...|FILE.pftrace",
+            help="A session directory, recordings of one run, or a timeline.",
+            show_default=False,
+        ),
+    ],
+    report: Annotated[
+        bool, typer.Option("--report", help="Open the session's report page instead.")
+    ] = False,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Print the address, open nothing.")
+    ] = False,
+    port: Annotated[
+        int,
+        typer.Option(
+            help="The port to serve on, for a tunnel: ssh -L PORT:127.0.0.1:PORT HOST. "
+            "[default: any free one]",
+            show_default=False,
+        ),
+    ] = 0,
+    nsys: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="PROFILEMATE_NSYS",
+            help="The nsys that exports reports. [default: the one on PATH]",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Open a timeline in the browser.
+
+    With the extra profilemate[view] everything is on this machine and works offline: the Perfetto
+    UI is served to this machine alone until its tab is closed, or until Ctrl-C. Without it the
+    page is ui.perfetto.dev, which fetches the trace from here; nothing is uploaded.
+    """
+    from profilemate.view.find import report_of, timeline_of
+    from profilemate.view.server import Server
+    from profilemate.view.site import shipped_ui, site_of
+
+    if report:
+        page = report_of(what).resolve().as_uri()
+        _open(page, no_browser)
+        return
+    with show.progress(quiet=False) as progress, timeline_of(what, nsys, progress) as trace:
+        server = Server(site_of(trace, shipped_ui(), port))
+        try:
+            _open(server.url, no_browser)
+            if os.environ.get("SSH_CONNECTION"):
+                tunnel = f"ssh -L {server.port}:127.0.0.1:{server.port} {socket.gethostname()}"
+                show.line(f"from another machine: {tunnel}, then open the address there")
+            show.line("close the tab, or press Ctrl-C here, to end")
+            server.run()
+        except KeyboardInterrupt:
+            show.line("")
+
+
+def _open(address: str, no_browser: bool) -> None:
+    show.line(address)
+    if not no_browser and not webbrowser.open(address):
+        show.line("no browser could be opened here: open this address yourself")

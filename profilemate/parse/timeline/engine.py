@@ -1,0 +1,269 @@
+"""The tracks of an engine: its scheduler and its KV cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from profilemate.parse.tables.base import Bools, flags
+from profilemate.parse.tables.kv_requests import kv_prefix_cache
+from profilemate.parse.tables.pools import usage
+from profilemate.parse.timeline import steps as steps_
+from profilemate.parse.timeline.blocks import CachedFree
+from profilemate.parse.timeline.scope import (
+    UNKNOWN,
+    Events,
+    Scope,
+    args_of,
+    column,
+    instants,
+    of_pid,
+    samples,
+    slices,
+)
+from profilemate.parse.timeline.tracks import Batch, Flows, Ints, Track, Words
+
+CHUNK = 1 << 18  # operations on blocks that are looked at together
+
+
+def engine(scope: Scope, group: Track, pid: int, kind: Ints, flows: Flows) -> Iterator[Batch]:
+    """All tracks of the engine `pid`.
+
+    Args:
+        scope: The timeline.
+        group: Where they go.
+        pid: Its process.
+        kind: What each row of `sched.step` scheduled.
+        flows: Flow ids of each row of `sched.step`.
+    """
+    yield from _scheduler(scope, group, pid, kind, flows)
+    yield from _kv_cache(scope, group, pid)
+    yield from _requests(scope, group, pid)
+
+
+def _scheduler(scope: Scope, group: Track, pid: int, kind: Ints, flows: Flows) -> Iterator[Batch]:
+    calls = scope.trace.frames["sched.step"]
+    rows = of_pid(calls, pid)
+    if not len(rows):
+        return
+    about = "Scheduler.schedule calls: decode, prefill or mixed, and the tokens they scheduled."
+    track = scope.tracks.make("slices", "Scheduler steps", group, about=about, pid=pid)
+    ts, dur = column(calls, "ts"), column(calls, "dur")
+    names = steps_.call_names(calls, kind)
+    events = Events(ts, dur, names, steps_.category(kind), args_of(calls), flows)
+    yield from slices(scope, track, events, rows)
+    # What the call says of requests is how it leaves them.
+    end = ts + np.maximum(dur, 0)
+    for name in ("running", "waiting"):
+        values = column(calls, name)
+        track = scope.tracks.make(
+            "counter",
+            f"Requests {name}",
+            group,
+            unit="requests",
+            share="requests",
+            about=f"Requests {name} after each Scheduler.schedule call.",
+            pid=pid,
+        )
+        yield from samples(scope, track, end, values, rows[values[rows] != UNKNOWN])
+
+
+# ------------------------------------------------------------------ the KV cache
+
+
+@dataclass(slots=True)
+class _Pool:
+    """One block pool, followed through its log of operations."""
+
+    usage: Track
+    blocks: tuple[Track, Track, Track]  # in use, cached and free, empty
+    total: int
+    cached: CachedFree
+    last: dict[int, float]  # the last sample of each track
+
+
+def _kv_cache(scope: Scope, group: Track, pid: int) -> Iterator[Batch]:
+    """Counters of each pool, one sample for each scheduler step in which the figure changed."""
+    kv = scope.trace.frames["kv"]
+    pids = kv["pid"].to_numpy(dtype=np.int64)
+    first, last = np.searchsorted(pids, [pid, pid + 1])  # kv is in order of process
+    calls = scope.trace.frames["sched.step"]
+    mine = of_pid(calls, pid)
+    ends = np.sort(column(calls, "ts")[mine] + np.maximum(column(calls, "dur")[mine], 0))
+    pools: dict[int, _Pool] = {}
+    for part, step in _by_steps(kv.iloc[int(first) : int(last)], ends):
+        number = column(part, "pool", 0)
+        for pool in np.unique(number).tolist():
+            if pool not in pools:
+                pools[pool] = _pool(scope, group, pid, pool)
+            chosen = np.flatnonzero(number == pool)
+            yield from _pool_samples(scope, pools[pool], part.iloc[chosen], step[chosen])
+
+
+def _by_steps(kv: pd.DataFrame, ends: Ints) -> Iterator[tuple[pd.DataFrame, Ints]]:
+    """The operations of a process in chunks of whole steps, and the step of each operation.
+
+    An operation belongs to the schedule call that it lies in, or else to the next one, as in
+    `tables.pools.scheduler_steps`; without any call each is a step of its own.
+    """
+    begin, latest, size = 0, 0, CHUNK
+    while begin < len(kv):
+        part = kv.iloc[begin : begin + size]
+        step = np.searchsorted(ends, part["ts"].to_numpy(dtype=np.int64))
+        # The log's order is the truth where a time stamp within one call runs backwards.
+        step = np.maximum(np.maximum.accumulate(step), latest)
+        if not len(ends):
+            step = begin + np.arange(len(part))
+        whole = len(part)
+        if begin + whole < len(kv):  # the last step may go on
+            starts = np.flatnonzero(np.diff(step)) + 1
+            if not len(starts):
+                size *= 2
+                continue
+            whole = int(starts[-1])
+        yield part.iloc[:whole], step[:whole]
+        begin, latest, size = begin + whole, int(step[whole - 1]), CHUNK
+
+
+def _pool(scope: Scope, group: Track, pid: int, number: int) -> _Pool:
+    said = scope.trace.frames["kv.pool"]
+    said = said[(said["pid"] == pid) & (said["pool"].fillna(0) == number)]
+    total = said["num_blocks"].dropna()
+    medium = said["medium"].dropna()
+    where = "" if number == 0 else f" (pool {number}, {medium.iloc[-1] if len(medium) else 'GPU'})"
+
+    def make(name: str, unit: str, about: str) -> Track:
+        share = "" if unit == "%" else f"blocks{number}"
+        return scope.tracks.make(
+            "counter", f"{name}{where}", group, unit=unit, share=share, about=about, pid=pid
+        )
+
+    return _Pool(
+        make("KV cache usage", "%", "Share of the pool's blocks in use: vLLM's get_usage()."),
+        (
+            make("KV blocks in use", "blocks", "Blocks that requests hold."),
+            make(
+                "KV blocks cached, free",
+                "blocks",
+                "Free blocks that still hold cached content. Blocks that were cached before the "
+                "recording began count as empty until a prefix hit takes them.",
+            ),
+            make("KV blocks empty", "blocks", "Free blocks without cached content."),
+        ),
+        UNKNOWN if total.empty else int(total.iloc[-1]),
+        CachedFree(),
+        {},
+    )
+
+
+def _pool_samples(scope: Scope, pool: _Pool, kv: pd.DataFrame, step: Ints) -> Iterator[Batch]:
+    ts, used = kv["ts"].to_numpy(dtype=np.int64), column(kv, "used")
+    cached = pool.cached.feed(kv)
+    known = used != UNKNOWN
+    if pool.total != UNKNOWN:  # a pool's own count is right where the log has gaps
+        cached = np.clip(cached, 0, np.maximum(pool.total - used, 0))
+    last = np.ones(len(kv), dtype=bool)
+    last[:-1] = step[1:] != step[:-1]
+    ours = np.flatnonzero(last & known)
+    share = 100 * usage(used, np.full(len(used), pool.total)).to_numpy(float, na_value=np.nan)
+    empty = pool.total - used - cached
+    in_use, cached_free, rest = pool.blocks
+    series = [(in_use, used.astype(float)), (cached_free, cached.astype(float))]
+    if pool.total != UNKNOWN:
+        series = [(pool.usage, share), *series, (rest, empty.astype(float))]
+    for track, values in series:
+        before = pool.last.get(track.number, np.nan)
+        changed = np.diff(values[ours], prepend=before) != 0  # NaN differs from everything
+        if len(rows := ours[changed]):
+            pool.last[track.number] = float(values[rows[-1]])
+            yield from samples(scope, track, ts, values, rows)
+
+
+# ------------------------------------------------------------------ what happens to requests
+
+
+def _requests(scope: Scope, group: Track, pid: int) -> Iterator[Batch]:
+    frames = scope.trace.frames
+    yield from _hit_rate(scope, group, pid)
+    kv = frames["kv"]
+    pids, op = kv["pid"].to_numpy(dtype=np.int64), kv["op"]
+    mine = pids == pid
+    for name, frame, rows, spell in (
+        ("Evictions", kv, np.flatnonzero(mine & _is(op, "evict")), _evicted),
+        ("Preemptions", frames["preempt"], of_pid(frames["preempt"], pid), _preempted),
+        ("Prefix-cache resets", kv, np.flatnonzero(mine & _is(op, "reset")), _reset),
+        ("Failed allocations", frames["kv.alloc_failed"], None, _failed),
+        ("Requests arrived and finished", frames["request"], None, _request),
+    ):
+        rows = of_pid(frame, pid) if rows is None else rows
+        if len(rows):
+            track = scope.tracks.make("instants", name, group, pid=pid)
+            for begin in range(0, len(rows), CHUNK):
+                picked = frame.iloc[rows[begin : begin + CHUNK]].reset_index(drop=True)
+                yield from _instants(scope, track, picked, spell(picked))
+
+
+def _is(op: pd.Series, name: str) -> Bools:
+    return (op == name).to_numpy(dtype=bool, na_value=False)
+
+
+def _instants(scope: Scope, track: Track, frame: pd.DataFrame, names: Words) -> Iterator[Batch]:
+    categories = Words.same(track.name.split()[0].lower(), len(frame))
+    events = Events(column(frame, "ts"), column(frame, "dur"), names, categories, args_of(frame))
+    yield from instants(scope, track, events, np.arange(len(frame)))
+
+
+# A viewer colours by name without its digits: what is alike is worded alike.
+
+
+def _sized(what: str, unit: str, sizes: Ints) -> Words:
+    """`what, unit: 3` for each size; `what` where it is not known."""
+    return Words.spelled(lambda n: what if n < 0 else f"{what}, {unit}: {n}", sizes)
+
+
+def _evicted(frame: pd.DataFrame) -> Words:
+    blocks = np.fromiter((len(ids or ()) for ids in frame["ids"]), np.int64, len(frame))
+    return _sized("evict", "blocks", blocks)
+
+
+def _preempted(frame: pd.DataFrame) -> Words:
+    return _sized("preempt", "tokens lost", column(frame, "tokens"))
+
+
+def _reset(frame: pd.DataFrame) -> Words:
+    done = flags(frame["ok"].fillna(True)).astype(np.int64)
+    return Words(["reset refused", "reset"], done)
+
+
+def _failed(frame: pd.DataFrame) -> Words:
+    return _sized("did not fit", "free blocks", column(frame, "free"))
+
+
+def _request(frame: pd.DataFrame) -> Words:
+    finished = (frame["what"] == "finished").to_numpy(dtype=bool, na_value=False)
+    arrived = _sized("arrived", "prompt tokens", column(frame, "prompt_tokens"))
+    left = _sized("finished", "output tokens", column(frame, "output_tokens"))
+    of = np.where(finished, len(arrived.texts) + left.of, arrived.of)
+    return Words([*arrived.texts, *left.texts], of)
+
+
+def _hit_rate(scope: Scope, group: Track, pid: int) -> Iterator[Batch]:
+    lookups = scope.trace.frames["kv.lookup"]
+    rows = of_pid(lookups, pid)
+    if not len(rows):
+        return
+    rate = kv_prefix_cache(scope.trace)["running_hit_rate"].to_numpy(float, na_value=np.nan)
+    track = scope.tracks.make(
+        "counter",
+        "Prefix hit rate",
+        group,
+        unit="%",
+        about="Tokens found in the prefix cache of all that were asked for since the recording "
+        "began; look-ups of preempted requests are left out, as in vLLM's counters.",
+        pid=pid,
+    )
+    rows = rows[~np.isnan(rate[rows])]
+    yield from samples(scope, track, column(lookups, "ts"), 100 * rate, rows)

@@ -1,0 +1,60 @@
+"""Write one file piece by piece, and have it whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from profilemate.errors import OutputError
+
+
+def may_write(out: Path, *, force: bool) -> None:
+    """Refuse a file that may not be written, before the work is done.
+
+    Raises:
+        OutputError: It exists and may not be replaced, or is a directory.
+    """
+    if out.is_dir():
+        raise OutputError(
+            "cannot write the file",
+            path=out,
+            why="this is a directory",
+            hint="choose a file with -o",
+        )
+    if out.exists() and not force:
+        raise OutputError(
+            "will not overwrite without --force",
+            path=out,
+            why="the file exists",
+            hint="choose another file with -o, or add --force",
+        )
+
+
+@contextmanager
+def replaced_file(out: Path, *, force: bool) -> Iterator[IO[bytes]]:
+    """Give a file to fill, which becomes `out` when the block ends without an error.
+
+    Raises:
+        OutputError: See `may_write`; or it cannot be written.
+    """
+    may_write(out, force=force)
+    target = Path(os.path.realpath(out))  # through a link, not instead of it
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("wb") as file:
+            yield file
+        unfinished.replace(target)
+    except OSError as e:
+        raise OutputError(
+            "cannot write the file",
+            path=out,
+            why=e.strerror or str(e),
+            hint="choose another file with -o",
+        ) from e
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()

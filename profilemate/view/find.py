@@ -1,0 +1,101 @@
+"""What the user means to look at: a timeline, a session that has one, or recordings."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from profilemate.errors import InputError
+
+if TYPE_CHECKING:  # a timeline that is there already needs no pandas
+    from profilemate.parse.progress import Progress
+    from profilemate.parse.saved import SavedSession
+
+_PFTRACE = ".pftrace"
+_METADATA = "metadata.json"
+REPORT = "report.html"
+
+
+def report_of(paths: Sequence[Path]) -> Path:
+    """The report page of a session.
+
+    Raises:
+        InputError: There is no session, or it has no page.
+    """
+    session = _session(paths[0])
+    page = session.path / REPORT
+    if not page.is_file():
+        raise InputError(
+            "This session has no report page yet",
+            path=session.path,
+            hint=f"Make it: profilemate report {session.path} -o {page}",
+        )
+    return page
+
+
+def _session(path: Path) -> SavedSession:
+    from profilemate.parse.saved import SavedSession
+
+    return SavedSession.open(path)
+
+
+@contextmanager
+def timeline_of(paths: Sequence[Path], nsys: Path | None, progress: Progress) -> Iterator[Path]:
+    """The timeline of what was named; one that has to be made is removed at the end.
+
+    Raises:
+        ProfilemateError: There is nothing to make it of, or it cannot be made.
+    """
+    if len(paths) == 1 and (ready := _ready(paths[0])) is not None:
+        yield ready
+        return
+    sources = list(paths)
+    if len(paths) == 1 and (paths[0] / _METADATA).is_file():
+        sources = _sources(_session(paths[0]))
+    with tempfile.TemporaryDirectory(prefix="profilemate-") as folder:
+        made = Path(folder) / f"timeline{_PFTRACE}"
+        _make(sources, made, nsys, progress)
+        yield made
+
+
+def _ready(path: Path) -> Path | None:
+    """A timeline that is there already."""
+    if path.is_dir():
+        found = path / f"timeline{_PFTRACE}"
+        return found if found.is_file() else None
+    if path.suffix != _PFTRACE:
+        return None
+    if not path.is_file():
+        raise InputError(
+            "There is no such timeline",
+            path=path,
+            hint=f"Make it: profilemate perfetto TRACE -o {path}",
+        )
+    return path
+
+
+def _sources(session: SavedSession) -> list[Path]:
+    """The recordings that a session was made of, if all of them are still there."""
+    named = [Path(str(source["path"])) for source in session.metadata.get("sources", ())]
+    gone = [path for path in named if not path.exists()]
+    if gone or not named:
+        where = f"{gone[0]} is no longer there." if gone else "It names no recording."
+        raise InputError(
+            "This session has no timeline, and none can be made",
+            path=session.path,
+            why=where,
+            hint="Where the recording is, type: profilemate view RECORDING, or, to keep it with "
+            "the tables: profilemate parse RECORDING -o DIR --timeline",
+        )
+    return named
+
+
+def _make(sources: Sequence[Path], out: Path, nsys: Path | None, progress: Progress) -> None:
+    from profilemate.parse.project import read_trace
+    from profilemate.parse.timeline.file import Options, write_timeline
+
+    trace = read_trace(sources, nsys=nsys, progress=progress)
+    write_timeline(trace, out, Options(), progress=progress)
