@@ -1,0 +1,80 @@
+"""What rules need to read a session: columns as arrays, and the reason where there is nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from profilemate.parse.findings.base import NoData
+from profilemate.parse.saved import SavedSession
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+def rows_of(session: SavedSession, name: str, columns: Iterable[str]) -> pd.DataFrame:
+    """A table that must have rows and these columns.
+
+    Raises:
+        NoData: It has not; the session's own words on it, where it has some.
+    """
+    frame = session.table(name)
+    if frame.empty:
+        said = session.metadata.get("empty_files")
+        why = said.get(f"{name}.csv") if isinstance(said, dict) else None
+        raise NoData(f"{name}.csv has no rows" + (f": {why}" if why else ""))
+    missing = [c for c in columns if c not in frame.columns]
+    if missing:
+        raise NoData(f"{name}.csv has no column {missing[0]}: an older profilemate wrote it")
+    return frame
+
+
+def floats(column: pd.Series) -> Floats:
+    """A column of numbers; what is not known is NaN."""
+    return pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def texts(column: pd.Series) -> npt.NDArray[np.object_]:
+    """A column of words; what is not known is an empty one."""
+    return column.astype("string").fillna("").to_numpy(dtype=object)
+
+
+def truths(column: pd.Series) -> Bools:
+    """A column of `True` and `False`; what is not known counts as False."""
+    return cast("Bools", texts(column) == "True")
+
+
+def fact(session: SavedSession, *keys: str) -> float | None:
+    """A number in metadata.json by its path, None where there is none."""
+    value: object = session.metadata
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(cast("float", value)) if number else None
+
+
+def window(session: SavedSession) -> tuple[float, float] | None:
+    """Begin and end of the recording, s; None where metadata.json does not say."""
+    said = session.metadata.get("window_sec")
+    if isinstance(said, list) and len(said) == 2:
+        begin, end = said
+        if isinstance(begin, int | float) and isinstance(end, int | float) and end > begin:
+            return float(begin), float(end)
+    return None
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share as text; what is not nought is not shown as nought."""
+    text = f"{100 * share:.{digits}f}"
+    if share > 0 and float(text) == 0:
+        return f"< {10**-digits:g} %"
+    return f"{text.removesuffix('.' + '0' * digits)} %"
+
+
+def count(number: float, one: str, many: str | None = None) -> str:
+    """A number with its noun: `1 step`, `12,000 steps`."""
+    return f"{number:,.0f} {one if number == 1 else many or one + 's'}"

@@ -1,0 +1,110 @@
+"""The numbers that findings turn on: one row each, and how a user sets them."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from profilemate.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """A number that a rule turns on; shares are 0 to 1."""
+
+    name: str
+    default: float
+    doc: str
+
+
+_ROWS = (
+    Threshold("kv_usage_low", 0.40, "peak KV usage below this: over-provisioned"),
+    Threshold("kv_usage_good_from", 0.60, "peak KV usage from here: good balance"),
+    Threshold("kv_usage_good_to", 0.80, "peak KV usage up to here: good balance"),
+    Threshold("kv_usage_full", 0.90, "peak KV usage above this: under-provisioned"),
+)
+
+THRESHOLDS: dict[str, Threshold] = {t.name: t for t in _ROWS}
+
+
+class Thresholds:
+    """Every threshold's value.
+
+    Args:
+        values: Those that are not at their default.
+
+    Raises:
+        InputError: There is no threshold of such a name, or a value is no number that it may be.
+    """
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, float] | None = None) -> None:
+        self._values = {t.name: t.default for t in THRESHOLDS.values()}
+        for name, value in (values or {}).items():
+            self._values[_known(name)] = _number(name, value)
+
+    def __getitem__(self, name: str) -> float:
+        return self._values[name]
+
+    def changed(self) -> dict[str, float]:
+        """Those that are not at their default."""
+        return {n: v for n, v in self._values.items() if v != THRESHOLDS[n].default}
+
+    @classmethod
+    def parse(cls, texts: Iterable[str]) -> Thresholds:
+        """From the command line: each `name=value`, or the path of a TOML file of such lines.
+
+        Raises:
+            InputError: One of them says nothing that can be used.
+        """
+        values: dict[str, float] = {}
+        for text in texts:
+            name, equals, value = text.partition("=")
+            if equals:
+                values[_known(name.strip())] = _number(name, value)
+            else:
+                values.update(_file(Path(text)))
+        return cls(values)
+
+
+def _known(name: str) -> str:
+    if name in THRESHOLDS:
+        return name
+    near = difflib.get_close_matches(name, THRESHOLDS, n=1)
+    raise InputError(
+        f"there is no threshold {name!r}",
+        why=f"Did you mean {near[0]}?" if near else "",
+        hint="List them: profilemate report --thresholds",
+    )
+
+
+def _number(name: str, value: object) -> float:
+    try:
+        number = float(value)  # type: ignore[arg-type]  # what is no number is told so
+    except (TypeError, ValueError):
+        number = -1.0
+    if isinstance(value, bool) or not 0 <= number < float("inf"):
+        raise InputError(
+            f"the threshold {name} cannot be {value!r}",
+            why="It must be a number, 0 or more.",
+            hint=f"Its default: --threshold {name}={THRESHOLDS[name].default:g}",
+        )
+    return number
+
+
+def _file(path: Path) -> dict[str, float]:
+    try:
+        read = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise InputError(
+            "the thresholds cannot be read",
+            path=path,
+            why=str(e),
+            hint="Give a name and a value (--threshold kv_usage_low=0.3), or a TOML file of such "
+            "lines.",
+        ) from e
+    return {_known(name): _number(name, value) for name, value in read.items()}
