@@ -70,6 +70,9 @@ def _warnings(meta: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(told))
 
 
+_DURATIONS = {"gpu": "of the GPU", "host": "of the host", "gpu and host": "of the GPU or the host"}
+
+
 def _recording(source: Source) -> list[tuple[str, str]]:
     meta = source.metadata
     begin, end = source.window
@@ -81,7 +84,7 @@ def _recording(source: Source) -> list[tuple[str, str]]:
     error = _mapping(meta, "clock").get("alignment_error_ms")
     rows += [("clock error", f"at most {error:.3f} ms")] if isinstance(error, float) else []
     durations = _mapping(meta, "durations").get("cuda_graph_timeline")
-    rows += [("replay durations", f"of the {durations}")] if durations else []
+    rows += [("replay durations", _DURATIONS.get(str(durations), str(durations)))] if durations else []
     versions = _mapping(meta, "versions")
     rows += [(name.replace("_", " "), str(v)) for name, v in versions.items() if v]
     seen = _mapping(meta, "coverage")

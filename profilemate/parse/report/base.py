@@ -96,16 +96,23 @@ class Drawn:
     notes: Sequence[str] = field(default=())
 
 
+LABELS = 150
+"""Pixels for the names of rows."""
 _WIDTH = re.compile(r"\$W(?:/(\d))?(?:-(\d+))?")
 
 
 def resolve(spec: Any, width: float, columns: int) -> Any:
-    """The specification with every `$W/n-m` as pixels: `width / n - m`, or for one column
-    `width - m`. The page does the same in the browser, whenever its width changes."""
+    """The specification for a width; the page does the same in the browser.
+
+    `$W/n-m` are pixels: `width / n - m`, or with one column `width - m`. `$C` is the number of
+    columns, `$L` whether each panel needs labels of its own, `$E` the pixels these take.
+    """
     if isinstance(spec, dict):
         return {key: resolve(value, width, columns) for key, value in spec.items()}
     if isinstance(spec, list):
         return [resolve(value, width, columns) for value in spec]
+    if isinstance(spec, str) and spec in ("$C", "$L", "$E"):
+        return {"$C": columns, "$L": columns == 1, "$E": LABELS if columns == 1 else 0}[spec]
     if isinstance(spec, str) and (found := _WIDTH.fullmatch(spec)):
         parts = int(found[1] or 1) if columns > 1 else 1
         return width / parts - int(found[2] or 0)

@@ -25,8 +25,6 @@ def picture(drawn: Drawn) -> dict[str, Any]:
     assert drawn.drawing is not None
     drawing = drawn.drawing
     spec = resolve(drawing.spec, WIDTH - 2 * _EDGE, drawing.columns)
-    if "columns" in spec:
-        spec["columns"] = drawing.columns
     config = {**CONFIG, "background": "white", "font": PICTURE_FONT, "padding": _EDGE}
     whole = {
         **spec,

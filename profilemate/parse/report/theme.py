@@ -13,6 +13,7 @@ from typing import Any
 COLOURS: dict[str, tuple[str, str]] = {
     "bg": ("#ffffff", "#14171c"),
     "card": ("#ffffff", "#1b1f26"),
+    "page": ("#f4f6f8", "#101317"),
     "sunk": ("#f4f6f8", "#232831"),
     "ink": ("#1b2430", "#e6e9ee"),
     "muted": ("#5a6675", "#a3adba"),

@@ -28,6 +28,8 @@
         Object.entries(value).map(([k, v]) => [k, resolve(v, width, columns)]));
     }
     if (value === "$C") return columns;
+    if (value === "$L") return columns === 1;
+    if (value === "$E") return columns === 1 ? 150 : 0;
     const found = typeof value === "string" && /^\$W(?:\/(\d))?(?:-(\d+))?$/.exec(value);
     if (!found) return value;
     return Math.max(80, width / (columns > 1 ? Number(found[1] || 1) : 1) - Number(found[2] || 0));

@@ -63,8 +63,8 @@ def draw(source: Source) -> Drawing:
 
 def _notes(lives: int, open_: int, unknown: int) -> list[str]:
     notes = [
-        "Bins grow with the time, five to a power of ten. Dashed: by the specification lifetimes "
-        "over 10 s and idle times under 5 s are healthy."
+        "Bins grow with the time, five to a power of ten. Dashed: lifetimes over 10 s and idle "
+        "times under 5 s are healthy."
     ]
     left = [f"{open_:,} had not ended"] if open_ else []
     left += [f"{unknown:,} began before it"] if unknown else []
@@ -131,7 +131,7 @@ def _spec(used: Any, ends: list[str]) -> Spec:
 
 def _panel(what: str, title: str, low: float, high: float, ends: list[str]) -> Spec:
     names, colours = [ENDS[e][0] for e in ends], [ENDS[e][1] for e in ends]
-    axis = {"format": "~g", "grid": False, "tickCount": 6}
+    axis = {"format": ",.6~f", "grid": False, "tickCount": 6}
     x: Spec = {"type": "quantitative", "title": title, "axis": axis}
     x["scale"] = {"type": "log", "domain": [low, high], "nice": False}
     bars: Spec = {
@@ -140,7 +140,7 @@ def _panel(what: str, title: str, low: float, high: float, ends: list[str]) -> S
         "encoding": {
             "x": x | {"field": "from"},
             "x2": {"field": "to"},
-            "y": marks.quantity("y0", "lives of blocks") | {"axis": {"format": "~s"}},
+            "y": marks.quantity("y0", "lives of blocks") | {"axis": marks.counts()},
             "y2": {"field": "y1"},
             "color": {
                 "field": "end",
@@ -161,7 +161,7 @@ def _panel(what: str, title: str, low: float, high: float, ends: list[str]) -> S
         "mark": {"type": "rule", "strokeDash": [4, 3]},
         "encoding": {"x": x | {"field": "limit"}},
     }
-    return {"width": "$W/2-90", "height": 190, "layer": [bars, rule]}
+    return {"width": "$W/2-86", "height": 190, "layer": [bars, rule]}
 
 
 CHART = Chart(

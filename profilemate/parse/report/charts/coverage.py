@@ -73,7 +73,7 @@ def _spec(source: Source, modes: list[str]) -> Spec:
     names = [MODE_NAMES[m] for m in modes]
     return marks.top(
         {
-            "width": "$W-84",
+            "width": marks.WIDE,
             "height": 150,
             "data": {"name": "shares"},
             "params": marks.BRUSH,

@@ -71,16 +71,16 @@ def _says(source: Source, known: list[str]) -> str:
 
 
 def _spec(known: list[str], names: list[str], logs: dict[str, bool]) -> Spec:
-    width = f"$W/{len(known)}-{84 + 130 // len(known)}" if len(known) > 1 else "$W-220"
+    width = marks.width_of(len(known))
     panels = [
-        {"width": width, **panel(part, *PANELS[part], names, i == 0, logs[part], "graph")}
+        {"width": width, **panel(part, *PANELS[part], names, i, logs[part], "graph")}
         for i, part in enumerate(known)
     ]
     return marks.top({"columns": "$C", "data": {"name": "graphs"}, "concat": panels})
 
 
 def panel(
-    part: str, title: str, colour: str, names: list[str], labelled: bool, log: bool, row: str
+    part: str, title: str, colour: str, names: list[str], place: int, log: bool, row: str
 ) -> Spec:
     """Percentiles of one quantity, a row for each name."""
     scale: Spec = {"type": "log", "nice": False, "padding": 8} if log else {"zero": False}
@@ -88,9 +88,15 @@ def panel(
         "field": f"{part}_p50_ms",
         "type": "quantitative",
         "scale": scale,
-        "axis": {"title": title, "tickCount": 4, "format": "~g"},
+        "axis": {
+            "title": title,
+            "tickCount": 4,
+            "format": ",.6~f",
+            "labelOverlap": "greedy",
+            "labelSeparation": 8,
+        },
     }
-    y = marks.by_row(names, labelled=labelled, limit=150)
+    y = marks.by_row(names, place)
     tooltip = marks.tips(
         ("label", row, ""),
         ("steps", "steps", ","),
@@ -98,7 +104,7 @@ def panel(
     )
     shared = {"y": y, "tooltip": tooltip}
     return {
-        "height": {"step": 19},
+        "height": {"step": 18},
         "layer": [
             {
                 "mark": {"type": "rule", "color": colour, "strokeWidth": 1.5},

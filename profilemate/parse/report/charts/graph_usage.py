@@ -11,7 +11,7 @@ from profilemate.parse.report.base import Chart, Drawing, Field, Grid, Nothing, 
 from profilemate.parse.report.charts import marks
 from profilemate.parse.report.source import KEY, Floats, Source, floats, plain
 
-MOST_DRAWN = 40
+MOST_DRAWN = 30
 PANELS = {
     "steps_pct": "share of model steps (%)",
     "gpu_pct": "share of GPU time (%)",
@@ -30,7 +30,10 @@ def padding_of(source: Source) -> Floats:
 
 
 def _key(values: Any) -> tuple[Any, ...]:
-    return tuple(None if pd.isna(v) else v for v in values)
+    """A graph's key; no LoRA adapters are 0 in one file and may be None in the other."""
+    known = {n: None if pd.isna(v) else v for n, v in zip(KEY, values, strict=True)}
+    known["num_active_loras"] = known["num_active_loras"] or 0
+    return tuple(known.values())
 
 
 def draw(source: Source) -> Drawing:
@@ -91,12 +94,12 @@ def _spec(known: list[str], names: list[str]) -> Spec:
     for i, name in enumerate(known):
         panels.append(
             {
-                "width": f"$W/{len(known)}-{84 + 130 // len(known)}" if len(known) > 1 else "$W-220",
-                "height": {"step": 19},
+                "width": marks.width_of(len(known)),
+                "height": {"step": 18},
                 "data": {"name": "graphs"},
                 "mark": {"type": "bar", "color": COLOURS[name], "height": 12},
                 "encoding": {
-                    "y": marks.by_row(names, labelled=i == 0, limit=150),
+                    "y": marks.by_row(names, i),
                     "x": marks.quantity(name, PANELS[name]) | {"axis": {"tickCount": 4}},
                     "tooltip": marks.tips(
                         ("label", "graph", ""),

@@ -116,7 +116,8 @@ def _spec(source: Source, *, evicting: bool) -> Spec:
         "mark": {"type": "line", "interpolate": "step-after", "clip": True, "strokeWidth": 1.4},
         "encoding": {
             "x": t,
-            "y": marks.quantity("usage", Y_TITLE, domain=[0, 100]),
+            "y": marks.quantity("usage", Y_TITLE, domain=[0, 112])
+            | {"axis": {"values": [0, 20, 40, 60, 80, 100], "minExtent": 34}},
             "color": {"value": "var(--blue)"},
         },
     }
@@ -131,33 +132,33 @@ def _spec(source: Source, *, evicting: bool) -> Spec:
             "type": "point",
             "shape": "triangle-down",
             "filled": True,
-            "size": 70,
+            "size": 60,
             "color": "var(--purple)",
             "opacity": 0.9,
             "clip": True,
         },
         "encoding": {
             "x": t,
-            "y": {"value": 6},
+            "y": {"datum": 106},
             "tooltip": marks.tips(("t", "preempted at (s)", ",.3f"), ("n", "preemptions", ",")),
         },
     }
     over: Spec = {
-        "width": "$W-84",
+        "width": marks.WIDE,
         "height": 230,
         "layer": [band, line, _hover(t), triangles],
     }
     if not evicting:
         return marks.top(over)
     bars: Spec = {
-        "width": "$W-84",
+        "width": marks.WIDE,
         "height": 60,
         "data": {"name": "evictions"},
         "mark": {"type": "bar", "color": "var(--red)", "clip": True, "binSpacing": 0},
         "encoding": {
             "x": marks.time_axis(source.window) | {"field": "from"},
             "x2": {"field": "to"},
-            "y": marks.quantity("n", "evictions") | {"axis": {"tickCount": 3, "format": "~s"}},
+            "y": marks.quantity("n", "evictions") | {"axis": marks.counts(tickCount=3)},
             "y2": {"datum": 0},
             "tooltip": marks.tips(
                 ("from", "from (s)", ",.3~f"), ("to", "to (s)", ",.3~f"), ("n", "evictions", ",")

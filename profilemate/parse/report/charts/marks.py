@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from profilemate.parse.report.base import Spec
+from profilemate.parse.report.base import LABELS, Spec
 
 TIME_TITLE = "time since the start of the recording (s)"
 BRUSH: list[Spec] = [
@@ -32,7 +32,22 @@ def time_axis(domain: tuple[float, float], *, labelled: bool = True) -> Spec:
 def quantity(field: str, title: str | None, **scale: Any) -> Spec:
     """A quantitative channel."""
     channel: Spec = {"field": field, "type": "quantitative", "title": title}
+    channel["axis"] = {"minExtent": 34}
     return channel | ({"scale": scale} if scale else {})
+
+
+WIDE = "$W-76"
+"""Of a panel that has the whole width, without its axis."""
+
+
+def width_of(panels: int) -> str:
+    """Of each of some panels with rows, side by side."""
+    return f"$W/{panels}-{(LABELS + 36 + 28 * (panels - 1)) // panels}"
+
+
+def counts(**axis: Any) -> Spec:
+    """An axis of numbers that may be large: 0, 500, 2k, 1.5M."""
+    return {"labelExpr": "datum.value ? format(datum.value, '~s') : '0'", "minExtent": 34, **axis}
 
 
 def tips(*rows: tuple[str, str, str]) -> list[Spec]:
@@ -50,11 +65,11 @@ def top(spec: Spec) -> Spec:
     return {"$schema": "https://vega.github.io/schema/vega-lite/v6.json", **spec}
 
 
-def by_row(names: list[str], *, labelled: bool, limit: int = 200) -> Spec:
-    """The y channel of one row per name, in the order given."""
-    axis: Spec = {"title": None, "ticks": False, "domain": False, "labelLimit": limit}
-    axis["minExtent"] = axis["maxExtent"] = limit if labelled else 0
-    if not labelled:
-        axis["labels"] = False
+def by_row(names: list[str], place: int) -> Spec:
+    """The y channel of one row per name, in the order given; the first panel has the names, and
+    the others too where they stand below it."""
+    axis: Spec = {"title": None, "ticks": False, "domain": False, "labelLimit": LABELS}
+    axis["minExtent"] = axis["maxExtent"] = LABELS if place == 0 else "$E"
+    axis["labels"] = True if place == 0 else "$L"
     axis["labelColor"] = "var(--ink)"
     return {"field": "label", "type": "nominal", "sort": names, "axis": axis}

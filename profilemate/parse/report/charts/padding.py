@@ -13,36 +13,41 @@ from profilemate.parse.report.source import Source, floats, plain
 from profilemate.parse.report.theme import MODE_NAMES, MODES
 
 MOST_POINTS = 3000
+Y_TITLE = "padding per step (tokens)"
 
 
 def draw(source: Source) -> Drawing:
-    """Above, a circle per pair of sizes; below, real and padding tokens per captured size."""
+    """Above, a circle per pair of sizes; below, the padding of all steps per captured size."""
     frame = source.table("cuda_graph_padding").dropna(subset=["unpadded_tokens", "padded_tokens"])
     on_graphs = frame[frame["runtime_mode"].isin(["FULL", "PIECEWISE"])]
     captured = sorted({int(n) for n in source.table("cuda_graph_captures")["num_tokens"].dropna()})
     if on_graphs.empty:
         raise Nothing(_why(source))
     sizes = _sizes(on_graphs, captured)
-    pairs = frame.sort_values("count", ascending=False, kind="stable").iloc[:MOST_POINTS]
+    pairs = on_graphs.sort_values("count", ascending=False, kind="stable").iloc[:MOST_POINTS]
     data = {
         "pairs": {
             "unpadded": plain(pairs["unpadded_tokens"]),
             "padded": plain(pairs["padded_tokens"]),
+            "each": plain(pairs["num_paddings"]),
             "waste": plain(pairs["num_paddings"] * pairs["count"]),
             "n": plain(pairs["count"]),
             "mode": [MODE_NAMES.get(m, str(m)) for m in pairs["runtime_mode"]],
         },
         "captured": {"size": captured},
-        "tokens": _tokens(sizes),
+        "sizes": {name: sizes[name].tolist() for name in ("size", "steps", "padded", "waste")},
     }
     padded, waste = int(sizes["padded"].sum()), int(sizes["waste"].sum())
     return Drawing(
-        spec=_spec([int(s) for s in sizes["size"]]),
+        spec=_spec(
+            [int(s) for s in sizes["size"]],
+            [m for m in MODES if (on_graphs["runtime_mode"] == m).any()],
+        ),
         data=data,
         grid=_grid(sizes),
         says=f"{waste:,} of the {padded:,} tokens that ran on graphs were padding "
         f"({100 * waste / padded if padded else 0:.2f} %).",
-        notes=_notes(frame, pairs, sizes, captured),
+        notes=_notes(on_graphs, pairs, sizes, captured),
     )
 
 
@@ -55,10 +60,10 @@ def _why(source: Source) -> str:
 def _notes(
     frame: pd.DataFrame, pairs: pd.DataFrame, sizes: pd.DataFrame, captured: list[int]
 ) -> list[str]:
-    notes = ["Circle: steps of one size, larger for more; on the dotted line nothing is wasted."]
+    notes = ["A circle is all steps of one size, larger for more. Eager steps are not padded."]
     if captured:
         unused = int((sizes["captured"] & (sizes["steps"] == 0)).sum())
-        notes.append(f"Ticks on the axis: the {len(captured)} captured sizes, {unused} never used.")
+        notes.append(f"Ticks at the top: the {len(captured)} captured sizes, {unused} never used.")
     else:
         notes.append("Captures were not recorded.")
     if len(pairs) < len(frame):
@@ -85,17 +90,6 @@ def _sizes(frame: pd.DataFrame, captured: list[int]) -> pd.DataFrame:
     return found.reset_index().assign(captured=lambda f: f["size"].isin(captured))
 
 
-def _tokens(sizes: pd.DataFrame) -> dict[str, Any]:
-    real = (sizes["padded"] - sizes["waste"]).tolist()
-    kinds = ("real tokens", "padding")
-    return {
-        "size": sizes["size"].tolist() * 2,
-        "tokens": real + sizes["waste"].tolist(),
-        "kind": [kind for kind in kinds for _ in real],
-        "order": [order for order in (0, 1) for _ in real],
-    }
-
-
 def _grid(sizes: pd.DataFrame) -> Grid:
     padded, waste = floats(sizes["padded"]), floats(sizes["waste"])
     share = np.where(padded > 0, 100 * waste / np.where(padded > 0, padded, 1), np.nan)
@@ -120,30 +114,30 @@ def _grid(sizes: pd.DataFrame) -> Grid:
     )
 
 
-def _spec(sizes: list[int]) -> Spec:
-    log: Spec = {"type": "log", "base": 2, "nice": False, "padding": 12}
-    axis: Spec = {"format": "~d", "tickCount": 8}
-    x = marks.quantity("unpadded", "tokens of the step") | {"scale": log, "axis": axis}
-    y = marks.quantity("padded", "tokens after padding") | {"scale": log, "axis": axis}
+def _spec(sizes: list[int], modes: list[str]) -> Spec:
+    x = marks.quantity("unpadded", "tokens of the step")
+    x |= {"scale": {"type": "log", "base": 2, "nice": False, "padding": 12}}
+    x |= {"axis": {"format": "~d", "tickCount": 8, "grid": False}}
     circles: Spec = {
         "data": {"name": "pairs"},
         "mark": {"type": "circle", "opacity": 0.6, "stroke": "var(--card)", "strokeWidth": 0.5},
         "encoding": {
             "x": x,
-            "y": y,
+            "y": marks.quantity("each", Y_TITLE),
             "size": {
                 "field": "n",
                 "type": "quantitative",
-                "scale": {"range": [14, 500], "zero": True},
+                "scale": {"range": [16, 420], "zero": True},
                 "legend": None,
             },
             "color": {
                 "field": "mode",
                 "type": "nominal",
                 "scale": {
-                    "domain": [MODE_NAMES[m] for m in MODES],
-                    "range": list(MODES.values()),
+                    "domain": [MODE_NAMES[m] for m in modes],
+                    "range": [MODES[m] for m in modes],
                 },
+                "legend": {"symbolOpacity": 1},
             },
             "tooltip": marks.tips(
                 ("unpadded", "tokens of the step", ","),
@@ -154,21 +148,21 @@ def _spec(sizes: list[int]) -> Spec:
             ),
         },
     }
-    diagonal: Spec = {
-        "data": {"name": "pairs"},
-        "mark": {"type": "line", "color": "var(--muted)", "strokeDash": [2, 3], "strokeWidth": 1},
-        "encoding": {"x": x, "y": y | {"field": "unpadded"}},
-    }
     ticks: Spec = {
         "data": {"name": "captured"},
-        "mark": {"type": "rule", "color": "var(--ink)", "strokeWidth": 1, "opacity": 0.7},
-        "encoding": {"y": y | {"field": "size"}, "x": {"value": 0}, "x2": {"value": 7}},
+        "mark": {"type": "rule", "color": "var(--ink)", "strokeWidth": 1, "opacity": 0.75},
+        "encoding": {"x": x | {"field": "size"}, "y": {"value": 0}, "y2": {"value": 7}},
     }
-    bars: Spec = {
-        "width": "$W-84",
-        "height": 130,
-        "data": {"name": "tokens"},
-        "mark": {"type": "bar"},
+    over = {"width": marks.WIDE, "height": 210, "layer": [circles, ticks]}
+    return marks.top({"vconcat": [over, _bars(sizes)]})
+
+
+def _bars(sizes: list[int]) -> Spec:
+    return {
+        "width": marks.WIDE,
+        "height": 100,
+        "data": {"name": "sizes"},
+        "mark": {"type": "bar", "color": "var(--red)"},
         "encoding": {
             "x": {
                 "field": "size",
@@ -177,23 +171,15 @@ def _spec(sizes: list[int]) -> Spec:
                 "title": "size of the graph (tokens)",
                 "axis": {"labelAngle": 0, "ticks": False},
             },
-            "y": marks.quantity("tokens", "tokens run") | {"axis": {"format": "~s", "tickCount": 4}},
-            "order": {"field": "order"},
-            "color": {
-                "field": "kind",
-                "type": "nominal",
-                "scale": {
-                    "domain": ["real tokens", "padding"],
-                    "range": ["var(--sky)", "var(--red)"],
-                },
-            },
+            "y": marks.quantity("waste", "padding in all") | {"axis": marks.counts(tickCount=4)},
             "tooltip": marks.tips(
-                ("size", "size of the graph", ","), ("kind", "what", ""), ("tokens", "tokens", ",")
+                ("size", "size of the graph", ","),
+                ("steps", "steps", ","),
+                ("padded", "tokens run", ","),
+                ("waste", "of them padding", ","),
             ),
         },
     }
-    over = {"width": "$W-84", "height": 300, "layer": [diagonal, ticks, circles]}
-    return marks.top({"vconcat": [over, bars], "resolve": {"scale": {"color": "independent"}}})
 
 
 CHART = Chart(

@@ -99,7 +99,7 @@ def _spec(source: Source) -> Spec:
         "mark": {"type": "line", "interpolate": "step-after", "clip": True, "strokeWidth": 1.8},
         "encoding": {"x": x | {"field": "t"}, "y": y, "color": {"value": "var(--blue)"}},
     }
-    return marks.top({"width": "$W-84", "height": 180, "layer": [bars, line]})
+    return marks.top({"width": marks.WIDE, "height": 180, "layer": [bars, line]})
 
 
 CHART = Chart(

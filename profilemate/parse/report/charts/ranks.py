@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from profilemate.errors import InputError
 from profilemate.parse.report.base import Chart, Drawing, Field, Grid, Nothing, Spec
 from profilemate.parse.report.charts import marks
 from profilemate.parse.report.charts.graph_latency import SHAPE, panel
@@ -42,6 +44,9 @@ def draw(source: Source) -> Drawing:
         Field("evictions", "evictions", "int"),
         Field("preemptions", "preemptions", "int"),
     ]
+    for field, values in _compared(source, columns["label"]).items():
+        fields.append(field)
+        columns[field.name] = values
     names = columns["label"]
     notes = [SHAPE, "Ranks without KV figures share the engine of another."]
     if not known:
@@ -54,6 +59,30 @@ def draw(source: Source) -> Drawing:
         notes=notes,
         columns=len(known),
     )
+
+
+_COMPARED = (
+    Field("host", "host", "text"),
+    Field("clock_offset_ms", "clock offset", "ms"),
+    Field("replay_p50_ms", "replay p50", "ms"),
+    Field("replay_ratio", "to the median rank", "number"),
+)
+
+
+def _compared(source: Source, names: list[str]) -> dict[Field, list[Any]]:
+    """What ranks.csv says of the workers, of sessions that have one."""
+    file = source.path / "ranks.csv"
+    if not file.is_file():
+        return {}
+    try:
+        frame = pd.read_csv(file, na_values=["None"], keep_default_na=False)
+    except (OSError, ValueError) as e:
+        raise InputError("A table cannot be read", path=file, why=str(e)) from e
+    if not {"rank", "role"} <= set(frame.columns):
+        return {}
+    workers = frame[frame["role"].astype("string").str.contains("worker", na=False)]
+    workers = workers.drop_duplicates("rank").set_index("rank").reindex(names)
+    return {f: plain(workers[f.name]) for f in _COMPARED if f.name in workers.columns}
 
 
 def _says(columns: dict[str, Any], known: list[str]) -> str:
@@ -106,9 +135,9 @@ def _percentiles(part: str, pieces: list[Floats]) -> dict[str, float | None]:
 
 
 def _spec(known: list[str], names: list[str]) -> Spec:
-    width = f"$W/{len(known)}-{84 + 130 // len(known)}" if len(known) > 1 else "$W-220"
+    width = marks.width_of(len(known))
     panels = [
-        {"width": width, **panel(p, *PANELS[p], names, i == 0, False, "rank")}
+        {"width": width, **panel(p, *PANELS[p], names, i, False, "rank")}
         for i, p in enumerate(known)
     ]
     return marks.top({"columns": "$C", "data": {"name": "ranks"}, "concat": panels})
