@@ -5,7 +5,17 @@ A new rule is a row in the file of its area, or a file of its own and one row he
 
 from __future__ import annotations
 
-from profilemate.parse.findings import kv_usage
+from profilemate.parse.findings import (
+    cuda_graph_coverage,
+    cuda_graph_padding,
+    cuda_graph_use,
+    gpu_time,
+    kv_evictions,
+    kv_requests,
+    kv_usage,
+    ranks,
+    recording,
+)
 from profilemate.parse.findings.base import (
     SEVERITIES,
     Finding,
@@ -36,7 +46,21 @@ __all__ = [
     "find",
 ]
 
-RULES: tuple[Rule, ...] = tuple(rule for module in (kv_usage,) for rule in module.RULES)
+RULES: tuple[Rule, ...] = tuple(
+    rule
+    for module in (
+        recording,
+        kv_usage,
+        kv_requests,
+        kv_evictions,
+        cuda_graph_coverage,
+        cuda_graph_padding,
+        cuda_graph_use,
+        gpu_time,
+        ranks,
+    )
+    for rule in module.RULES
+)
 
 
 def find(session: SavedSession, thresholds: Thresholds | None = None) -> Verdict:

@@ -26,7 +26,7 @@ def rows_of(session: SavedSession, name: str, columns: Iterable[str]) -> pd.Data
     if frame.empty:
         said = session.metadata.get("empty_files")
         why = said.get(f"{name}.csv") if isinstance(said, dict) else None
-        raise NoData(f"{name}.csv has no rows" + (f": {why}" if why else ""))
+        raise NoData(str(why) if why else f"{name}.csv has no rows")
     missing = [c for c in columns if c not in frame.columns]
     if missing:
         raise NoData(f"{name}.csv has no column {missing[0]}: an older profilemate wrote it")
@@ -36,6 +36,12 @@ def rows_of(session: SavedSession, name: str, columns: Iterable[str]) -> pd.Data
 def floats(column: pd.Series) -> Floats:
     """A column of numbers; what is not known is NaN."""
     return pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def total(frame: pd.DataFrame, column: str) -> float | None:
+    """The sum of a column's known values, None where none is known."""
+    values = floats(frame[column]) if column in frame else np.array([])
+    return None if np.isnan(values).all() else float(np.nansum(values))
 
 
 def texts(column: pd.Series) -> npt.NDArray[np.object_]:
@@ -68,10 +74,12 @@ def window(session: SavedSession) -> tuple[float, float] | None:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """A share as text; what is not nought is not shown as nought."""
-    text = f"{100 * share:.{digits}f}"
+    """A share as text; what is not nought is not shown as nought, nor as all what is not."""
+    text, least = f"{100 * share:.{digits}f}", 10**-digits
     if share > 0 and float(text) == 0:
-        return f"< {10**-digits:g} %"
+        return f"< {least:g} %"
+    if share < 1 and float(text) == 100:
+        return f"> {100 - least:g} %"
     return f"{text.removesuffix('.' + '0' * digits)} %"
 
 
