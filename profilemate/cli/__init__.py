@@ -6,6 +6,7 @@ exit code 2.
 
 from __future__ import annotations
 
+import io
 import sys
 
 from profilemate.cli.app import app
@@ -17,6 +18,10 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Run the `profilemate` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Request ids and paths are foreign text: no locale may turn a result into an error.
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except ProfilemateError as error:

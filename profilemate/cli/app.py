@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 import profilemate
-from profilemate.cli import show
+from profilemate.cli import compare, report, show
+from profilemate.cli.examples import examples
 
 HELP = """What vLLM's CUDA graphs and KV cache really did.
 
@@ -17,6 +18,9 @@ HELP = """What vLLM's CUDA graphs and KV cache really did.
      nsys profile -t nvtx,cuda -o run vllm serve ...
 2. Parse, anywhere:
      profilemate parse run.nsys-rep -o session
+3. Look at it: what it means, and what changed since the last one:
+     profilemate report session
+     profilemate compare before after
 """
 
 app = typer.Typer(
@@ -28,6 +32,7 @@ app = typer.Typer(
 )
 annotate_app = typer.Typer(
     help="What runs inside vLLM: whether it would, and where its files are.",
+    short_help="What runs inside vLLM, and whether it would.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -41,11 +46,6 @@ Nsys = Annotated[
         show_default=False,
     ),
 ]
-
-
-def _examples(*lines: str) -> str:
-    # \b on a line of its own keeps the lines below it as they are.
-    return "\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in lines)])
 
 
 def _version(value: bool) -> None:
@@ -66,7 +66,7 @@ def _main(
 
 @app.command(
     no_args_is_help=True,
-    epilog=_examples(
+    epilog=examples(
         "profilemate parse run.nsys-rep -o session",
         "profilemate parse run.sqlite --json | jq .kv_cache",
     ),
@@ -126,7 +126,9 @@ def parse(
 
 
 @app.command(
-    no_args_is_help=True, epilog=_examples("profilemate scrub run.nsys-rep shareable.sqlite")
+    no_args_is_help=True,
+    epilog=examples("profilemate scrub run.nsys-rep shareable.sqlite"),
+    short_help="Copy a recording without what identifies you.",
 )
 def scrub(
     source: Annotated[
@@ -154,7 +156,7 @@ def scrub(
 
 
 @annotate_app.command(
-    epilog=_examples("profilemate annotate status", "nsys profile profilemate annotate status")
+    epilog=examples("profilemate annotate status", "nsys profile profilemate annotate status")
 )
 def status() -> None:
     """Show whether and how vLLM would be annotated from this environment.
@@ -170,10 +172,18 @@ def status() -> None:
 
 
 @annotate_app.command(
-    epilog=_examples('export PYTHONPATH="$(profilemate annotate path):$PYTHONPATH"')
+    epilog=examples('export PYTHONPATH="$(profilemate annotate path):$PYTHONPATH"')
 )
 def path() -> None:
     """Print the folder to put on PYTHONPATH where profilemate is not installed beside vLLM."""
     from profilemate.annotate.plugin import door
 
     show.line(str(door()))
+
+
+app.command(no_args_is_help=True, epilog=report.EXAMPLES, short_help="Say what a session means.")(
+    report.report
+)
+app.command(no_args_is_help=True, epilog=compare.EXAMPLES, short_help="Compare two sessions.")(
+    compare.compare
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,8 @@ SLOW_S = 1.0
 """Work that takes longer than this many seconds shows a progress bar."""
 
 
-def _out() -> Console:
+def out() -> Console:
+    """The terminal or pipe that results go to."""
     # Made anew each time: tests and pipes replace sys.stdout.
     return Console(highlight=False, soft_wrap=True)
 
@@ -36,12 +37,12 @@ def _err() -> Console:
 
 def line(text: str) -> None:
     """Print a line as it is."""
-    _out().print(Text(text))
+    out().print(Text(text))
 
 
 def as_json(value: Mapping[str, Any]) -> None:
-    """Print a JSON object, for machines."""
-    _out().print(Text(json.dumps(value, indent=2, ensure_ascii=False)))
+    """Print a JSON object, for machines: in ASCII, which every locale can write."""
+    out().print(Text(json.dumps(value, indent=2)))
 
 
 def fail(error: ProfilemateError) -> None:
@@ -78,33 +79,37 @@ def progress(quiet: bool) -> Iterator[Any]:
         bar.stop()
 
 
-def _facts(console: Console, rows: list[tuple[str, str]]) -> None:
+def facts(console: Console, rows: Sequence[tuple[str, str]], style: str = "dim") -> None:
     """Print names and values in two columns, wrapped; nothing is padded on the right."""
     indent = 2 + max(len(name) for name, _ in rows)
     for name, value in rows:
-        width = max(20, console.width - indent)
-        first, *rest = textwrap.wrap(value, width, break_long_words=False) or [""]
-        console.print(Text.assemble((name.ljust(indent), "dim"), first))
+        first, *rest = wrapped(value, console.width - indent)
+        console.print(Text.assemble((name.ljust(indent), style), first))
         for line_ in rest:
             console.print(Text(" " * indent + line_))
 
 
+def wrapped(text: str, width: int) -> list[str]:
+    """The text in lines; a word that is longer than a line, a path or a list, is cut into lines."""
+    return textwrap.wrap(text, max(20, width), break_on_hyphens=False) or [""]
+
+
 def session(session: Session) -> None:
     """The short summary of a parsed session."""
-    console = _out()
-    _facts(console, session.facts())
+    console = out()
+    facts(console, session.facts())
     for title, rows in session.sections():
         console.print(f"\n[bold]{escape(title)}[/]")
-        _facts(console, rows)
+        facts(console, rows)
     for warning in session.warnings:
         line("")
-        _facts(console, [("note:", warning)])
+        facts(console, [("note:", warning)])
     line(f"\nwrote {session.path}")
 
 
 def annotation(status: Status) -> None:
     """What annotation would do here."""
-    console = _out()
+    console = out()
     settings = status.settings
     answer = "yes" if settings.wanted else "no"
     rows = [("annotate", f"{answer}: {settings.reason}")]
@@ -114,7 +119,7 @@ def annotation(status: Status) -> None:
     rows += [(name, version or "not installed here") for name, version in status.versions.items()]
     rows += [("sink", status.sink)] if status.sink else []
     rows += [("complaint", text) for text in settings.complaints]
-    _facts(console, rows)
+    facts(console, rows)
     if status.vllm is None:
         line("\nNo vLLM here: run this in vLLM's own environment to see its hooks.")
         return

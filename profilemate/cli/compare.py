@@ -1,0 +1,75 @@
+"""`profilemate compare`: two sessions side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from profilemate.cli import show
+from profilemate.cli.examples import examples
+
+EXAMPLES = examples(
+    "profilemate compare before after",
+    "profilemate compare before after --fail-on 'replay_p50>5%' \\",
+    "    --fail-on 'graphs_slower>0' --fail-on 'padding_pct>+2'",
+    "profilemate compare before after --json | jq .metrics.replay_p50",
+    "profilemate compare --metrics        # what --fail-on knows",
+)
+
+
+def _list_metrics(value: bool) -> None:
+    if value:
+        from profilemate.cli.show_compare import metrics
+
+        metrics()
+        raise typer.Exit
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="The session before.", show_default=False)],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The session after.", show_default=False)],
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-on",
+            metavar="CONDITION",
+            help="Exit with 1 if it holds: NAME>N or NAME<N. N% is the change of B relative to A, "
+            "+N or -N the change in the metric's unit, N is B itself. May be repeated.",
+        ),
+    ] = None,
+    details: Annotated[bool, typer.Option("--all", "-a", help="Show every graph.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the comparison as JSON, for machines.")
+    ] = False,
+    metrics: Annotated[
+        bool,
+        typer.Option("--metrics", callback=_list_metrics, is_eager=True, help="List the metrics."),
+    ] = False,
+) -> None:
+    """Compare two sessions: figures, and each graph's latency.
+
+    A graph is called slower or faster where its steps differ by more than
+    noise: a rank test that allows for steps depending on their neighbours,
+    corrected for the number of graphs. Two runs of the same thing differ, too:
+    compare those first.
+    """
+    from profilemate.cli.show_compare import comparison
+    from profilemate.parse.compare import as_json as compare_json
+    from profilemate.parse.compare import compare as compare_
+    from profilemate.parse.compare import parse_condition
+    from profilemate.parse.saved import SavedSession
+
+    conditions = [parse_condition(text) for text in fail_on or ()]
+    before, after = SavedSession.open(a), SavedSession.open(b)
+    with show.progress(as_json) as progress:
+        progress("comparing", 0, None)
+        found = compare_(before, after)
+        failed = found.check(conditions)
+    if as_json:
+        show.as_json(compare_json(found, failed))
+    else:
+        comparison(found, conditions, failed, every=details)
+    if failed:
+        raise typer.Exit(1)

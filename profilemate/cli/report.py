@@ -1,0 +1,98 @@
+"""`profilemate report`: what a session means, in the terminal."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from profilemate.cli import show
+from profilemate.cli.examples import examples
+
+EXAMPLES = examples(
+    "profilemate report session",
+    "profilemate report session --fail-on warning    # exit code 1, for CI",
+    "profilemate report session --threshold kv_usage_low=0.3",
+    "profilemate report session --json | jq '.findings[].title'",
+    "profilemate report --thresholds                 # their names and defaults",
+)
+
+
+class FailOn(StrEnum):
+    """Severities that CI may fail on."""
+
+    warning = "warning"
+    critical = "critical"
+
+
+def _list_thresholds(value: bool) -> None:
+    if value:
+        from profilemate.cli.show_report import thresholds
+
+        thresholds()
+        raise typer.Exit
+
+
+def report(
+    session: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SESSION", help="A session directory of profilemate parse.", show_default=False
+        ),
+    ],
+    fail_on: Annotated[
+        FailOn | None,
+        typer.Option(
+            "--fail-on", help="Exit with 1 on a finding that is as bad as this, or worse."
+        ),
+    ] = None,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=N",
+            help="Set a threshold; or name a TOML file of such lines. May be repeated.",
+        ),
+    ] = None,
+    details: Annotated[
+        bool, typer.Option("--all", "-a", help="Give the evidence of what is good, too.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print findings.json, for machines.")
+    ] = False,
+    write: Annotated[
+        bool, typer.Option("--write", help="Write findings.json into the session.")
+    ] = False,
+    thresholds: Annotated[
+        bool,
+        typer.Option(
+            "--thresholds", callback=_list_thresholds, is_eager=True, help="List all thresholds."
+        ),
+    ] = False,
+) -> None:
+    """Say what a session means: figures, findings, and the flags to turn.
+
+    A finding is critical, a warning, a note, or ok. What the recording cannot
+    tell is not judged, and the reason is given.
+    """
+    from profilemate.cli.show_report import verdict as show_verdict
+    from profilemate.parse.findings import Thresholds, find
+    from profilemate.parse.findings import as_json as findings_json
+    from profilemate.parse.headline import headline
+    from profilemate.parse.saved import SavedSession
+    from profilemate.parse.writers.findings_json import write_findings
+
+    limits = Thresholds.parse(threshold or ())
+    saved = SavedSession.open(session)
+    with show.progress(as_json) as progress:
+        progress(f"reading {session.name}", 0, None)
+        verdict = find(saved, limits)
+    if write:
+        write_findings(session, findings_json(verdict))
+    if as_json:
+        show.as_json(findings_json(verdict))
+    else:
+        show_verdict(saved, headline(saved), verdict, details=details)
+    if fail_on is not None and verdict.at_least(fail_on.value):
+        raise typer.Exit(1)
