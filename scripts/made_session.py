@@ -194,7 +194,11 @@ def _kv_tables(out: Path, what: Made, rng: np.random.Generator) -> None:
     _write(out, "kv_block_lifetimes", what.lives, lives)
     gone = np.flatnonzero(by == "evicted")
     gone = gone[np.argsort(ended[gone], kind="stable")]
-    evictions = {"timestamp_sec": ended[gone], "lifetime_sec": lifetime[gone], "idle_sec": idle[gone]}
+    evictions = {
+        "timestamp_sec": ended[gone],
+        "lifetime_sec": lifetime[gone],
+        "idle_sec": idle[gone],
+    }
     _write(out, "kv_cache_evictions", len(gone), evictions)
 
     count = max(what.steps // 20, 3)

@@ -28,7 +28,7 @@ from profilemate.parse.report.pictures import write_pictures
 from profilemate.parse.report.source import Source
 from profilemate.parse.saved import SavedSession
 
-__all__ = ["CHARTS", "SECTIONS", "draw_all", "write_page", "write_report_pictures"]
+__all__ = ["CHARTS", "SECTIONS", "draw_all", "write_page", "write_pictures"]
 
 
 def draw_all(session: SavedSession, progress: Progress = no_progress) -> dict[str, list[Drawn]]:
@@ -81,13 +81,3 @@ def write_page(
             hint="Choose another place with -o.",
         ) from e
     return out
-
-
-def write_report_pictures(drawn: dict[str, list[Drawn]], folder: Path) -> list[Path]:
-    """Write each chart as `<name>.png` into a folder.
-
-    Raises:
-        OutputError: One cannot be written.
-        ToolError: The extra `report` is not installed.
-    """
-    return write_pictures([chart for charts in drawn.values() for chart in charts], folder)

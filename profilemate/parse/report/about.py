@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from profilemate.parse.report.headline import duration
 from profilemate.parse.report.source import Source
 
 
@@ -79,12 +78,14 @@ def _recording(source: Source) -> list[tuple[str, str]]:
     rows = [
         ("session", str(meta.get("session_id") or "unknown")),
         ("started", str(meta.get("start_time") or "not known")),
-        ("window", f"{begin:.3f} s to {end:.3f} s ({duration(end - begin)})"),
+        ("window", f"{begin:.3f} s to {end:.3f} s, {end - begin:.3f} s long"),
     ]
     error = _mapping(meta, "clock").get("alignment_error_ms")
     rows += [("clock error", f"at most {error:.3f} ms")] if isinstance(error, float) else []
     durations = _mapping(meta, "durations").get("cuda_graph_timeline")
-    rows += [("replay durations", _DURATIONS.get(str(durations), str(durations)))] if durations else []
+    rows += (
+        [("replay durations", _DURATIONS.get(str(durations), str(durations)))] if durations else []
+    )
     versions = _mapping(meta, "versions")
     rows += [(name.replace("_", " "), str(v)) for name, v in versions.items() if v]
     seen = _mapping(meta, "coverage")
@@ -97,7 +98,9 @@ def _recording(source: Source) -> list[tuple[str, str]]:
 def _source(source: Mapping[str, Any]) -> tuple[str, str]:
     size = source.get("size") or 0
     text = f"{source.get('kind')}, {size / 1e6:,.1f} MB"
-    return str(source.get("path")), f"{text}, {source['recorder']}" if source.get("recorder") else text
+    return str(source.get("path")), f"{text}, {source['recorder']}" if source.get(
+        "recorder"
+    ) else text
 
 
 def _process(process: Mapping[str, Any]) -> tuple[str, str]:

@@ -18,10 +18,10 @@ from urllib.parse import quote
 
 import profilemate
 from profilemate.errors import ToolError
+from profilemate.parse.headline import headline
 from profilemate.parse.report import engine, theme
 from profilemate.parse.report.about import about
 from profilemate.parse.report.base import Drawing, Drawn
-from profilemate.parse.report.headline import headline
 from profilemate.parse.report.source import Source
 
 
@@ -55,7 +55,7 @@ def page(
         title=str(source.metadata.get("session_id") or source.path.name),
         started=source.metadata.get("start_time"),
         vllm=_vllm(source),
-        figures=headline(source),
+        figures=headline(source.session),
         verdict=verdict,
         sections=sections,
         about=about(source),

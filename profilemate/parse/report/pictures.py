@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +40,15 @@ def picture(drawn: Drawn) -> dict[str, Any]:
     return light
 
 
-def write_pictures(drawn: Sequence[Drawn], folder: Path) -> list[Path]:
+def write_pictures(drawn: Mapping[str, Sequence[Drawn]], folder: Path) -> list[Path]:
     """Write one PNG for each chart that has a drawing, named after it.
 
     Raises:
         OutputError: One cannot be written.
+        ToolError: The extra `report` is not installed.
     """
     written = []
-    for chart in drawn:
+    for chart in (chart for charts in drawn.values() for chart in charts):
         if chart.drawing is None:
             continue
         path = folder / f"{chart.chart.name}.png"

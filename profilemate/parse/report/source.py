@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from profilemate.parse.findings.graph_names import graph_names
 from profilemate.parse.report.times import Intervals, intervals
 from profilemate.parse.saved import SavedSession
 from profilemate.parse.tables import TABLES
@@ -105,7 +106,8 @@ class Source:
         graphs = self.table("cuda_graph_replay_latency")
         order = np.argsort(-floats(graphs["steps"]), kind="stable")
         graphs = graphs.iloc[order].reset_index(drop=True)
-        return graphs.assign(label=labels(graphs))
+        graphs["label"] = _unique(graph_names(graphs), graphs["uniform"])
+        return graphs
 
     @property
     def lead(self) -> str:
@@ -120,26 +122,10 @@ class Source:
         return self.session.path
 
 
-def labels(graphs: pd.DataFrame) -> list[str]:
-    """A short name for each graph: mode and size, and what else tells it from the others."""
-    parts = [
-        [str(mode)] + ([] if pd.isna(size) else [f"{int(size)}"])
-        for mode, size in zip(graphs["runtime_mode"], graphs["num_tokens"], strict=True)
-    ]
-    spellings = {
-        "num_reqs": lambda v: f"{int(v)} reqs",
-        "uniform": lambda v: "uniform" if v else "mixed",
-        "has_lora": lambda v: "LoRA" if v else "no LoRA",
-        "num_active_loras": lambda v: f"{int(v)} LoRAs",
-        "descriptor": str,
-    }
-    for column, spell in spellings.items():
-        texts = [" ".join(p) for p in parts]
-        for part, text, value in zip(parts, texts, graphs[column], strict=True):
-            if texts.count(text) > 1 and not pd.isna(value):
-                part.append(spell(value))
-    names = [" ".join(p) for p in parts]
+def _unique(names: list[str], uniform: pd.Series) -> list[str]:
+    """Names that rows of a chart can have: no two are the same."""
+    kinds = ["" if pd.isna(u) else " uniform" if u else " mixed" for u in uniform]
+    told = [n + k if names.count(n) > 1 else n for n, k in zip(names, kinds, strict=True)]
     return [
-        name if names.count(name) == 1 else f"{name} #{names[: i + 1].count(name)}"
-        for i, name in enumerate(names)
+        n if told.count(n) == 1 else f"{n} #{told[: i + 1].count(n)}" for i, n in enumerate(told)
     ]

@@ -18,8 +18,9 @@ MOST_INTERVALS = 150
 
 
 def thin(times: Floats, values: Floats, buckets: int = MOST_BUCKETS) -> Ints:
-    """Which points to draw: of each of `buckets` equal spans of time the first, the last, the
-    smallest and the largest. A line through them covers the same pixels as one through all.
+    """Which points to draw: of equal spans of time the first, last, smallest and largest each.
+
+    A line through them covers the same pixels as one through all points.
 
     Args:
         times: In ascending order, as long as `values`.
@@ -81,7 +82,7 @@ def intervals(begin: float, end: float, most: int = MOST_INTERVALS) -> Intervals
 
 
 def step_means(times: Floats, values: Floats, edges: Floats) -> Floats:
-    """Mean over time, in each interval, of a value that holds until the next one.
+    """Mean over time, in each interval, of a value that holds until the next one comes.
 
     NaN for an interval that ends before the first value.
     """
@@ -93,9 +94,7 @@ def step_means(times: Floats, values: Floats, edges: Floats) -> Floats:
     return np.where(length > 0, np.diff(sums) / np.where(length > 0, length, 1.0), np.nan)
 
 
-def extremes(
-    times: Floats, values: Floats, spans: Intervals
-) -> tuple[Floats, Floats]:
+def extremes(times: Floats, values: Floats, spans: Intervals) -> tuple[Floats, Floats]:
     """Smallest and largest value in force in each interval, the one that it begins with too."""
     low, high = np.full(len(spans), np.nan), np.full(len(spans), np.nan)
     place = spans.of(times)

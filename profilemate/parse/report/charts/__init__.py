@@ -22,6 +22,4 @@ SECTIONS: dict[str, tuple[Chart, ...]] = {
     "Ranks": (ranks.CHART,),
 }
 
-CHARTS: dict[str, Chart] = {
-    chart.name: chart for charts in SECTIONS.values() for chart in charts
-}
+CHARTS: dict[str, Chart] = {chart.name: chart for charts in SECTIONS.values() for chart in charts}

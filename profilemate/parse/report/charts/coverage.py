@@ -22,7 +22,7 @@ def draw(source: Source) -> Drawing:
         raise Nothing("The recording does not say in which mode the steps ran.")
     times, spans = floats(steps["timestamp_sec"]), source.intervals
     counts = {m: spans.count(times[mode == m]) for m in MODES}
-    total = sum(counts.values())
+    total = np.sum(list(counts.values()), axis=0)
     on_graphs = total - counts["NONE"]
     share = np.where(total > 0, 100 * on_graphs / np.where(total > 0, total, 1), np.nan)
     fields = [Field("from", "from", "sec"), Field("to", "to", "sec")]

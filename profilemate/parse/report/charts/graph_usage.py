@@ -62,7 +62,8 @@ def draw(source: Source) -> Drawing:
             Field("padding", "padding tokens", "int"),
             Field("padding_pct", "of padding", "percent"),
         ),
-        data | {"steps": plain(graphs["steps"]), "padding": plain(pd.Series(padding, dtype="Int64"))},
+        data
+        | {"steps": plain(graphs["steps"]), "padding": plain(pd.Series(padding, dtype="Int64"))},
     )
     first = f"{names[0]} ran {shares['steps_pct'][0]:.1f} % of the model steps"
     return Drawing(
@@ -85,7 +86,9 @@ def _notes(
             f"The {drawn} most replayed of {count} are drawn; the others have {rest:.1f} % of the "
             "replays and are in the table."
         )
-    notes += [f"The {PANELS[n].removesuffix(' (%)')} is not known." for n in shares if n not in known]
+    notes += [
+        f"The {PANELS[n].removesuffix(' (%)')} is not known." for n in shares if n not in known
+    ]
     return notes
 
 

@@ -66,8 +66,10 @@ def top(spec: Spec) -> Spec:
 
 
 def by_row(names: list[str], place: int) -> Spec:
-    """The y channel of one row per name, in the order given; the first panel has the names, and
-    the others too where they stand below it."""
+    """The y channel of one row per name, in the order given.
+
+    The first panel has the names, and the others too where they stand below it.
+    """
     axis: Spec = {"title": None, "ticks": False, "domain": False, "labelLimit": LABELS}
     axis["minExtent"] = axis["maxExtent"] = LABELS if place == 0 else "$E"
     axis["labels"] = True if place == 0 else "$L"

@@ -87,7 +87,9 @@ def _compared(source: Source, names: list[str]) -> dict[Field, list[Any]]:
 
 def _says(columns: dict[str, Any], known: list[str]) -> str:
     part = known[-1]
-    medians = [(v, n) for v, n in zip(columns[f"{part}_p50_ms"], columns["label"], strict=True) if v]
+    medians = [
+        (v, n) for v, n in zip(columns[f"{part}_p50_ms"], columns["label"], strict=True) if v
+    ]
     if not medians:
         return f"{len(columns['label'])} ranks."
     (low, fast), (high, slow) = min(medians), max(medians)
