@@ -17,6 +17,7 @@ was weighed (sizes as packaged in November 2026, minified, what a page has to ca
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from profilemate.errors import OutputError
@@ -73,7 +74,8 @@ def write_page(
         scratch.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
         scratch.replace(out)
     except OSError as e:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
         raise OutputError(
             "cannot write the report",
             path=out,

@@ -98,7 +98,8 @@ class Source:
         steps = self.table("cuda_graph_steps")
         dummy = steps["dummy"].fillna(False).astype(bool)
         empty = floats(steps["unpadded_tokens"]) == 0
-        return steps[~dummy.to_numpy() & ~empty]
+        real: pd.DataFrame = steps[~dummy.to_numpy(dtype=bool) & ~empty]
+        return real
 
     @cached_property
     def graphs(self) -> pd.DataFrame:

@@ -100,7 +100,7 @@ def extremes(times: Floats, values: Floats, spans: Intervals) -> tuple[Floats, F
     place = spans.of(times)
     np.fmin.at(low, place, values)
     np.fmax.at(high, place, values)
-    carried = np.searchsorted(times, spans.begin, side="left") - 1
+    carried = np.searchsorted(times, spans.begin, side="right") - 1
     known = carried >= 0
     low[known] = np.fmin(low[known], values[carried[known]])
     high[known] = np.fmax(high[known], values[carried[known]])

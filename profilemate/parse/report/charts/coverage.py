@@ -38,7 +38,9 @@ def draw(source: Source) -> Drawing:
         },
     )
     unknown = int((~np.isin(mode, list(MODES))).sum())
-    parts = [f"{100 * c.sum() / total.sum():.1f} % {MODE_NAMES[m]}" for m, c in counts.items()]
+    parts = [
+        f"{100 * c.sum() / total.sum():.1f} % {MODE_NAMES[m]}" for m, c in counts.items() if c.any()
+    ]
     return Drawing(
         spec=_spec(source, [m for m in MODES if counts[m].any()]),
         data={"shares": _bars(source, counts, total)},

@@ -1,4 +1,4 @@
-"""Replay latency per CUDA graph: launch on the host, delay until the GPU starts, span on the GPU."""
+"""Replay latency per CUDA graph: launch on the host, delay until the GPU starts, GPU span."""
 
 from __future__ import annotations
 

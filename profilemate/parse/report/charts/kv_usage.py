@@ -62,14 +62,12 @@ def draw(source: Source) -> Drawing:
             "preemptions": plain(preemptions.astype(np.int64)),
         },
     )
-    whole = step_means(times, usage, np.array([times[0], max(source.window[1], times[-1])]))
-    average = "" if np.isnan(whole[0]) else f", {whole[0]:.1f} % on average over time"
     return Drawing(
         spec=_spec(source, evicting=len(evicted) > 0),
         data=data,
         grid=grid,
-        says=f"Usage peaks at {usage.max():.2f} %{average}; "
-        f"{len(evicted):,} evictions, {len(stopped):,} preemptions.",
+        says=f"Usage peaks at {usage.max():.2f} %; {len(evicted):,} evictions, "
+        f"{len(stopped):,} preemptions.",
         notes=_notes(source, len(times), len(kept), len(evicted), len(stopped)),
         over_time=True,
     )
