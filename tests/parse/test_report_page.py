@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_session import FOREIGN
 from report_sessions import BUNDLED, Opened, browser, make, open_page, page_of, rows
 from test_report_data import hostile
 
