@@ -9,6 +9,7 @@ import math
 import re
 import shutil
 import struct
+import subprocess
 import sys
 from collections import Counter, defaultdict
 from html.parser import HTMLParser
@@ -413,3 +414,43 @@ def test_widths_resolve() -> None:
     }
     assert resolve(spec, 900, 3) == {"width": 240, "concat": [{"width": 890}], "n": 3, "l": False}
     assert resolve(spec, 900, 1) == {"width": 840, "concat": [{"width": 890}], "n": 1, "l": True}
+
+
+# --------------------------------------------------------------------------- the command
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "profilemate", "report", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=report_sessions.ROOT,
+        check=False,
+    )
+
+
+def test_the_command_writes_page_and_pictures_and_says_so(bundled: Path, tmp_path: Path) -> None:
+    page, folder = tmp_path / "r.html", tmp_path / "pictures"
+    done = run(bundled, "-o", page, "--png", folder)
+    assert done.returncode == 0, done.stderr
+    assert f"wrote {page}" in done.stdout
+    assert f"wrote {folder / 'kv_cache_usage.png'}" in done.stdout
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    quiet = run(bundled, "-o", page, "--json")
+    assert json.loads(quiet.stdout)["findings"]
+
+
+def test_a_bad_place_is_one_message(bundled: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for option in (("-o", tmp_path / "file" / "r.html"), ("--png", tmp_path / "file" / "x")):
+        done = run(bundled, *option)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: cannot write")
+        assert "Traceback" not in done.stderr
+
+
+def test_the_wheel_has_what_the_page_is_made_of() -> None:
+    from importlib.resources import files
+
+    assets = {p.name for p in (files("profilemate.parse.report") / "assets").iterdir()}
+    assert {"page.html", "page.css", "page.js", "notice.txt"} <= assets

@@ -96,7 +96,7 @@ class Drawn:
     notes: Sequence[str] = field(default=())
 
 
-LABELS = 150
+LABELS = 190
 """Pixels for the names of rows."""
 _WIDTH = re.compile(r"\$W(?:/(\d))?(?:-(\d+))?")
 

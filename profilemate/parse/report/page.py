@@ -21,7 +21,7 @@ from profilemate.errors import ToolError
 from profilemate.parse.headline import headline
 from profilemate.parse.report import engine, theme
 from profilemate.parse.report.about import about
-from profilemate.parse.report.base import Drawing, Drawn
+from profilemate.parse.report.base import LABELS, Drawing, Drawn
 from profilemate.parse.report.source import Source
 
 
@@ -111,6 +111,7 @@ def _data(drawing: Drawing) -> str:
             "spec": drawing.spec,
             "data": drawing.data,
             "columns": drawing.columns,
+            "labels": LABELS,
             "overTime": drawing.over_time,
             "says": drawing.says,
             "grid": {

@@ -21,15 +21,16 @@
   };
 
   // "$W/3-60" is a third of the width less 60 pixels; with one column the whole width less 60.
-  const resolve = (value, width, columns) => {
-    if (Array.isArray(value)) return value.map((v) => resolve(v, width, columns));
+  // "$C", "$L", "$E": columns, whether each panel has labels of its own, their pixels.
+  const resolve = (value, width, columns, labels) => {
+    if (Array.isArray(value)) return value.map((v) => resolve(v, width, columns, labels));
     if (value && typeof value === "object") {
       return Object.fromEntries(
-        Object.entries(value).map(([k, v]) => [k, resolve(v, width, columns)]));
+        Object.entries(value).map(([k, v]) => [k, resolve(v, width, columns, labels)]));
     }
     if (value === "$C") return columns;
     if (value === "$L") return columns === 1;
-    if (value === "$E") return columns === 1 ? 150 : 0;
+    if (value === "$E") return columns === 1 ? labels : 0;
     const found = typeof value === "string" && /^\$W(?:\/(\d))?(?:-(\d+))?$/.exec(value);
     if (!found) return value;
     return Math.max(80, width / (columns > 1 ? Number(found[1] || 1) : 1) - Number(found[2] || 0));
@@ -48,7 +49,7 @@
   const draw = async (chart) => {
     const width = chart.host.clientWidth - 8;
     const columns = width < 700 ? 1 : chart.columns;
-    let spec = resolve(chart.spec, width, columns);
+    let spec = resolve(chart.spec, width, columns, chart.labels);
     if (stretch && chart.overTime) spec = zoomed(spec);
     chart.rows ||= Object.fromEntries(
       Object.entries(chart.data).map(([name, c]) => [name, rows(c)]));
