@@ -134,4 +134,5 @@ def test_the_wheel_carries_the_door_and_the_marker(tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "profilemate/annotate/door/sitecustomize.py" in names
     assert "profilemate/py.typed" in names
+    assert "profilemate/parse/report/assets/page.html" in names
     assert not [n for n in names if n.startswith(("tests", "scripts"))]

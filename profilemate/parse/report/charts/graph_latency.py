@@ -41,7 +41,7 @@ def draw(source: Source) -> Drawing:
     missing = [PANELS[p][0].removesuffix(" (ms)") for p in PANELS if p not in known]
     notes = [SHAPE]
     if drawn < len(graphs):
-        notes.append(f"The {drawn} most replayed of {len(graphs)} are drawn; all are in the table.")
+        notes.append(f"The {drawn} most replayed of {len(graphs)} are drawn.")
     if missing:
         notes.append(f"Not recorded: {', '.join(missing)}.")
     return Drawing(

@@ -84,7 +84,7 @@ def _notes(
         rest = 100 * steps[drawn:].sum() / steps.sum()
         notes.append(
             f"The {drawn} most replayed of {count} are drawn; the others have {rest:.1f} % of the "
-            "replays and are in the table."
+            "replays."
         )
     notes += [
         f"The {PANELS[n].removesuffix(' (%)')} is not known." for n in shares if n not in known
