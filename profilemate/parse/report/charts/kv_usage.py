@@ -31,6 +31,13 @@ def draw(source: Source) -> Drawing:
     evictions, preemptions = spans.count(evicted), spans.count(stopped)
     low, high = extremes(times, usage, spans)
     mean = step_means(times, usage, spans.edges)
+    by_interval = {
+        "from": plain(spans.begin),
+        "to": plain(spans.end),
+        "mean": plain(mean, 3),
+        "low": plain(low),
+        "high": plain(high),
+    }
     data = {
         # The file has a row per change: the last value holds to the end.
         "usage": {
@@ -38,6 +45,7 @@ def draw(source: Source) -> Drawing:
             "usage": plain([*usage[kept], usage[-1]]),
         },
         "band": {"from": [BAND[0]], "to": [BAND[1]]},
+        "intervals": by_interval,
         "evictions": _by_interval(source, evictions),
         "preemptions": _preemptions(source, stopped, preemptions),
     }
@@ -53,11 +61,7 @@ def draw(source: Source) -> Drawing:
             Field("preemptions", "preemptions", "int"),
         ),
         {
-            "from": plain(spans.begin),
-            "to": plain(spans.end),
-            "mean": plain(mean, 3),
-            "low": plain(low),
-            "high": plain(high),
+            **by_interval,
             "evictions": plain(evictions.astype(np.int64)),
             "preemptions": plain(preemptions.astype(np.int64)),
         },
@@ -167,13 +171,20 @@ def _spec(source: Source, *, evicting: bool) -> Spec:
 
 
 def _hover(t: Spec) -> Spec:
+    """What an interval says when pointed at: far fewer elements than points of the line."""
     return {
-        "data": {"name": "usage"},
-        "mark": {"type": "point", "opacity": 0, "size": 60, "clip": True, "aria": False},
+        "data": {"name": "intervals"},
+        "mark": {"type": "rect", "opacity": 0, "clip": True, "aria": False},
         "encoding": {
-            "x": t,
-            "y": marks.quantity("usage", Y_TITLE),
-            "tooltip": marks.tips(("t", "time (s)", ",.3f"), ("usage", "usage (%)", ".2f")),
+            "x": t | {"field": "from"},
+            "x2": {"field": "to"},
+            "tooltip": marks.tips(
+                ("from", "from (s)", ",.3~f"),
+                ("to", "to (s)", ",.3~f"),
+                ("mean", "mean usage (%)", ".2f"),
+                ("low", "lowest (%)", ".2f"),
+                ("high", "highest (%)", ".2f"),
+            ),
         },
     }
 
