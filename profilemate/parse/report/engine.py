@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 VEGA_LITE = "6.4"
+"""The version that the charts were looked at with; the newest where vl-convert no longer has it."""
 _SNIPPET = "window.vegaEmbed = vegaEmbed;"
 
 
@@ -34,14 +35,19 @@ def library() -> ModuleType:
     return vl_convert
 
 
+def _version() -> str:
+    there = [str(v) for v in library().get_vegalite_versions()]
+    return VEGA_LITE if VEGA_LITE in there else there[-1]
+
+
 @cache
 def script() -> str:
     """The library as one script for a page, which then has `vegaEmbed`."""
-    text = str(library().javascript_bundle(_SNIPPET, vl_version=VEGA_LITE))
+    text = str(library().javascript_bundle(_SNIPPET, vl_version=_version()))
     # In a page a script ends at the first of these; in the library they only occur in strings.
     return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
 def png(spec: dict[str, Any], scale: float) -> bytes:
     """A specification that has its data, as a picture."""
-    return bytes(library().vegalite_to_png(spec, vl_version=VEGA_LITE, scale=scale))
+    return bytes(library().vegalite_to_png(spec, vl_version=_version(), scale=scale))
