@@ -13,7 +13,7 @@ Ints = npt.NDArray[np.int64]
 
 MOST_BUCKETS = 1500
 """Of a thinned line: about one per pixel of a wide screen."""
-MOST_INTERVALS = 150
+MOST_INTERVALS = 180
 """Of bars and tables over time."""
 
 
