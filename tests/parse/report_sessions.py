@@ -7,7 +7,9 @@ the tests can record.
 from __future__ import annotations
 
 import csv
+import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from recorded import ROOT, leave_out, real_traces
 
 from profilemate.parse.findings import find
 from profilemate.parse.report import draw_all, write_page
+from profilemate.parse.report.base import Drawing
 from profilemate.parse.saved import SavedSession
 
 if TYPE_CHECKING:
@@ -45,6 +48,37 @@ def rows(session: Path, name: str) -> list[dict[str, str]]:
     """A table by the csv module, all cells text."""
     with (session / name).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def drawn(session: Path) -> dict[str, Drawing | str]:
+    """Each chart's drawing, or why there is none."""
+    found = draw_all(SavedSession.open(session))
+    return {d.chart.name: d.drawing or d.why for part in found.values() for d in part}
+
+
+def drawing(session: Path, name: str) -> Drawing:
+    found = drawn(session)[name]
+    assert isinstance(found, Drawing), found
+    return found
+
+
+def hostile(session: Path, folder: Path) -> Path:
+    """The session with foreign texts that would break a careless page, in every place."""
+    shutil.copytree(session, folder)
+    file = folder / "metadata.json"
+    metadata = json.loads(file.read_text())
+    evil = made_session.FOREIGN
+    metadata["session_id"] = evil
+    metadata["notes"] = [evil]
+    metadata["versions"] = {"vllm": evil}
+    metadata["sources"] = [{"path": f"/tmp/{evil}", "kind": evil, "size": 1, "recorder": evil}]
+    metadata["processes"] = [{"role": evil, "pid": 1, "host": evil, "rank": evil, "events": 1}]
+    metadata["hooks"] = {"installed": {}, "skipped": {evil: evil}}
+    file.write_text(json.dumps(metadata))
+    text = (folder / "cuda_graph_replay_latency.csv").read_text().splitlines()
+    text[1] = text[1].replace(",0,None,", ',0,"' + evil.replace('"', '""') + '",', 1)
+    (folder / "cuda_graph_replay_latency.csv").write_text("\n".join(text) + "\n")
+    return folder
 
 
 @dataclass

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 from made_session import FOREIGN
-from report_sessions import BUNDLED, Opened, browser, make, open_page, page_of, rows
-from test_report_data import hostile
+from report_sessions import BUNDLED, Opened, browser, hostile, make, open_page, page_of, rows
 
 from profilemate.parse.project import parse_session
 from profilemate.parse.report import CHARTS
