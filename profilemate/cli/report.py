@@ -10,9 +10,12 @@ import typer
 
 from profilemate.cli import show
 from profilemate.cli.examples import examples
+from profilemate.cli.report_page import Page, Pictures, pages
 
 EXAMPLES = examples(
     "profilemate report session",
+    "profilemate report session -o report.html       # one page, works offline",
+    "profilemate report session --png pictures",
     "profilemate report session --fail-on warning    # exit code 1, for CI",
     "profilemate report session --threshold kv_usage_low=0.3",
     "profilemate report session --json | jq '.findings[].title'",
@@ -63,6 +66,8 @@ def report(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print findings.json, for machines.")
     ] = False,
+    page: Page = None,
+    png: Pictures = None,
     write: Annotated[
         bool, typer.Option("--write", help="Write findings.json into the session.")
     ] = False,
@@ -76,7 +81,8 @@ def report(
     """Say what a session means: figures, findings, and the flags to turn.
 
     A finding is critical, a warning, a note, or ok. What the recording cannot
-    tell is not judged, and the reason is given.
+    tell is not judged, and the reason is given. With -o the same goes into one
+    page with charts and tables; that and --png need profilemate[report].
     """
     from profilemate.cli.show_report import verdict as show_verdict
     from profilemate.parse.findings import Thresholds, find
@@ -90,11 +96,14 @@ def report(
     with show.progress(as_json) as progress:
         progress(f"reading {session.name}", 0, None)
         verdict = find(saved, limits)
+        written = pages(saved, verdict, page, png, progress)
     if write:
         write_findings(session, findings_json(verdict))
     if as_json:
         show.as_json(findings_json(verdict))
     else:
         show_verdict(saved, headline(saved), verdict, details=details)
+        for path in written:
+            show.line(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     if fail_on is not None and verdict.at_least(fail_on.value):
         raise typer.Exit(1)

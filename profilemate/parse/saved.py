@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,32 @@ class SavedSession:
             except (OSError, ValueError) as e:
                 raise InputError("A table cannot be read", path=file, why=str(e)) from e
         return self._frames[name]
+
+    def chunks(
+        self, name: str, columns: Sequence[str], rows: int = 200_000
+    ) -> Iterator[pd.DataFrame]:
+        """Some columns of a table in pieces, for tables that are too long to hold whole.
+
+        The pieces are as `table` has them, and are not kept. A file that is not there has none.
+
+        Raises:
+            InputError: The file cannot be read.
+        """
+        file = self.path / TABLES[name].file
+        try:
+            with pd.read_csv(
+                file,
+                usecols=list(columns),
+                na_values=["None"],
+                keep_default_na=False,
+                dtype_backend="numpy_nullable",
+                chunksize=rows,
+            ) as pieces:
+                yield from (piece[list(columns)] for piece in pieces)
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as e:
+            raise InputError("A table cannot be read", path=file, why=str(e)) from e
 
     def ranks(self) -> dict[str, SavedSession]:
         """The further ranks of the session, by the name of their folder."""

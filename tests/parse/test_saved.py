@@ -56,3 +56,22 @@ def test_a_broken_table_is_named(tmp_path: Path) -> None:
     (tmp_path / "s" / "kv_preemptions.csv").write_text('a,b\n"x\n', encoding="utf-8")
     with pytest.raises(InputError, match=r"kv_preemptions\.csv"):
         SavedSession.open(tmp_path / "s").table("kv_preemptions")
+
+
+def test_pieces_of_a_table_are_the_table() -> None:
+    session = SavedSession.open(EXPECTED)
+    columns = ["ended_by", "lifetime_sec", "idle_sec"]
+    pieces = list(session.chunks("kv_block_lifetimes", columns, rows=100))
+    assert [len(p) for p in pieces] == [100, 100, 100, 24]
+    whole = session.table("kv_block_lifetimes")[columns]
+    pd.testing.assert_frame_equal(pd.concat(pieces), whole)
+
+
+def test_a_table_that_is_not_there_has_no_pieces_and_a_broken_one_is_named(tmp_path: Path) -> None:
+    shutil.copytree(EXPECTED, tmp_path / "s")
+    session = SavedSession.open(tmp_path / "s")
+    (tmp_path / "s" / "kv_preemptions.csv").unlink()
+    assert list(session.chunks("kv_preemptions", ["tokens_lost"])) == []
+    (tmp_path / "s" / "kv_preemptions.csv").write_text("a,b\n1,2\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"kv_preemptions\.csv"):
+        list(session.chunks("kv_preemptions", ["tokens_lost"]))

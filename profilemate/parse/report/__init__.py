@@ -1,0 +1,85 @@
+"""The report page: one file that shows a session, offline.
+
+Charts are Vega-Lite specifications, drawn by Vega in the page and by vl-convert as pictures. What
+was weighed (sizes as packaged in November 2026, minified, what a page has to carry):
+
+* vl-convert: 0.9 MB of script (0.3 MB zipped), from its wheel, without network; BSD-3. Draws SVG:
+  sharp in print, marks are elements with descriptions that a screen reader and a test can find.
+  Colours can be CSS variables. Works under a policy without eval. The same specification becomes a
+  PNG in-process in 0.4 s. Price: a wheel of 34 MB, so it is an extra.
+* Bokeh: 1.6 MB with its tables, from its wheel; draws on canvas (nothing to find, blurred in
+  print), pictures need a browser.
+* Plotly: 4.8 MB, over half of the page's 8 MB; pictures need a browser (kaleido).
+* uPlot, ECharts, Observable Plot: no package on PyPI that is kept and carries them; they would have
+  to be copied into this repository, and pictures would need a browser.
+* Matplotlib's SVG: no zoom, and 8,000 points a line are drawn again for each theme.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from profilemate.errors import OutputError
+from profilemate.parse.progress import Progress, no_progress
+from profilemate.parse.report.base import Chart, Drawn, Nothing
+from profilemate.parse.report.charts import CHARTS, SECTIONS
+from profilemate.parse.report.page import Judged, page
+from profilemate.parse.report.pictures import write_pictures
+from profilemate.parse.report.source import Source
+from profilemate.parse.saved import SavedSession
+
+__all__ = ["CHARTS", "SECTIONS", "draw_all", "write_page", "write_pictures"]
+
+
+def draw_all(session: SavedSession, progress: Progress = no_progress) -> dict[str, list[Drawn]]:
+    """Every chart of a session, by section.
+
+    Raises:
+        InputError: A table cannot be read.
+    """
+    source = Source(session)
+    done = 0
+    found: dict[str, list[Drawn]] = {}
+    for section, charts in SECTIONS.items():
+        found[section] = []
+        for chart in charts:
+            progress("drawing charts", done, len(CHARTS))
+            found[section].append(_draw(chart, source))
+            done += 1
+    return found
+
+
+def _draw(chart: Chart, source: Source) -> Drawn:
+    try:
+        return Drawn(chart, chart.draw(source))
+    except Nothing as nothing:
+        return Drawn(chart, why=str(nothing))
+
+
+def write_page(
+    session: SavedSession, out: Path, drawn: dict[str, list[Drawn]], verdict: Judged
+) -> Path:
+    """Write the page; an old one is replaced whole or not at all.
+
+    Raises:
+        OutputError: It cannot be written.
+        ToolError: The extra `report` is not installed.
+    """
+    text = page(Source(session), drawn, verdict, out.parent)
+    scratch = out.with_name(f".{out.name}.part")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        # Request ids are foreign text: a lone surrogate must not cost the user the page.
+        scratch.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+        scratch.replace(out)
+    except OSError as e:
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
+        raise OutputError(
+            "cannot write the report",
+            path=out,
+            why=e.strerror or str(e),
+            hint="Choose another place with -o.",
+        ) from e
+    return out
