@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from profilemate.parse.readers.kineto.inflate import DamagedError, Text
@@ -35,8 +35,12 @@ class Taken(Protocol):
     """What was taken off a block of bytes."""
 
     @property
-    def size(self) -> int:
-        """Bytes: whole events, and what separates them from the next one."""
+    def events(self) -> int:
+        """How many events were taken."""
+
+    @property
+    def rest(self) -> bytes:
+        """What was not taken; it begins with an event."""
 
     @property
     def stopped(self) -> bool:
@@ -50,8 +54,8 @@ T_co = TypeVar("T_co", bound=Taken, covariant=True)
 class Taker(Protocol[T_co]):
     """Takes whole events off the front of blocks of bytes."""
 
-    def take(self, data: bytes, /) -> T_co:
-        """Take what can be taken of bytes that begin with an event."""
+    def take(self, parts: Sequence[bytes], /) -> T_co:
+        """Take what can be taken of bytes, in parts, that begin with an event."""
 
 
 class EventStream(Generic[T]):
@@ -114,15 +118,17 @@ class EventStream(Generic[T]):
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="surrogateescape")
         size = self._size or _BLOCK
         while True:
-            while len(data) < size and (block := self._bytes(size - len(data))):
-                data += block
-            taken = self._taker.take(data)
-            if taken.size:
+            parts, length = [data], len(data)
+            while length < size and (block := self._bytes(size)):
+                parts.append(block)
+                length += len(block)
+            taken = self._taker.take(parts)
+            data = taken.rest
+            if taken.events:
                 yield taken
-                data = data[taken.size :]
                 size = min(2 * size, _BLOCK)
             elif not taken.stopped:
-                size = 2 * len(data)
+                size = 2 * length
             if taken.stopped or len(data) > _LONGEST_EVENT or (self._ended and not self._ahead):
                 break
         self._size = min(_SMALL, _BLOCK) if taken.stopped else 0

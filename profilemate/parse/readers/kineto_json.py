@@ -19,6 +19,7 @@ from profilemate.parse.readers.base import OpenOptions
 from profilemate.parse.readers.json_events import EventStream
 from profilemate.parse.readers.kineto.found import Found, integer, nanoseconds
 from profilemate.parse.readers.kineto.inflate import beginning, unpacked
+from profilemate.parse.readers.kineto.memory import keep_freed_blocks
 from profilemate.parse.readers.kineto.scan import Scanner, Taken
 from profilemate.parse.trace import Marker, Recording, SourceInfo
 
@@ -44,6 +45,7 @@ class _KinetoRecording:
         """Our messages; everything else that is wanted is put aside on the way."""
         what = f"reading {self._path.name}"
         ours = count = told = 0
+        keep_freed_blocks()
         with unpacked(self._path) as file:
             stream = EventStream(file, Scanner(self._found))
             for item in stream.events():

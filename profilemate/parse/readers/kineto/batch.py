@@ -56,7 +56,7 @@ class Batches:
         self._numbers: dict[bytes, int] = {}  # of names, by their bytes
         self._launches: dict[bytes, bool] = {}
         # The first bytes of a name tell nearly always that it is not wanted.
-        self._begins = [np.frombuffer(r.encode()[:8], np.uint8) for r in RANGES]
+        self._begins = [r.encode()[:8] for r in RANGES]
 
     def keep(
         self,
@@ -164,10 +164,9 @@ class Batches:
     def _ranges(self, block: Block, events: Events) -> list[tuple[int, Marker]]:
         assert events.matched.name is not None
         begin, end = events.matched.name
-        first = block.at(begin, 8).reshape(-1, 8)
         likely = np.zeros(len(begin), dtype=bool)
-        for begins in self._begins:
-            likely |= (first[:, : len(begins)] == begins).all(axis=1)
+        for text in self._begins:
+            likely |= block.begins(begin, text)
         at = np.flatnonzero(likely)
         if not len(at):
             return []
@@ -184,10 +183,10 @@ class Batches:
         )
         found = []
         for row, ts, length, pid, tid, raw in zip(*facts, strict=True):
-            text = _text(raw)
-            api = events.group.kind == BARE and text.startswith(API_NAMES)
-            if text.startswith(RANGES) and not api:
-                found.append((row, Marker(ts, length, pid, tid, text)))
+            name = _text(raw)
+            api = events.group.kind == BARE and name.startswith(API_NAMES)
+            if name.startswith(RANGES) and not api:
+                found.append((row, Marker(ts, length, pid, tid, name)))
         return found
 
 

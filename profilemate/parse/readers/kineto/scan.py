@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,6 @@ from profilemate.parse.readers.kineto.found import Found, group_of
 from profilemate.parse.readers.kineto.template import PAD, Block, Matched, Template, learn
 from profilemate.parse.trace import Marker
 
-_PADDING = bytes(PAD)
 _MOST = 128  # templates
 _LESSONS = 16  # templates that a block may teach
 _FADING = 0.5
@@ -41,14 +40,14 @@ class Taken:
     """What came of a block.
 
     Attributes:
-        size: Bytes that were taken: whole events and what separates them.
+        rest: The bytes that were not taken; if any were, they begin with an event.
         events: How many.
         exact: Events among them that were decoded one by one.
         markers: Our messages.
         stopped: Whether the event that comes next must be read by other means.
     """
 
-    size: int = 0
+    rest: bytes
     events: int = 0
     exact: int = 0
     markers: list[Marker] = field(default_factory=list)
@@ -63,19 +62,19 @@ class Scanner:
         self._templates: list[Template] = []
         self._separator = b""
 
-    def take(self, data: bytes) -> Taken:
+    def take(self, parts: Sequence[bytes]) -> Taken:
         """Take events from bytes that begin at an event's bracket.
 
         The last event is left: only what follows it tells that it is whole.
         """
-        if not self._separator and not self._sniff(data):
-            return Taken(stopped=len(data) >= _FIRST)
-        block = Block(b"".join((_PADDING, data, _PADDING)))
-        starts, ends = self._events(block, PAD, PAD + len(data))
+        block = Block(parts)
+        if not self._separator and not self._sniff(block):
+            return Taken(block.raw[PAD : block.end], stopped=block.end - PAD >= _FIRST)
+        starts, ends = self._events(block)
         if not len(starts):
-            return Taken()
+            return Taken(block.raw[PAD : block.end])
         odd = np.zeros(len(starts), dtype=bool)
-        if b"\\" in data:
+        if block.raw.find(b"\\") >= 0:
             at = np.flatnonzero(block.bytes == 92)
             odd[np.maximum(np.searchsorted(starts, at, "right") - 1, 0)] = True
         while True:
@@ -84,18 +83,20 @@ class Scanner:
             if not len(wrong):
                 break
             odd[wrong] = True
-        if work.stop < len(starts):
+        stopped = work.stop < len(starts)
+        if stopped:
             self._separator = b""
         markers = self._batches.keep(block, work.events(), work.exact)
         self._forget()
-        size = (int(starts[work.stop]) if work.stop < len(starts) else int(work.after)) - PAD
-        return Taken(size, work.stop, len(work.exact), markers, work.stop < len(starts))
+        rest = block.raw[starts[work.stop] if stopped else work.after : block.end]
+        return Taken(rest, work.stop, len(work.exact), markers, stopped)
 
-    def _sniff(self, data: bytes) -> bool:
+    def _sniff(self, block: Block) -> bool:
         """Find out what stands between two events: what stands after the first one."""
         for size in (4096, _FIRST):
+            data = block.raw[PAD : min(block.end, PAD + size)]
             try:
-                _, end = decode(data[:size].decode("latin-1"), 0)
+                _, end = decode(data.decode("latin-1"), 0)
             except (ValueError, RecursionError):
                 continue
             found = _NEXT.match(data, end)
@@ -105,13 +106,12 @@ class Scanner:
             return True
         return False
 
-    def _events(self, block: Block, begin: int, end: int) -> tuple[Ints, Ints]:
+    def _events(self, block: Block) -> tuple[Ints, Ints]:
         """Where the events seem to begin and end, without the last one."""
         text = self._separator
-        found = np.flatnonzero(block.bytes[begin : end - len(text) + 1] == 125) + begin
-        same = block.at(found, len(text)).reshape(-1, len(text)) == np.frombuffer(text, np.uint8)
-        found = found[same.all(axis=1)]
-        starts = np.concatenate([[begin], found[:-1] + len(text) - 1]) if len(found) else found
+        found = np.flatnonzero(block.bytes[PAD : block.end - len(text) + 1] == 125) + PAD
+        found = found[block.begins(found, text)]
+        starts = np.concatenate([[PAD], found[:-1] + len(text) - 1]) if len(found) else found
         return starts.astype(np.int64), found + 1
 
     def _forget(self) -> None:

@@ -9,7 +9,7 @@ stands in them must be a number. Nothing is assumed of a layout; each file teach
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,6 +24,7 @@ Bytes = npt.NDArray[np.uint8]
 PAD = 8192
 """Bytes before the first and after the last event of a block that may be looked at."""
 
+_PADDING = bytes(PAD)
 LONGEST = 2048
 """Bytes of a template without its name; more than `PAD` would be too much."""
 
@@ -83,70 +84,120 @@ def _repeated(text: bytes, count: int) -> Bytes:
 class Block:
     """Bytes in which events are sought, with `PAD` bytes around them, and views on them."""
 
-    def __init__(self, raw: bytes) -> None:
-        self.raw = raw
-        self.bytes: Bytes = np.frombuffer(raw, np.uint8)
+    def __init__(self, parts: Sequence[bytes]) -> None:
+        self.raw = b"".join((_PADDING, *parts, _PADDING))
+        self.end = len(self.raw) - PAD
+        self.bytes: Bytes = np.frombuffer(self.raw, np.uint8)
         self._views: dict[int, npt.NDArray[np.void]] = {}
 
     def at(self, places: Ints, size: int) -> Bytes:
-        """The `size` bytes from each place on, in one row."""
+        """The `size` bytes from each place on, all in one array."""
         view = self._views.get(size)
         if view is None:
             shape = (len(self.raw) - size + 1,)
             view = self._views[size] = np.ndarray(shape, f"V{size}", self.raw, 0, (1,))
         return view[places].view(np.uint8)
 
+    def begins(self, places: Ints, text: bytes) -> npt.NDArray[np.bool_]:
+        """At which places a text begins."""
+        found = np.ones(len(places), dtype=bool)
+        for first in range(0, len(text), 8):
+            part = text[first : first + 8]
+            mask = np.uint64((1 << 8 * len(part)) - 1)
+            word = self.at(places + first, 8).view("<u8")
+            found &= (word & mask) == np.uint64(int.from_bytes(part, "little"))
+        return found
+
 
 def _run_table(bits: Callable[[int], str]) -> npt.NDArray[np.int64]:
     return np.array([len(bits(n)) - len(bits(n).lstrip("1")) for n in range(256)], dtype=np.int64)
 
 
-# How many of 8 bytes are digits, from the first on and from the last back; bit 0 is the first.
+# Of 8 bytes, a bit each that says whether it is a digit, the first one lowest: how many digits
+# there are from the first byte on, and from the last one back.
 _FORWARD = _run_table(lambda n: f"{n:08b}"[::-1])
 _BACKWARD = _run_table(lambda n: f"{n:08b}")
+# The first digit of a number of several that ends with the 8 bytes, or begins with them.
+_BACKWARD_LEAD = np.array([1 << 8 - int(r) if r > 1 else 0 for r in _BACKWARD], dtype=np.uint8)
+_FORWARD_LEAD = (_FORWARD > 1).astype(np.uint8)
+# The digits' values in the 8 bytes of a number that ends with them.
+_VALUE = np.array(
+    [0x0F0F0F0F0F0F0F0F >> 8 * (8 - int(r)) << 8 * (8 - int(r)) for r in _BACKWARD],
+    dtype=np.uint64,
+)
 _TENS = 10 ** np.arange(19, dtype=np.int64)
+_EIGHT = np.uint64(8)
+_SIXTEEN = np.uint64(16)
+_HALVES = np.uint64(0x000000FF000000FF)
+_LOW, _HIGH = np.uint64(100 + (1000000 << 32)), np.uint64(1 + (10000 << 32))
+_ZERO = np.uint8(48)
 
 
-def _run(block: Block, at: Ints, forward: bool) -> Ints:
-    """How many digits stand from each place on, or before it."""
+@dataclass(slots=True)
+class _Digits:
+    """Digits at some places: how many, whether they begin with a needless zero, their value."""
+
+    run: Ints
+    bad: Bytes
+    value: Ints
+
+
+_NO_VALUE = np.empty(0, dtype=np.int64)
+
+
+def _digits(block: Block, at: Ints, *, forward: bool, value: bool) -> _Digits:
+    """The digits that stand from each place on, or before it.
+
+    Of more than 16 there is no value, and of more than 32 not even the number is right.
+    """
     window = block.at(at if forward else at - 8, 8)
-    bits = np.packbits((window - np.uint8(48)) < 10, bitorder="little")
+    digit = window - _ZERO
+    bits = np.packbits(digit < 10, bitorder="little")
+    zero = np.packbits(digit == 0, bitorder="little")
     run = (_FORWARD if forward else _BACKWARD)[bits]
-    full = run == 8
-    if full.any():
-        more = np.flatnonzero(full)
-        # What is longer than any number of ours need not be followed to its end.
-        for _ in range(3):
-            further = at[more] + run[more] if forward else at[more] - run[more]
-            window = block.at(further if forward else further - 8, 8)
-            bits = np.packbits((window - np.uint8(48)) < 10, bitorder="little")
-            step = (_FORWARD if forward else _BACKWARD)[bits]
-            run[more] += step
-            more = more[step == 8]
-            if not len(more):
-                break
-    return run
+    bad = zero & (_FORWARD_LEAD if forward else _BACKWARD_LEAD)[bits]
+    found = _Digits(run, bad, _NO_VALUE)
+    if value and not forward:
+        found.value = _number(window.view("<u8") & _VALUE[bits])
+    if len(run) and run.max() == 8:
+        _lengthen(block, at, found, forward)
+    if value and forward:
+        found.value = _digits(block, at + run, forward=False, value=True).value
+    return found
 
 
-def _decimal(block: Block, end: Ints, length: Ints) -> Ints:
-    """The integers of up to 16 digits that end at these places."""
-    value = _eight(block, end, np.minimum(length, 8))
-    if len(length) and length.max() > 8:
-        more = np.flatnonzero(length > 8)
-        value[more] += 100_000_000 * _eight(block, end[more] - 8, length[more] - 8)
-    return value
+def _number(word: npt.NDArray[np.uint64]) -> Ints:
+    """Eight digits, the last one in the highest byte, as an integer."""
+    word = word * np.uint64(10) + (word >> _EIGHT)
+    high = word >> _SIXTEEN
+    word &= _HALVES
+    high &= _HALVES
+    word *= _LOW
+    high *= _HIGH
+    word += high
+    word >>= np.uint64(32)
+    return word.view(np.int64)
 
 
-def _eight(block: Block, end: Ints, length: Ints) -> Ints:
-    word = block.at(end - 8, 8).view("<u8").astype(np.uint64) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    # Bytes before the number count as zeros; a shift by 64 bits is not defined.
-    shift = ((8 - length) * 8).astype(np.uint64)
-    word = np.where(length > 0, (word >> shift % np.uint64(64)) << shift % np.uint64(64), 0)
-    word = word * np.uint64(10) + (word >> np.uint64(8))
-    low = word & np.uint64(0x000000FF000000FF)
-    high = (word >> np.uint64(16)) & np.uint64(0x000000FF000000FF)
-    word = low * np.uint64(100 + (1000000 << 32)) + high * np.uint64(1 + (10000 << 32))
-    return (word >> np.uint64(32)).astype(np.int64)
+def _lengthen(block: Block, at: Ints, found: _Digits, forward: bool) -> None:
+    """Follow digits beyond the first eight."""
+    more = np.flatnonzero(found.run == 8)
+    for scale in (100_000_000, 0, 0):
+        run = found.run[more]
+        further = at[more] + run if forward else at[more] - run - 8
+        window = block.at(further, 8)
+        digit = window - _ZERO
+        bits = np.packbits(digit < 10, bitorder="little")
+        step = (_FORWARD if forward else _BACKWARD)[bits]
+        if len(found.value) and scale:
+            found.value[more] += scale * _number(window.view("<u8") & _VALUE[bits])
+        found.run[more] = run + step
+        more = more[step == 8]
+        if not len(more):
+            break
+    long = np.flatnonzero(found.run >= 8)
+    first = at[long] if forward else at[long] - found.run[long]
+    found.bad[long] = block.bytes[first] == _ZERO
 
 
 @dataclass
@@ -171,56 +222,30 @@ class Template:
     hits: float = 0.0
 
     @cached_property
-    def key(self) -> tuple[bytes, ...]:
-        """Equal for templates that differ in fractions only."""
-        return tuple(self.literals)
-
-    @cached_property
     def _split(self) -> int:
         """The hole of the name; without one, all but the first literal is read backwards."""
         return self.holes.index(None) if None in self.holes else 0
-
-    @staticmethod
-    def _literal(block: Block, at: Ints, text: bytes) -> npt.NDArray[np.bool_] | None:
-        """Which places hold a text; None for all of them."""
-        size = len(text)
-        if not size:
-            return None
-        same = block.at(at, size) == _repeated(text, len(at))
-        return None if same.all() else same.reshape(-1, size).all(axis=1)
 
     def match(self, block: Block, start: Ints, end: Ints) -> Matched:
         """The events, given by where they begin and end, that fit.
 
         That no quote, backslash or control character stands in a name is left to the caller.
         """
-        rows = _Rows(block, np.arange(len(start)), start.copy(), end.copy())
-        last = len(self.literals) - 1
-        rows.keep(self._literal(block, start, self.literals[0]))
-        rows.keep(self._literal(block, rows.end - len(self.literals[last]), self.literals[last]))
-        rows.start = rows.start + len(self.literals[0])
+        literals, last = self.literals, len(self.literals) - 1
+        rows = _Rows(block, np.arange(len(start)), start, end)
+        rows.text(literals[0], forward=True)
         if last:
-            rows.end = rows.end - len(self.literals[last])
+            rows.text(literals[last], forward=False)
         split = self._split
         for i in range(split):
-            hole = self.holes[i]
-            assert hole is not None
-            rows.number(hole, forward=True)
-            text = self.literals[i + 1]
-            rows.keep(self._literal(block, rows.start, text))
-            rows.start = rows.start + len(text)
+            rows.number(self.holes[i], forward=True)
+            rows.text(literals[i + 1], forward=True)
         named = bool(self.holes) and self.holes[split] is None
         for i in range(last - 1, split if named else -1, -1):
-            if not len(rows.which):
-                break
-            hole = self.holes[i]
-            assert hole is not None
-            rows.number(hole, forward=False)
-            text = self.literals[i]
+            rows.number(self.holes[i], forward=False)
             if i or named:
-                rows.end = rows.end - len(text)
-                rows.keep(self._literal(block, rows.end, text))
-        rows.keep(rows.start <= rows.end if named else rows.start == rows.end)
+                rows.text(literals[i], forward=False)
+        rows.settle(named)
         return Matched(rows.which, rows.values, (rows.start, rows.end) if named else None)
 
 
@@ -230,56 +255,106 @@ class _Rows:
     def __init__(self, block: Block, which: Ints, start: Ints, end: Ints) -> None:
         self.block, self.which, self.start, self.end = block, which, start, end
         self.values: dict[Path, Ints] = {}
+        self._fewest = np.ones(len(which), dtype=np.int64)  # digits of a number
+        self._bad = np.zeros(len(which), dtype=np.uint8)
 
-    def keep(self, fits: npt.NDArray[np.bool_] | None) -> None:
-        if fits is None or fits.all():
-            return
+    def keep(self, fits: npt.NDArray[np.bool_]) -> None:
+        """Go on with some events only."""
         self.which, self.start, self.end = self.which[fits], self.start[fits], self.end[fits]
+        self._fewest, self._bad = self._fewest[fits], self._bad[fits]
         self.values = {path: values[fits] for path, values in self.values.items()}
 
-    def number(self, hole: _Hole, forward: bool) -> None:
-        """Read a number; events without one there do not fit."""
-        block, at = self.block, self.start if forward else self.end
-        run = _run(block, at, forward)
-        fits = run > 0
-        whole, fraction = run, None
+    def settle(self, named: bool) -> None:
+        """Apply what was put off: numbers must be numbers, and nothing may be left over."""
+        fits = self._bad == 0
+        fits &= self._fewest > 0
+        fits &= self.start <= self.end if named else self.start == self.end
+        if np.count_nonzero(fits) != len(fits):
+            self.keep(fits)
+
+    def text(self, text: bytes, *, forward: bool) -> None:
+        """Read a text; events without it there do not fit."""
+        if not text or not len(self.which):
+            return
+        at = self.start if forward else self.end - len(text)
+        same = self.block.at(at, len(text)) == _repeated(text, len(at))
+        if forward:
+            self.start = at + len(text)
+        else:
+            self.end = at
+        if np.count_nonzero(same) != len(same):
+            self.keep(same.reshape(-1, len(text)).all(axis=1))
+
+    def number(self, hole: _Hole | None, *, forward: bool) -> None:
+        """Read a number; what is none is remembered."""
+        if not len(self.which):
+            return
+        assert hole is not None
+        block, at, wanted = self.block, self.start if forward else self.end, hole.kind != SKIP
+        digits = _digits(block, at, forward=forward, value=wanted)
         if hole.fraction:
-            whole, fraction = self._around_point(at, run, forward)
-            fits &= whole > 0
-        length = whole if fraction is None else whole + fraction + (fraction > 0)
-        begin = at if forward else at - length
-        first = block.at(begin, 2).reshape(-1, 2)
-        fits &= (first[:, 0] != 48) | (whole == 1)  # JSON knows no leading zeros
-        if hole.kind != SKIP:
-            fits &= whole <= _DIGITS
-            value = _decimal(block, begin + whole, np.minimum(whole, _DIGITS))
+            self._fractional(hole, at, digits, forward)
+            return
+        self._count(digits)
+        if wanted:
+            self._bad |= digits.run > _DIGITS
+            value = digits.value
             if hole.kind == MICROSECONDS:
-                fits &= value < _LARGEST_US
-                value = np.where(fits, value, 0) * 1000
-                if fraction is not None:
-                    fits &= fraction <= 3  # finer than ns: somebody must round
-                    few = np.minimum(fraction, 3)
-                    value += _decimal(block, begin + length, few) * _TENS[3 - few]
+                self._bad |= value >= _LARGEST_US
+                value *= 1000
             self.values[hole.path] = value
         if forward:
-            self.start = begin + length
+            self.start = at + digits.run
         else:
-            self.end = begin
-        self.keep(fits)
+            self.end = at - digits.run
 
-    def _around_point(self, at: Ints, run: Ints, forward: bool) -> tuple[Ints, Ints]:
-        """Digits before and after the decimal point; none after it where there is no point."""
-        point = at + run if forward else at - run - 1
-        pointed = self.block.bytes[point] == 46
-        other = np.zeros(len(run), dtype=np.int64)
-        with_point = np.flatnonzero(pointed)
-        if len(with_point):
-            beyond = point[with_point] + 1 if forward else point[with_point]
-            other[with_point] = _run(self.block, beyond, forward)
+    def _count(self, digits: _Digits) -> None:
+        np.minimum(self._fewest, digits.run, out=self._fewest)
+        self._bad |= digits.bad
+
+    def _fractional(self, hole: _Hole, at: Ints, near: _Digits, forward: bool) -> None:
+        """A number that may have a decimal point, of which one side was read."""
+        point = at + near.run if forward else at - near.run - 1
+        pointed = np.flatnonzero(self.block.bytes[point] == 46)
+        every = len(pointed) == len(at)
+        beyond = point if every else point[pointed]
+        wanted = hole.kind != SKIP
+        far = _digits(self.block, beyond + 1 if forward else beyond, forward=forward, value=wanted)
+        whole, fraction = (near, far) if forward else (far, near)
+        if every:
+            self._count(whole)
+            length = near.run + far.run + 1
+            np.minimum(self._fewest, fraction.run, out=self._fewest)
+        else:
+            length = near.run.copy()
+            length[pointed] += far.run + 1
+            np.minimum(self._fewest, near.run, out=self._fewest)
+            self._fewest[pointed] = np.minimum(self._fewest[pointed], far.run)
+            bad = near.bad.copy()
+            bad[pointed] = whole.bad if not forward else near.bad[pointed]
+            self._bad |= bad
+        if wanted:
+            self.values[hole.path] = self._ns(near, far, pointed, forward)
         if forward:
-            # A point without digits after it is no number: the text after it does not fit.
-            return run, other
-        return np.where(pointed, other, run), np.where(pointed, run, 0)
+            self.start = at + length
+        else:
+            self.end = at - length
+
+    def _ns(self, near: _Digits, far: _Digits, pointed: Ints, forward: bool) -> Ints:
+        """Microseconds with up to three decimals as ns."""
+        if len(pointed) == len(near.run):
+            whole, part = (near, far) if forward else (far, near)
+            self._bad |= (part.run > 3) | (whole.run > _DIGITS) | (whole.value >= _LARGEST_US)
+            return whole.value * 1000 + part.value * _TENS[3 - np.minimum(part.run, 3)]
+        value, run = near.value.copy(), near.run.copy()
+        part_value, part_run = np.zeros_like(value), np.zeros_like(run)
+        if forward:
+            part_value[pointed], part_run[pointed] = far.value, far.run
+        else:
+            part_value[pointed], part_run[pointed] = near.value[pointed], near.run[pointed]
+            value[pointed], run[pointed] = far.value, far.run
+        self._bad |= (part_run > 3) | (run > _DIGITS) | (value >= _LARGEST_US)
+        return value * 1000 + part_value * _TENS[3 - np.minimum(part_run, 3)]
 
 
 # ------------------------------------------------------------------ learning
