@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from profilemate.parse.readers.kineto.inflate import DamagedError, Text
 
-_BLOCK = 1 << 21
+_BLOCK = 1 << 22
 _SMALL = 1 << 14  # what is decoded at a time, and the least that is offered
 _LONGEST_EVENT = 1 << 26  # characters; what is longer is no event but damage
 _KEYS = "(?:ph|name|cat|pid|tid|ts|dur|args|id|bp|s)"

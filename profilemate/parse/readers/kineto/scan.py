@@ -27,7 +27,8 @@ from profilemate.parse.readers.kineto.template import PAD, Block, Matched, Templ
 from profilemate.parse.trace import Marker
 
 _MOST = 128  # templates
-_LESSONS = 16  # templates that a block may teach
+_LESSONS = 16  # what a block may teach at once
+_BETWEEN_LESSONS = 32  # events that are decoded from then on, before one is learned from
 _FADING = 0.5
 _FIRST = 1 << 16
 _NEXT = re.compile(rb"[ \t\r\n]*,[ \t\r\n]*\{")
@@ -179,7 +180,7 @@ class _Work:
         self, scanner: Scanner, rest: Ints, odd: np.ndarray[Any, np.dtype[np.bool_]]
     ) -> None:
         """Decode what fitted no template, one event after the other, and learn from it."""
-        lessons = 0
+        lessons = since = 0
         pending = np.zeros(len(self._starts), dtype=bool)
         pending[rest] = True
         for row in rest.tolist():
@@ -196,11 +197,12 @@ class _Work:
                 return
             self.exact.append((row, event))
             pending[row] = False
-            if odd[row] or lessons >= _LESSONS:
+            since += 1
+            if odd[row] or (lessons >= _LESSONS and since < _BETWEEN_LESSONS):
                 continue
             template = scanner.learn(raw, event)
             if template is not None:
-                lessons += 1
+                lessons, since = lessons + 1, 0
                 self._left = self._left[self._left > row]
                 before = self._left
                 self._match(template)

@@ -345,7 +345,9 @@ class _Rows:
         if len(pointed) == len(near.run):
             whole, part = (near, far) if forward else (far, near)
             self._bad |= (part.run > 3) | (whole.run > _DIGITS) | (whole.value >= _LARGEST_US)
-            return whole.value * 1000 + part.value * _TENS[3 - np.minimum(part.run, 3)]
+            value = whole.value * 1000
+            value += part.value * _TENS[3 - np.minimum(part.run, 3)]
+            return value
         value, run = near.value.copy(), near.run.copy()
         part_value, part_run = np.zeros_like(value), np.zeros_like(run)
         if forward:
@@ -354,7 +356,9 @@ class _Rows:
             part_value[pointed], part_run[pointed] = near.value[pointed], near.run[pointed]
             value[pointed], run[pointed] = far.value, far.run
         self._bad |= (part_run > 3) | (run > _DIGITS) | (value >= _LARGEST_US)
-        return value * 1000 + part_value * _TENS[3 - np.minimum(part_run, 3)]
+        value = value * 1000
+        value += part_value * _TENS[3 - np.minimum(part_run, 3)]
+        return value
 
 
 # ------------------------------------------------------------------ learning
