@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from profilemate.parse.activity import Ints, is_graph_launch
+from profilemate.parse.readers.kineto.columns import Matrix, Table
 from profilemate.parse.readers.kineto.found import (
     API_NAMES,
     BARE,
@@ -21,12 +22,9 @@ from profilemate.parse.readers.kineto.found import (
     Found,
     Group,
     Source,
-    Table,
 )
 from profilemate.parse.readers.kineto.template import Block, Matched
 from profilemate.parse.trace import Marker
-
-Matrix = np.ndarray[Any, np.dtype[np.int64]]
 
 _API_BYTES = tuple(n.encode() for n in API_NAMES)
 _TS, _DUR = ("ts",), ("dur",)

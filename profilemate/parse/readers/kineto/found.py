@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ import numpy as np
 
 from profilemate import schema
 from profilemate.parse import activity
-from profilemate.parse.activity import Ints, is_graph_launch
+from profilemate.parse.activity import is_graph_launch
+from profilemate.parse.readers.kineto.columns import Table
 from profilemate.parse.readers.kineto.template import (
     MICROSECONDS,
     WHOLE,
@@ -156,43 +156,7 @@ def _source(event: Mapping[str, Any], paths: tuple[Path, ...], default: int) -> 
     return default
 
 
-# ------------------------------------------------------------------ columns
-
-
-class Table:
-    """Rows of integers, in order."""
-
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self.names = names
-        self._single = array("q")
-        self._batches: list[np.ndarray[Any, np.dtype[np.int64]]] = []
-
-    def add(self, *row: int) -> None:
-        """One row."""
-        self._single.extend(row)
-
-    def extend(self, rows: np.ndarray[Any, np.dtype[np.int64]]) -> None:
-        """Rows, one a column of the array."""
-        if rows.shape[1]:
-            self._flush()
-            self._batches.append(rows)
-
-    def _flush(self) -> None:
-        if len(self._single):
-            rows = np.array(self._single, dtype=np.int64).reshape(-1, len(self.names)).T
-            self._batches.append(rows)
-            self._single = array("q")
-
-    def columns(self) -> dict[str, Ints]:
-        """All rows by column; they are kept no longer."""
-        self._flush()
-        batches, self._batches = self._batches, []
-        if not batches:
-            return {name: np.empty(0, dtype=np.int64) for name in self.names}
-        return {
-            name: np.concatenate([batch[i] for batch in batches])
-            for i, name in enumerate(self.names)
-        }
+# ------------------------------------------------------------------ what there was
 
 
 class Wanted(NamedTuple):
@@ -220,6 +184,23 @@ class Found:
     def number(self, name: str) -> int:
         """The number of a name."""
         return self.names.setdefault(name, len(self.names))
+
+    def merge(self, other: Found) -> None:
+        """Take over what was found in the part of the file that comes next."""
+        numbers = np.array([self.number(name) for name in other.names], dtype=np.int64)
+        for mine, theirs in (
+            (self.gpu, other.gpu),
+            (self.launches, other.launches),
+            (self.starts, other.starts),
+        ):
+            if "name" in theirs.names:
+                theirs.renumber("name", numbers)
+            mine.merge(theirs)
+        self.annotations += other.annotations
+        self.calls.update(other.calls)
+        self.callers |= other.callers
+        self.first, self.last = min(self.first, other.first), max(self.last, other.last)
+        self.unusable += other.unusable
 
     # -------------------------------------------------------------- one event
 
