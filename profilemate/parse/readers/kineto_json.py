@@ -16,26 +16,27 @@ from profilemate.errors import InputError
 from profilemate.parse.activity import ActivitySink, Ints
 from profilemate.parse.progress import Progress
 from profilemate.parse.readers.base import OpenOptions
-from profilemate.parse.readers.json_events import EventStream
-from profilemate.parse.readers.kineto.found import Found, integer, nanoseconds
+from profilemate.parse.readers.kineto import parts
+from profilemate.parse.readers.kineto.found import integer, nanoseconds
 from profilemate.parse.readers.kineto.inflate import beginning, unpacked
-from profilemate.parse.readers.kineto.memory import keep_freed_blocks
-from profilemate.parse.readers.kineto.scan import Scanner, Taken
+from profilemate.parse.readers.kineto.reading import Reading
 from profilemate.parse.trace import Marker, Recording, SourceInfo
 
 __all__ = ["KinetoJsonReader", "nanoseconds"]
 
 _PEEK = 1 << 16
-_PROGRESS_EVERY = 1 << 14  # events
 _KEYS = (b'"traceEvents"', b'"schemaVersion"', b'"deviceProperties"', b'"baseTimeNanoseconds"')
 
 
 class _KinetoRecording:
     def __init__(self, path: Path, info: SourceInfo, progress: Progress) -> None:
         self._path, self._info, self._progress = path, info, progress
-        self._found = Found()
-        self.exact = 0
-        """Events that were decoded one by one."""
+        self._reading = Reading()
+
+    @property
+    def exact(self) -> int:
+        """Events that were decoded one by one, because no template fitted them."""
+        return self._reading.exact
 
     @property
     def info(self) -> SourceInfo:
@@ -43,32 +44,23 @@ class _KinetoRecording:
 
     def markers(self) -> Iterator[Marker]:
         """Our messages; everything else that is wanted is put aside on the way."""
-        what = f"reading {self._path.name}"
-        ours = count = told = 0
-        keep_freed_blocks()
-        with unpacked(self._path) as file:
-            stream = EventStream(file, Scanner(self._found))
-            for item in stream.events():
-                if isinstance(item, Taken):
-                    count += item.events
-                    self.exact += item.exact
-                    markers = item.markers
-                else:
-                    count += 1
-                    self.exact += 1
-                    marker = self._found.take(item)
-                    markers = [] if marker is None else [marker]
-                if count - told >= _PROGRESS_EVERY:
-                    told = count
-                    self._progress(what, stream.read, None)
-                ours += len(markers)
-                yield from markers
-        self._finish(stream, count, ours)
+        cuts = parts.cuts(self._path, parts.workers())
+        result = parts.read_parts(self._path, cuts, self._told) if cuts else None
+        if result is not None:
+            self._reading, markers = result
+            yield from markers
+        else:
+            with unpacked(self._path) as text:
+                yield from self._reading.run(text, self._told)
+        self._finish(self._reading)
 
-    def _finish(self, stream: EventStream[Taken], count: int, ours: int) -> None:
-        info, header, found = self._info, stream.header, self._found
+    def _told(self, done: int) -> None:
+        self._progress(f"reading {self._path.name}", done, None)
+
+    def _finish(self, reading: Reading) -> None:
+        info, header, found = self._info, reading.header, reading.found
         if found.first > found.last:
-            raise no_events(self._path, stream, count)
+            raise no_events(self._path, reading)
         info.window, info.begin = (found.first, found.last), found.first
         base = integer(header.get("baseTimeNanoseconds"), 0)
         # Without it times are those of the wall clock, unless they are too small for that.
@@ -76,19 +68,19 @@ class _KinetoRecording:
         info.start_unix_ns = base or (0 if unix else None)
         if "vllm_version" in header:
             info.recorder = f"torch profiler of vLLM {header['vllm_version']}"
-        if stream.repaired:
+        if reading.repaired:
             info.notes.append(
-                f"{stream.repaired} events had unescaped quotes in their name and were put right."
+                f"{reading.repaired} events had unescaped quotes in their name and were put right."
             )
-        lost = stream.broken + found.unusable
+        lost = reading.broken + found.unusable
         if lost:
             info.notes.append(f"{lost} events could not be read and are left out.")
-        if stream.damage is not None:
+        if reading.damage is not None:
             info.notes.append(
-                f"The file is damaged or was cut short ({stream.damage}): {count} events were read "
-                "up to there, whatever came after it is lost."
+                f"The file is damaged or was cut short ({reading.damage}): {reading.count} events "
+                "were read up to there, whatever came after it is lost."
             )
-        if not ours:
+        if not reading.ours:
             info.notes.append(
                 f"No messages of profilemate ({schema.PREFIX}*) in this recording: what no "
                 "recorder knows by itself, descriptors and the KV cache, is missing."
@@ -96,11 +88,11 @@ class _KinetoRecording:
 
     def annotations(self) -> Iterator[Marker]:
         """The engine's own ranges."""
-        return iter(self._found.annotations)
+        return iter(self._reading.found.annotations)
 
     def activity(self, sink: ActivitySink) -> None:
         """What was put aside."""
-        found = self._found
+        found = self._reading.found
         launches, gpu = found.launches.columns(), found.gpu.columns()
         if found.calls or len(gpu["start"]):
             sink.calls(found.calls)
@@ -115,7 +107,7 @@ class _KinetoRecording:
         A trace is of one process. In a file that was merged from several, a record belongs to the
         process with a launch of its correlation id, if there is but one.
         """
-        callers = self._found.callers
+        callers = self._reading.found.callers
         if len(callers) <= 1:
             return np.full(len(correlation), next(iter(callers), -1), dtype=np.int64)
         processes = np.full(len(correlation), -1, dtype=np.int64)
@@ -133,11 +125,13 @@ class _KinetoRecording:
         return processes
 
 
-def no_events(path: Path, stream: EventStream[Taken], count: int) -> InputError:
+def no_events(path: Path, reading: Reading) -> InputError:
     """What to say of a trace that holds nothing."""
-    why = f"It was cut short: {stream.damage}." if stream.damage else "Its list of events is empty."
-    if count:
-        why = f"None of its {count} events says what happened when."
+    why = (
+        f"It was cut short: {reading.damage}." if reading.damage else "Its list of events is empty."
+    )
+    if reading.count:
+        why = f"None of its {reading.count} events says what happened when."
     return InputError(
         "The torch profiler trace holds no events",
         path=path,
