@@ -158,5 +158,9 @@ def test_narrow_columns_hold_every_integer(
                 target.extend(np.array(batch, dtype=np.int64).reshape(-1, 2).T)
     table.merge(other)
     assert len(table) == 2 * len(rows)
+    pairs = [zip(b["a"].tolist(), b["b"].tolist(), strict=True) for b in table.batches(3)]
+    assert [pair for batch in pairs for pair in batch] == rows * 2
+    assert len(table) == 0
+    table.extend(np.array(rows * 2, dtype=np.int64).reshape(-1, 2).T)
     columns = table.columns()
     assert list(zip(columns["a"].tolist(), columns["b"].tolist(), strict=True)) == rows * 2

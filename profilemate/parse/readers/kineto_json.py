@@ -93,12 +93,19 @@ class _KinetoRecording:
     def activity(self, sink: ActivitySink) -> None:
         """What was put aside."""
         found = self._reading.found
-        launches, gpu = found.launches.columns(), found.gpu.columns()
-        if found.calls or len(gpu["start"]):
+        launches = found.launches.columns()
+        if found.calls or len(found.gpu):
             sink.calls(found.calls)
         sink.launches(launches)
-        sink.starts(found.starts.columns())
-        sink.gpu({**gpu, "pid": self._processes(launches, gpu["correlation"])})
+        for batch in found.starts.batches():
+            sink.starts(batch)
+        for batch in found.gpu.batches():
+            sink.gpu({**batch, "pid": self._processes(launches, batch["correlation"])})
+        if len(found.callers) > 1:
+            self._info.notes.append(
+                f"API calls of {len(found.callers)} processes in one file: GPU work belongs to a "
+                "graph launch only where its correlation id is that of a single one."
+            )
         sink.names({number: name for name, number in found.names.items()})
 
     def _processes(self, launches: Mapping[str, Ints], correlation: Ints) -> Ints:
@@ -118,10 +125,6 @@ class _KinetoRecording:
             at = np.minimum(np.searchsorted(ids, correlation), len(ids) - 1)
             known = (ids[at] == correlation) & (count[at] == 1) & (correlation != 0)
             processes[known] = launches["pid"][first[at]][known]
-        self._info.notes.append(
-            f"API calls of {len(callers)} processes in one file: GPU work belongs to a graph "
-            "launch only where its correlation id is that of a single one."
-        )
         return processes
 
 

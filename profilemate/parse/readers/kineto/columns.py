@@ -7,6 +7,7 @@ a GPU record that is nine integers of 64 bits takes about a dozen bytes.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from profilemate.parse.activity import Ints
 
 Matrix = np.ndarray[Any, np.dtype[np.int64]]
 _WIDTHS = ((1 << 8, np.uint8), (1 << 16, np.uint16), (1 << 32, np.uint32))
+_AT_ONCE = 1 << 17  # rows that are given at once
 _TOGETHER = 1 << 14  # single rows that are put into columns at once
 
 
@@ -90,11 +92,25 @@ class Table:
         """How many rows there are."""
         return len(self._single) // len(self.names) + sum(b[0].length for b in self._batches)
 
+    def batches(self, most: int = _AT_ONCE) -> Iterator[dict[str, Ints]]:
+        """All rows by column, about so many at a time; what was given is kept no longer."""
+        self._flush()
+        waiting, self._batches = self._batches[::-1], []
+        while waiting:
+            together = [waiting.pop()]
+            total = together[0][0].length
+            while waiting and total + waiting[-1][0].length <= most:
+                together.append(waiting.pop())
+                total += together[-1][0].length
+            yield self._columns(together, total)
+
     def columns(self) -> dict[str, Ints]:
         """All rows by column; they are kept no longer."""
         self._flush()
-        total = len(self)
-        batches, self._batches = self._batches, []
+        together, self._batches = self._batches, []
+        return self._columns(together, sum(b[0].length for b in together))
+
+    def _columns(self, batches: list[list[_Column]], total: int) -> dict[str, Ints]:
         found = {}
         for place, name in enumerate(self.names):
             out = np.empty(total, dtype=np.int64)
