@@ -132,11 +132,15 @@ def contestants(trace: Path, megabytes: float, hta: str | None) -> list[str]:
     return found
 
 
-def compare(trace: Path, megabytes: float, hta: str | None, rounds: int) -> dict[str, Run]:
+def compare(
+    trace: Path, megabytes: float, hta: str | None, rounds: int, only: Sequence[str] | None
+) -> dict[str, Run]:
     """Let all read a trace in turn; the best of each."""
     best: dict[str, Run] = {}
     for number in range(rounds):
         for name in contestants(trace, megabytes, hta):
+            if only and name not in only:
+                continue
             if number and name in ("json", "orjson", "hta"):
                 continue  # minutes, and no closer
             python = hta if name == "hta" and hta else sys.executable
@@ -188,6 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--megabytes", type=float, nargs="+", default=[100, 300, 1000])
     parser.add_argument("--layout", choices=kineto_traces.LAYOUTS, nargs="+", default=["kineto"])
     parser.add_argument("--suffix", choices=(".json.gz", ".json"), nargs="+", default=None)
+    parser.add_argument("--only", choices=TITLES, nargs="+", help="all of these, and no others")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--hta", help="an interpreter that has HTA")
     parser.add_argument("--folder", type=Path, help="where the traces are made")
@@ -202,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     trace = folder / f"{layout}_{megabytes:g}.pt.trace{suffix}"
                     size = kineto_traces.write(trace, int(megabytes * 1e6), layout) / 1e6
                     title = f"{size:.0f} MB of JSON, layout {layout}, {suffix}"
-                    found = compare(trace, size, options.hta, options.rounds)
+                    found = compare(trace, size, options.hta, options.rounds, options.only)
                     texts.append(table(title, size, found))
                     trace.unlink()
     finally:
