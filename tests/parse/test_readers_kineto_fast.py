@@ -90,16 +90,8 @@ def shuffled(trace: dict[str, Any]) -> str:
     return head[:-1] + ', "traceEvents": [' + ",\n".join(out) + "]}"
 
 
-LAYOUTS = (
-    kineto_2026,
-    kineto_2024,
-    kineto_2022,
-    compact,
-    spaced,
-    indented,
-    raw_unicode,
-    shuffled,
-)
+KINETO = (kineto_2026, kineto_2024, kineto_2022)
+LAYOUTS = (*KINETO, compact, spaced, indented, raw_unicode, shuffled)
 BLOCKS = (1, 64, 333, 2048, 1 << 22)
 
 # ------------------------------------------------------------------ traces

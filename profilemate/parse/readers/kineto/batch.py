@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from profilemate.parse.activity import Ints, is_graph_launch
+from profilemate.parse.readers.kineto.block import Block
 from profilemate.parse.readers.kineto.columns import Matrix, Table
 from profilemate.parse.readers.kineto.found import (
     API_NAMES,
@@ -23,7 +24,7 @@ from profilemate.parse.readers.kineto.found import (
     Group,
     Source,
 )
-from profilemate.parse.readers.kineto.template import Block, Matched
+from profilemate.parse.readers.kineto.template import Matched
 from profilemate.parse.trace import Marker
 
 _API_BYTES = tuple(n.encode() for n in API_NAMES)

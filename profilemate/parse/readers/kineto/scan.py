@@ -22,8 +22,9 @@ import numpy as np
 
 from profilemate.parse.activity import Ints
 from profilemate.parse.readers.kineto.batch import Batches, Events
+from profilemate.parse.readers.kineto.block import PAD, Block
 from profilemate.parse.readers.kineto.found import Found, group_of
-from profilemate.parse.readers.kineto.template import PAD, Block, Matched, Template, learn
+from profilemate.parse.readers.kineto.template import Matched, Template, learn
 from profilemate.parse.trace import Marker
 
 _MOST = 128  # templates
