@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from typing import Any
 
 from profilemate.errors import InputError
 from profilemate.parse.activity import STEP_PREFIXES
-from profilemate.parse.readers.kineto_json import unpacked
+from profilemate.parse.readers.kineto.inflate import GZIP
 from profilemate.schema import PREFIX
 
 SHIFT = 1 << 32
@@ -86,8 +87,10 @@ def copies(traces: Sequence[Path], folder: Path) -> list[Copy]:
 
 def _load(trace: Path) -> dict[str, Any]:
     try:
-        with unpacked(trace) as file:
-            content = json.load(file)
+        with trace.open("rb") as file:
+            packed = file.read(len(GZIP)) == GZIP
+        with gzip.open(trace) if packed else trace.open("rb") as text:
+            content = json.load(text)
     except (OSError, EOFError, ValueError) as e:
         raise InputError(
             "HTA cannot read this trace",

@@ -2,19 +2,21 @@
 
 The file is read in blocks and never held as a whole. An event that is not legal JSON costs only
 itself: torch 2.13 writes quotes in a name unescaped, which makes every strict parser lose the file.
+Whoever can take whole events off a block of bytes faster may do so, as long as they can.
 """
 
 from __future__ import annotations
 
 import codecs
-import gzip
 import json
 import re
-import zlib
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
-_BLOCK = 1 << 20
+from profilemate.parse.readers.kineto.inflate import DamagedError, Text
+
+_BLOCK = 1 << 22
+_SMALL = 1 << 14  # what is decoded at a time, and the least that is offered
 _LONGEST_EVENT = 1 << 26  # characters; what is longer is no event but damage
 _KEYS = "(?:ph|name|cat|pid|tid|ts|dur|args|id|bp|s)"
 _NEXT = re.compile(rf'\{{\s*"{_KEYS}"\s*:')
@@ -29,14 +31,34 @@ _BLANK = re.compile(r"[\s,]*")
 _decode = json.JSONDecoder(parse_float=str, strict=False).raw_decode
 
 
-class Bytes(Protocol):
-    """A file as far as it is needed here."""
+class Taken(Protocol):
+    """What was taken off a block of bytes."""
 
-    def read1(self, size: int, /) -> bytes:
-        """Up to so many bytes, by one read of what lies below; none at the end."""
+    @property
+    def events(self) -> int:
+        """How many events were taken."""
+
+    @property
+    def rest(self) -> bytes:
+        """What was not taken; it begins with an event."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the next event must be decoded before more can be taken."""
 
 
-class EventStream:
+T = TypeVar("T", bound=Taken)
+T_co = TypeVar("T_co", bound=Taken, covariant=True)
+
+
+class Taker(Protocol[T_co]):
+    """Takes whole events off the front of blocks of bytes."""
+
+    def take(self, parts: Sequence[bytes], /) -> T_co:
+        """Take what can be taken of bytes, in parts, that begin with an event."""
+
+
+class EventStream(Generic[T]):
     """The events of one file.
 
     Attributes:
@@ -47,31 +69,72 @@ class EventStream:
         read: Bytes read so far, after unpacking.
     """
 
-    def __init__(self, file: Bytes) -> None:
-        self._file = file
-        self._utf8 = codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
+    def __init__(self, file: Text, taker: Taker[T] | None = None) -> None:
+        self._file, self._taker = file, taker
+        # What is no UTF-8 can be turned back into its bytes.
+        self._utf8 = codecs.getincrementaldecoder("utf-8-sig")(errors="surrogateescape")
         self._text, self._at, self._ended = "", 0, False
+        self._ahead = memoryview(b"")  # read and not yet decoded
+        self._size = 0
         self.header: dict[str, Any] = {}
         self.repaired = self.broken = self.read = 0
         self.damage: str | None = None
 
     # ------------------------------------------------------------------ text
 
+    def _bytes(self, size: int) -> bytes:
+        """The next bytes, no more than `size`; none at the end."""
+        if not self._ahead:
+            if self._ended:
+                return b""
+            try:
+                # `read` would lose what it has already unpacked when it meets the damage.
+                block = self._file.read1(_BLOCK)
+            except DamagedError as e:
+                # The good part before the damage was returned by the calls before this one.
+                self.damage, block = str(e), b""
+            self.read += len(block)
+            self._ended = not block
+            if len(block) <= size:
+                return block
+            self._ahead = memoryview(block)
+        block, self._ahead = bytes(self._ahead[:size]), self._ahead[size:]
+        return block
+
     def _more(self) -> bool:
-        """Read on; whether there was anything."""
-        if self._ended:
+        """Decode on; whether there was anything."""
+        if self._ended and not self._ahead:
             return False
-        try:
-            # `read` would lose what it has already unpacked when it meets the damage.
-            block = self._file.read1(_BLOCK)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as e:
-            # The good part before the damage was returned by the calls before this one.
-            self.damage, block = f"{e}".rstrip(".") or "it ends too early", b""
-        self.read += len(block)
-        self._ended = not block
+        block = self._bytes(_SMALL)
         self._text = self._text[self._at :] + self._utf8.decode(block, final=not block)
         self._at = 0
         return True
+
+    def _offer(self) -> Iterator[T]:
+        """Let the taker take what it can. It leaves an event, with which the text then begins."""
+        assert self._taker is not None
+        data = self._text[self._at :].encode("utf-8", "surrogateescape")
+        data += self._utf8.getstate()[0]
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="surrogateescape")
+        size = self._size or _BLOCK
+        while True:
+            parts, length = [data], len(data)
+            while length < size and (block := self._bytes(size)):
+                parts.append(block)
+                length += len(block)
+            taken = self._taker.take(parts)
+            data = taken.rest
+            if taken.events:
+                yield taken
+                size = min(2 * size, _BLOCK)
+            elif not taken.stopped:
+                size = 2 * length
+            if taken.stopped or len(data) > _LONGEST_EVENT or (self._ended and not self._ahead):
+                break
+        self._size = min(_SMALL, _BLOCK) if taken.stopped else 0
+        rest = memoryview(data)[_SMALL:]
+        self._ahead = memoryview(bytes(rest) + bytes(self._ahead)) if rest else self._ahead
+        self._text, self._at = self._utf8.decode(data[:_SMALL]), 0
 
     def _peek(self) -> str:
         """The next character that is neither blank nor a comma; empty at the end."""
@@ -108,8 +171,8 @@ class EventStream:
 
     # ------------------------------------------------------------------ structure
 
-    def events(self) -> Iterator[dict[str, Any]]:
-        """Every event that is an object, in the order of the file."""
+    def events(self) -> Iterator[dict[str, Any] | T]:
+        """Every event that is an object, or what was taken, in the order of the file."""
         first = self._peek()
         if first == "[":
             self._at += 1
@@ -118,7 +181,7 @@ class EventStream:
             self._at += 1
             yield from self._members()
 
-    def _members(self) -> Iterator[dict[str, Any]]:
+    def _members(self) -> Iterator[dict[str, Any] | T]:
         while (char := self._peek()) != "}":
             if not char:
                 self.damage = self.damage or "its text ends before the last bracket"
@@ -155,11 +218,13 @@ class EventStream:
         if found:
             self.header.setdefault("baseTimeNanoseconds", int(found[1][:19]))
 
-    def _array(self) -> Iterator[dict[str, Any]]:
+    def _array(self) -> Iterator[dict[str, Any] | T]:
         while (char := self._peek()) != "]":
             if not char:
                 self.damage = self.damage or "its text ends before the last event"
                 return
+            if char == "{" and self._taker is not None:
+                yield from self._offer()
             try:
                 event = self._value()
             except ValueError:

@@ -6,13 +6,7 @@ since `baseTimeNanoseconds` (later); kernels long before their launch in the fil
 
 from __future__ import annotations
 
-import gzip
-import io
-import zlib
-from array import array
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -20,96 +14,31 @@ import numpy as np
 
 from profilemate import schema
 from profilemate.errors import InputError
-from profilemate.parse import activity
-from profilemate.parse.activity import ActivitySink, Ints, is_graph_launch
+from profilemate.parse.activity import ActivitySink, Ints
 from profilemate.parse.progress import Progress
 from profilemate.parse.readers.base import OpenOptions
-from profilemate.parse.readers.json_events import EventStream
+from profilemate.parse.readers.kineto import parts
+from profilemate.parse.readers.kineto.found import integer, nanoseconds
+from profilemate.parse.readers.kineto.inflate import beginning, unpacked
+from profilemate.parse.readers.kineto.reading import Reading
 from profilemate.parse.trace import Marker, Recording, SourceInfo
 from profilemate.schema.live import SIDECAR, SIDECAR_END
 
-GZIP = b"\x1f\x8b"
+__all__ = ["KinetoJsonReader", "nanoseconds"]
+
 _PEEK = 1 << 16
-_PROGRESS_EVERY = 1 << 14  # events
-_LIMIT = 1 << 62
 _KEYS = (b'"traceEvents"', b'"schemaVersion"', b'"deviceProperties"', b'"baseTimeNanoseconds"')
-
-# Categories of GPU records, in lower case; the short ones are those of 2021.
-_GPU = {
-    "kernel": activity.KERNEL,
-    "gpu_memcpy": activity.MEMCPY,
-    "memcpy": activity.MEMCPY,
-    "gpu_memset": activity.MEMSET,
-    "memset": activity.MEMSET,
-}
-_API_ENDS = ("runtime", "driver")
-_API_NAMES = ("cuda", "cu", "hip")
-
-
-def nanoseconds(value: object) -> int | None:
-    """Microseconds as JSON spells them (an integer, or the text of any number) to whole ns.
-
-    The digits are taken as they stand; what is finer than a ns is rounded to the nearest. None for
-    what is no number, or one that is not finite or needs more than 62 bits.
-    """
-    if type(value) is int:
-        ns = value * 1000
-    elif isinstance(value, str):
-        head, _, tail = value.partition(".")
-        if len(tail) == 3 and tail.isdecimal() and head.isdecimal() and value.isascii():
-            ns = int(head + tail)
-        else:
-            try:
-                exact = Decimal(value)
-                ns = int((exact * 1000).to_integral_value()) if abs(exact) < _LIMIT else _LIMIT
-            except (InvalidOperation, ValueError):
-                return None
-    else:
-        return None
-    return ns if -_LIMIT < ns < _LIMIT else None
-
-
-def _integer(value: object, default: int) -> int:
-    """An integer, or its digits in a string."""
-    if type(value) is not int:
-        if not isinstance(value, str) or not value.removeprefix("-").isdecimal() or len(value) > 19:
-            return default
-        value = int(value)
-    return value if -_LIMIT < value < _LIMIT else default
-
-
-def unpacked(path: Path) -> gzip.GzipFile | io.BufferedReader:
-    """A trace's text, whether it is packed or not."""
-    with path.open("rb") as file:
-        packed = file.read(2) == GZIP
-    return gzip.GzipFile(path) if packed else path.open("rb")
-
-
-class _Columns:
-    """Rows of integers, all in one array."""
-
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self.names = names
-        self.values = array("q")
-
-    def columns(self) -> dict[str, Ints]:
-        rows = np.array(self.values, dtype=np.int64).reshape(-1, len(self.names))
-        return {name: rows[:, i] for i, name in enumerate(self.names)}
 
 
 class _KinetoRecording:
     def __init__(self, path: Path, info: SourceInfo, progress: Progress) -> None:
         self._path, self._info, self._progress = path, info, progress
-        self._gpu = _Columns(tuple(n for n in activity.GPU_COLUMNS if n != "pid"))
-        self._launches = _Columns(tuple(activity.LAUNCH_COLUMNS))
-        self._starts = _Columns(tuple(activity.START_COLUMNS))
-        self._annotations: list[Marker] = []
-        self._names: dict[str, int] = {}
-        self._calls: Counter[str] = Counter()
-        self._callers: Counter[int] = Counter()
-        self._first, self._last = _LIMIT, -_LIMIT
-        self._unusable = 0
-        self._sidecar: dict[str, Mapping[str, Any]] = {}
+        self._reading = Reading()
+
+    @property
+    def exact(self) -> int:
+        """Events that were decoded one by one, because no template fitted them."""
+        return self._reading.exact
 
     @property
     def info(self) -> SourceInfo:
@@ -117,103 +46,45 @@ class _KinetoRecording:
 
     def markers(self) -> Iterator[Marker]:
         """Our messages; everything else that is wanted is put aside on the way."""
-        what = f"reading {self._path.name}"
-        found = 0
-        with unpacked(self._path) as file:
-            stream = EventStream(file)
-            count = 0
-            for count, event in enumerate(stream.events(), 1):
-                if count % _PROGRESS_EVERY == 0:
-                    self._progress(what, stream.read, None)
-                marker = self._take(event)
-                if marker is not None:
-                    found += 1
-                    yield marker
-        self._finish(stream, count, found)
+        cuts = parts.cuts(self._path, parts.workers())
+        result = parts.read_parts(self._path, cuts, self._told) if cuts else None
+        if result is not None:
+            self._reading, markers = result
+            yield from markers
+        else:
+            with unpacked(self._path) as text:
+                yield from self._reading.run(text, self._told)
+        self._finish(self._reading)
 
-    def _take(self, event: Mapping[str, Any]) -> Marker | None:
-        """Put an event where it belongs; return it if it is a message of ours."""
-        if event.get("ph") not in ("X", "i", "I"):
-            if event.get("name") in (SIDECAR, SIDECAR_END):
-                self._sidecar[str(event["name"])] = event
-            return None
-        category, name = event.get("cat"), event.get("name")
-        ts, dur = nanoseconds(event.get("ts")), nanoseconds(event.get("dur", 0))
-        if ts is None or dur is None or not isinstance(name, str):
-            self._unusable += 1
-            return None
-        self._first, self._last = min(self._first, ts), max(self._last, ts + dur)
-        category = category.lower() if isinstance(category, str) else ""
-        kind = _GPU.get(category)
-        if kind is not None:
-            self._take_gpu(event, kind, ts, dur, name)
-        elif category.endswith(_API_ENDS) or (not category and name.startswith(_API_NAMES)):
-            self._take_call(event, ts, dur, name)
-        elif not category.startswith("gpu_"):  # the same ranges once more, as the GPU saw them
-            ours = name.startswith(schema.PREFIX)
-            if ours or name.startswith(activity.ANNOTATION_PREFIXES):
-                pid, tid = _integer(event.get("pid"), -1), _integer(event.get("tid"), -1)
-                marker = Marker(ts, dur if "dur" in event else None, pid, tid, name)
-                if ours:
-                    return marker
-                self._annotations.append(marker)
-        return None
+    def _told(self, done: int) -> None:
+        self._progress(f"reading {self._path.name}", done, None)
 
-    def _take_gpu(self, event: Mapping[str, Any], kind: int, ts: int, dur: int, name: str) -> None:
-        args = event.get("args")
-        get = args.get if isinstance(args, dict) else {}.get
-        row = (
-            ts,
-            ts + dur,
-            _integer(get("device"), _integer(event.get("pid"), -1)),
-            _integer(get("stream"), _integer(event.get("tid"), -1)),
-            _integer(get("correlation"), 0),
-            _integer(get("graph id"), 0),
-            _integer(get("graph node id"), 0),
-            kind,
-            self._names.setdefault(name, len(self._names)),
-        )
-        self._gpu.values.extend(row)
-
-    def _take_call(self, event: Mapping[str, Any], ts: int, dur: int, name: str) -> None:
-        pid = _integer(event.get("pid"), -1)
-        self._calls[name] += 1
-        self._callers[pid] += 1
-        args = event.get("args")
-        given = args.get("correlation") if isinstance(args, dict) else None
-        tid, correlation = _integer(event.get("tid"), -1), _integer(given, 0)
-        if is_graph_launch(name):
-            number = self._names.setdefault(name, len(self._names))
-            self._launches.values.extend((ts, dur, pid, tid, correlation, number))
-        elif correlation:
-            self._starts.values.extend((ts, pid, tid, correlation))
-
-    def _finish(self, stream: EventStream, count: int, found: int) -> None:
-        info, header = self._info, stream.header
-        if self._first > self._last:
-            raise no_events(self._path, stream, count)
-        info.window, info.begin = (self._first, self._last), self._first
-        base = _integer(header.get("baseTimeNanoseconds"), 0)
+    def _finish(self, reading: Reading) -> None:
+        info, header, found = self._info, reading.header, reading.found
+        if found.first > found.last:
+            raise no_events(self._path, reading)
+        info.window, info.begin = (found.first, found.last), found.first
+        base = integer(header.get("baseTimeNanoseconds"), 0)
         # Without it times are those of the wall clock, unless they are too small for that.
-        unix = self._first > 10**18
+        unix = found.first > 10**18
         info.start_unix_ns = base or (0 if unix else None)
         if "vllm_version" in header:
             info.recorder = f"torch profiler of vLLM {header['vllm_version']}"
-        if stream.repaired:
+        if reading.repaired:
             info.notes.append(
-                f"{stream.repaired} events had unescaped quotes in their name and were put right."
+                f"{reading.repaired} events had unescaped quotes in their name and were put right."
             )
-        lost = stream.broken + self._unusable
+        lost = reading.broken + found.unusable
         if lost:
             info.notes.append(f"{lost} events could not be read and are left out.")
-        if SIDECAR in self._sidecar:
-            note_sidecar(info, self._sidecar)
-        elif stream.damage is not None:
+        if SIDECAR in found.sidecar:
+            note_sidecar(info, found.sidecar)
+        elif reading.damage is not None:
             info.notes.append(
-                f"The file is damaged or was cut short ({stream.damage}): {count} events were read "
-                "up to there, whatever came after it is lost."
+                f"The file is damaged or was cut short ({reading.damage}): {reading.count} events "
+                "were read up to there, whatever came after it is lost."
             )
-        if not found:
+        if not reading.ours:
             info.notes.append(
                 f"No messages of profilemate ({schema.PREFIX}*) in this recording: what no "
                 "recorder knows by itself, descriptors and the KV cache, is missing."
@@ -221,17 +92,25 @@ class _KinetoRecording:
 
     def annotations(self) -> Iterator[Marker]:
         """The engine's own ranges."""
-        return iter(self._annotations)
+        return iter(self._reading.found.annotations)
 
     def activity(self, sink: ActivitySink) -> None:
         """What was put aside."""
-        launches, gpu = self._launches.columns(), self._gpu.columns()
-        if self._calls or len(gpu["start"]):
-            sink.calls(self._calls)
+        found = self._reading.found
+        launches = found.launches.columns()
+        if found.calls or len(found.gpu):
+            sink.calls(found.calls)
         sink.launches(launches)
-        sink.starts(self._starts.columns())
-        sink.gpu({**gpu, "pid": self._processes(launches, gpu["correlation"])})
-        sink.names({number: name for name, number in self._names.items()})
+        for batch in found.starts.batches():
+            sink.starts(batch)
+        for batch in found.gpu.batches():
+            sink.gpu({**batch, "pid": self._processes(launches, batch["correlation"])})
+        if len(found.callers) > 1:
+            self._info.notes.append(
+                f"API calls of {len(found.callers)} processes in one file: GPU work belongs to a "
+                "graph launch only where its correlation id is that of a single one."
+            )
+        sink.names({number: name for name, number in found.names.items()})
 
     def _processes(self, launches: Mapping[str, Ints], correlation: Ints) -> Ints:
         """The process of each GPU record, which Kineto files under its device instead.
@@ -239,8 +118,9 @@ class _KinetoRecording:
         A trace is of one process. In a file that was merged from several, a record belongs to the
         process with a launch of its correlation id, if there is but one.
         """
-        if len(self._callers) <= 1:
-            return np.full(len(correlation), next(iter(self._callers), -1), dtype=np.int64)
+        callers = self._reading.found.callers
+        if len(callers) <= 1:
+            return np.full(len(correlation), next(iter(callers), -1), dtype=np.int64)
         processes = np.full(len(correlation), -1, dtype=np.int64)
         ids, first, count = np.unique(
             launches["correlation"], return_index=True, return_counts=True
@@ -249,10 +129,6 @@ class _KinetoRecording:
             at = np.minimum(np.searchsorted(ids, correlation), len(ids) - 1)
             known = (ids[at] == correlation) & (count[at] == 1) & (correlation != 0)
             processes[known] = launches["pid"][first[at]][known]
-        self._info.notes.append(
-            f"API calls of {len(self._callers)} processes in one file: GPU work belongs to a graph "
-            "launch only where its correlation id is that of a single one."
-        )
         return processes
 
 
@@ -260,8 +136,8 @@ def note_sidecar(info: SourceInfo, told: Mapping[str, Mapping[str, Any]]) -> Non
     """What a file of our own says of itself: its first event, and its last if it has one."""
     info.recorder = "profilemate sidecar"
     facts = told[SIDECAR].get("args", {})
-    if 0 < _integer(facts.get("run_unix_ns"), 0) < info.begin:
-        info.begin = _integer(facts["run_unix_ns"], 0)  # events begin before their message
+    if 0 < integer(facts.get("run_unix_ns"), 0) < info.begin:
+        info.begin = integer(facts["run_unix_ns"], 0)  # events begin before their message
     who = f"{facts.get('role', 'process')} {told[SIDECAR].get('pid')}"
     if SIDECAR_END not in told:
         info.notes.append(
@@ -276,11 +152,13 @@ def note_sidecar(info: SourceInfo, told: Mapping[str, Mapping[str, Any]]) -> Non
         )
 
 
-def no_events(path: Path, stream: EventStream, count: int) -> InputError:
+def no_events(path: Path, reading: Reading) -> InputError:
     """What to say of a trace that holds nothing."""
-    why = f"It was cut short: {stream.damage}." if stream.damage else "Its list of events is empty."
-    if count:
-        why = f"None of its {count} events says what happened when."
+    why = (
+        f"It was cut short: {reading.damage}." if reading.damage else "Its list of events is empty."
+    )
+    if reading.count:
+        why = f"None of its {reading.count} events says what happened when."
     return InputError(
         "The torch profiler trace holds no events",
         path=path,
@@ -299,13 +177,7 @@ class KinetoJsonReader:
         """Whether it begins like a Chrome trace."""
         if not path.is_file():
             return False
-        with path.open("rb") as file:
-            head = file.read(_PEEK)
-        if head.startswith(GZIP):
-            try:
-                head = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(head, _PEEK)
-            except zlib.error:
-                return False
+        head = beginning(path, _PEEK)
         head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
         if head.startswith(b"["):
             return b'"ph"' in head and head[1:].lstrip().startswith(b"{")

@@ -1,0 +1,274 @@
+"""What a trace holds for us: which events matter, and the columns they become."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from profilemate import schema
+from profilemate.parse import activity
+from profilemate.parse.activity import is_graph_launch
+from profilemate.parse.readers.kineto.columns import Table
+from profilemate.parse.readers.kineto.template import (
+    MICROSECONDS,
+    WHOLE,
+    Path,
+)
+from profilemate.parse.trace import Marker
+from profilemate.schema.live import SIDECAR, SIDECAR_END
+
+LIMIT = 1 << 62
+
+# Categories of GPU records, in lower case; the short ones are those of 2021.
+_GPU = {
+    "kernel": activity.KERNEL,
+    "gpu_memcpy": activity.MEMCPY,
+    "memcpy": activity.MEMCPY,
+    "gpu_memset": activity.MEMSET,
+    "memset": activity.MEMSET,
+}
+_API_ENDS = ("runtime", "driver")
+API_NAMES = ("cuda", "cu", "hip")
+RANGES = (schema.PREFIX, *activity.ANNOTATION_PREFIXES)
+
+GPU, CALL, RANGE, BARE, TIMED, NOTHING = range(6)
+"""Groups of events: GPU records, API calls, ranges that may be wanted, events without a category
+(their name tells), those that only say that time went by, and those that say nothing."""
+
+GPU_NAMES = tuple(n for n in activity.GPU_COLUMNS if n != "pid")
+
+
+def nanoseconds(value: object) -> int | None:
+    """Microseconds as JSON spells them (an integer, or the text of any number) to whole ns.
+
+    The digits are taken as they stand; what is finer than a ns is rounded to the nearest. None for
+    what is no number, or one that is not finite or needs more than 62 bits.
+    """
+    if type(value) is int:
+        ns = value * 1000
+    elif isinstance(value, str):
+        head, _, tail = value.partition(".")
+        if len(tail) == 3 and tail.isdecimal() and head.isdecimal() and value.isascii():
+            ns = int(head + tail)
+        else:
+            try:
+                exact = Decimal(value)
+                ns = int((exact * 1000).to_integral_value()) if abs(exact) < LIMIT else LIMIT
+            except (InvalidOperation, ValueError):
+                return None
+    else:
+        return None
+    return ns if -LIMIT < ns < LIMIT else None
+
+
+def integer(value: object, default: int) -> int:
+    """An integer, or its digits in a string."""
+    if type(value) is not int:
+        if not isinstance(value, str) or not value.removeprefix("-").isdecimal() or len(value) > 19:
+            return default
+        value = int(value)
+    return value if -LIMIT < value < LIMIT else default
+
+
+# ------------------------------------------------------------------ which events matter
+
+Source = Path | int
+"""Where a column comes from: a number of the event, or the same value for all of its kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What becomes of the events of one template."""
+
+    kind: int
+    gpu: int
+    columns: Mapping[str, Source]
+    instant: bool
+
+
+_COLUMNS: Mapping[int, Mapping[str, tuple[tuple[Path, ...], int]]] = {
+    GPU: {
+        "device": ((("args", "device"), ("pid",)), -1),
+        "stream": ((("args", "stream"), ("tid",)), -1),
+        "correlation": ((("args", "correlation"),), 0),
+        "graph": ((("args", "graph id"),), 0),
+        "node": ((("args", "graph node id"),), 0),
+    },
+    CALL: {
+        "pid": ((("pid",),), -1),
+        "tid": ((("tid",),), -1),
+        "correlation": ((("args", "correlation"),), 0),
+    },
+    RANGE: {"pid": ((("pid",),), -1), "tid": ((("tid",),), -1)},
+    TIMED: {},
+    NOTHING: {},
+}
+_COLUMNS = {**_COLUMNS, BARE: _COLUMNS[CALL]}
+
+
+def kind_of(event: Mapping[str, Any]) -> tuple[int, int]:
+    """Group of an event, and the kind of GPU record; its name apart."""
+    if event.get("ph") not in ("X", "i", "I"):
+        return NOTHING, -1
+    category = event.get("cat")
+    category = category.lower() if isinstance(category, str) else ""
+    if category in _GPU:
+        return GPU, _GPU[category]
+    if category.endswith(_API_ENDS):
+        return CALL, -1
+    if not category:
+        return BARE, -1
+    return (TIMED if category.startswith("gpu_") else RANGE), -1
+
+
+def group_of(event: Mapping[str, Any]) -> tuple[Group, dict[Path, int]] | None:
+    """What becomes of events like this one, and the numbers wanted of them.
+
+    None for an event that others like it may differ from in more than numbers and names.
+    """
+    kind, gpu = kind_of(event)
+    if kind == NOTHING and event.get("cat") == "profilemate":
+        return None  # what a sidecar says of itself matters
+    wanted: dict[Path, int] = {}
+    if kind != NOTHING:
+        if not isinstance(event.get("name"), str) or nanoseconds(event.get("ts")) is None:
+            return None
+        wanted[("ts",)] = MICROSECONDS
+        if "dur" in event:
+            wanted[("dur",)] = MICROSECONDS
+    columns: dict[str, Source] = {}
+    for name, (paths, default) in _COLUMNS[kind].items():
+        source = columns[name] = _source(event, paths, default)
+        if not isinstance(source, int):
+            wanted[source] = WHOLE
+    return Group(kind, gpu, columns, "dur" not in event), wanted
+
+
+def _source(event: Mapping[str, Any], paths: tuple[Path, ...], default: int) -> Source:
+    for path in paths:
+        value: Any = event
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        if type(value) is int or (isinstance(value, str) and nanoseconds(value) is not None):
+            return path
+    return default
+
+
+# ------------------------------------------------------------------ what there was
+
+
+class Wanted(NamedTuple):
+    """An event that matters: its group, its name, and the columns that it fills."""
+
+    kind: int
+    name: str
+    values: tuple[int, ...] | Marker
+
+
+class Found:
+    """Everything that is wanted of a trace, in the order of the file."""
+
+    def __init__(self) -> None:
+        self.gpu = Table(GPU_NAMES)
+        self.launches = Table(tuple(activity.LAUNCH_COLUMNS))
+        self.starts = Table(tuple(activity.START_COLUMNS))
+        self.annotations: list[Marker] = []
+        self.names: dict[str, int] = {}
+        self.calls: Counter[str] = Counter()
+        self.callers: set[int] = set()
+        self.first, self.last = LIMIT, -LIMIT
+        self.unusable = 0
+        self.sidecar: dict[str, Mapping[str, Any]] = {}  # what a file of our own says of itself
+
+    def number(self, name: str) -> int:
+        """The number of a name."""
+        return self.names.setdefault(name, len(self.names))
+
+    def merge(self, other: Found) -> None:
+        """Take over what was found in the part of the file that comes next."""
+        numbers = np.array([self.number(name) for name in other.names], dtype=np.int64)
+        for mine, theirs in (
+            (self.gpu, other.gpu),
+            (self.launches, other.launches),
+            (self.starts, other.starts),
+        ):
+            if "name" in theirs.names:
+                theirs.renumber("name", numbers)
+            mine.merge(theirs)
+        self.annotations += other.annotations
+        self.calls.update(other.calls)
+        self.callers |= other.callers
+        self.first, self.last = min(self.first, other.first), max(self.last, other.last)
+        self.unusable += other.unusable
+        self.sidecar |= other.sidecar
+
+    # -------------------------------------------------------------- one event
+
+    def wants(self, event: Mapping[str, Any]) -> Wanted | None:
+        """What is wanted of an event, None for nothing; its time counts already."""
+        kind, gpu = kind_of(event)
+        name = event.get("name")
+        if kind == NOTHING:
+            if name in (SIDECAR, SIDECAR_END):
+                self.sidecar[str(name)] = event
+            return None
+        ts, dur = nanoseconds(event.get("ts")), nanoseconds(event.get("dur", 0))
+        if ts is None or dur is None or not isinstance(name, str):
+            self.unusable += 1
+            return None
+        name = _cleaned(name)
+        self.first, self.last = min(self.first, ts), max(self.last, ts + dur)
+        args = event.get("args")
+        get = args.get if isinstance(args, dict) else {}.get
+        pid, tid = integer(event.get("pid"), -1), integer(event.get("tid"), -1)
+        if kind == GPU:
+            device, stream = integer(get("device"), pid), integer(get("stream"), tid)
+            ids = (integer(get(k), 0) for k in ("correlation", "graph id", "graph node id"))
+            return Wanted(GPU, name, (ts, ts + dur, device, stream, *ids, gpu))
+        if kind == CALL or (kind == BARE and name.startswith(API_NAMES)):
+            return Wanted(CALL, name, (ts, dur, pid, tid, integer(get("correlation"), 0)))
+        if kind != TIMED and name.startswith(RANGES):
+            return Wanted(RANGE, name, Marker(ts, dur if "dur" in event else None, pid, tid, name))
+        return None
+
+    def take(self, event: Mapping[str, Any]) -> Marker | None:
+        """Put an event where it belongs; return it if it is a message of ours."""
+        wanted = self.wants(event)
+        if wanted is None:
+            return None
+        kind, name, values = wanted
+        if isinstance(values, Marker):
+            return self.range(values)
+        if kind == GPU:
+            self.gpu.add(*values, self.number(name))
+            return None
+        ts, dur, pid, tid, correlation = values
+        self.calls[name] += 1
+        self.callers.add(pid)
+        if is_graph_launch(name):
+            self.launches.add(ts, dur, pid, tid, correlation, self.number(name))
+        elif correlation:
+            self.starts.add(ts, pid, tid, correlation)
+        return None
+
+    def range(self, marker: Marker) -> Marker | None:
+        """Keep a range of others; return one of ours."""
+        if marker.text.startswith(schema.PREFIX):
+            return marker
+        self.annotations.append(marker)
+        return None
+
+
+def _cleaned(name: str) -> str:
+    """A name with the usual sign for bytes that are no UTF-8, which were kept as surrogates."""
+    if name.isascii():
+        return name
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
