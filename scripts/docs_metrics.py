@@ -6,7 +6,7 @@ from pathlib import Path
 
 from profilemate.parse.metrics import SPECS, Spec
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
+TARGET = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
 
 HEAD = """# The metrics
 
@@ -41,4 +41,4 @@ def text() -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(text(), encoding="utf-8")
+    TARGET.write_text(text(), encoding="utf-8")

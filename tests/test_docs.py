@@ -64,6 +64,6 @@ def test_the_page_of_live_sessions_names_every_setting() -> None:
     )
     # Those that are about recorders and launches are in the README.
     known = set(re.findall(r"\"((?:PROFILEMATE|VLLM_PROFILING)_[A-Z_]+)\"", sources))
-    assert known - {"PROFILEMATE_LAUNCHES"} == set(
+    assert known - {"PROFILEMATE_LAUNCHES", "PROFILEMATE_PLUGINS"} == set(
         re.findall(r"`((?:PROFILEMATE|VLLM_PROFILING)_[A-Z_]+)", page)
     )

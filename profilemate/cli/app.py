@@ -194,13 +194,13 @@ def path() -> None:
     show.line(str(door()))
 
 
-for _command, _epilog in (
-    (run_.run, run_.EXAMPLES),
-    (report.report, report.EXAMPLES),
-    (view.view, view.EXAMPLES),
-    (perfetto.perfetto, perfetto.EXAMPLES),
-    (compare.compare, compare.EXAMPLES),
-    (export.export, export.EXAMPLES),
-    (hta.hta, hta.EXAMPLES),
+for _command, _epilog, _short in (
+    (run_.run, run_.EXAMPLES, None),
+    (report.report, report.EXAMPLES, "Say what a session means."),
+    (view.view, view.EXAMPLES, None),
+    (perfetto.perfetto, perfetto.EXAMPLES, None),
+    (compare.compare, compare.EXAMPLES, "Compare two sessions."),
+    (export.export, export.EXAMPLES, None),
+    (hta.hta, hta.EXAMPLES, None),
 ):
-    app.command(no_args_is_help=True, epilog=_epilog)(_command)
+    app.command(no_args_is_help=True, epilog=_epilog, short_help=_short)(_command)

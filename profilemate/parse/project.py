@@ -208,8 +208,9 @@ def write_session(
 def _further(
     ranks: Sequence[RankTrace], progress: Progress
 ) -> dict[str, Mapping[str, pd.DataFrame]]:
+    whole = {name for name, table in TABLES.items() if table.of_run}
     found: dict[str, Mapping[str, pd.DataFrame]] = {}
     for rank in ranks:
         tables = build_tables(rank.trace, progress)
-        found[rank.rank.folder] = {n: f for n, f in tables.items() if not TABLES[n].of_run}
+        found[rank.rank.folder] = {n: f for n, f in tables.items() if n not in whole}
     return found
