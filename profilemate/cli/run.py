@@ -14,6 +14,7 @@ from profilemate.cli.examples import examples
 from profilemate.errors import InputError, ProfilemateError, ToolError
 from profilemate.record.plan import Plan, Recorder, choose, make_plan
 from profilemate.record.start import run as start
+from profilemate.record.start import settle
 from profilemate.record.target import look
 
 EXAMPLES = examples(
@@ -121,6 +122,7 @@ def _plan(
 def _parse(plan: Plan, code: int, nsys: Path | None) -> None:
     from profilemate.parse.project import parse_session
 
+    settle(plan.session)
     found = [trace for trace in plan.traces if trace.exists()]
     if not found:
         why = f"The command ended with exit code {code}." if code else "It may have been killed."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from types import FrameType
 
 from profilemate.errors import OutputError, ToolError
 from profilemate.record.plan import Plan
+from profilemate.schema.live import LOCK
 
 # Says which process the recorded command is, and becomes it.
 _ANNOUNCE = ("/bin/sh", "-c", 'echo $$ > "$0" && exec "$@"')
@@ -75,6 +77,12 @@ def run(plan: Plan, say: Callable[[str], None]) -> int:
         say(f"ended by {', '.join(signal.Signals(n).name for n in sorted(running.sent))}")
         return 0
     return code if code >= 0 else 128 - code
+
+
+def settle(session: Path) -> None:
+    """Wait until the process that writes a live session's tables at its end, if any, is done."""
+    with suppress(OSError), (session / LOCK).open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _is_end(code: int, sent: set[int]) -> bool:
