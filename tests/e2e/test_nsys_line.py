@@ -241,4 +241,6 @@ def test_a_second_parse_uses_the_export_and_gives_the_same_bytes(
     )
     for file in recorded.session.iterdir():
         if file.suffix in (".csv", ".txt"):
-            assert (again / file.name).read_bytes() == file.read_bytes(), file.name
+            # ranks.csv names the recording, which is the export now.
+            said = file.read_text().replace(recorded.report.name, next(cache.glob("*.sqlite")).name)
+            assert (again / file.name).read_text() == said, file.name

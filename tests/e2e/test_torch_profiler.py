@@ -11,8 +11,9 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,11 @@ def parsed(folder: Path, trace: Path, log: Path, counted: dict[str, Any]) -> Pro
     return Profiled(text, trace, session, lines, counted)
 
 
+def beside(folder: Path) -> dict[str, str]:
+    """Where the sidecars go that are written while a torch profiler runs."""
+    return {"PROFILEMATE_SESSION": str(folder / "beside")}
+
+
 def offline(
     folder: Path, python: Path, model: Path, installed: Path, how: str, *bounds: str, **env: str
 ) -> Profiled:
@@ -86,7 +92,7 @@ def offline(
         python,
         [*script, *bounds],
         workdir=folder,
-        env={"WITNESS_FILE": str(folder / "witness"), **env},
+        env={"WITNESS_FILE": str(folder / "witness"), **beside(folder), **env},
         pythonpath=[installed, WITNESS],
     )
     (trace,) = traces.glob("*.pt.trace.json*")
@@ -136,16 +142,20 @@ def test_vllm_s_own_annotations_agree(started: Profiled) -> None:
 
 
 def test_every_block_operation_of_the_window_is_in_the_trace(either: Profiled) -> None:
-    began, ended = either.counted["ns"]
+    check_block_operations(either)
+
+
+def check_block_operations(run: Profiled) -> None:
+    began, ended = run.counted["ns"]
     theirs: list[dict[str, Any]] = []
-    for line in either.witness:
+    for line in run.witness:
         if line["op"] not in OPS or not began <= line["ns"] <= ended:
             continue
         if line["op"] == "evict" and theirs and theirs[-1]["op"] == "evict":
             theirs[-1]["ids"] = theirs[-1]["ids"] + line["ids"]
         else:
             theirs.append(dict(line))
-    events = either.table("kv_block_events")
+    events = run.table("kv_block_events")
     ours = events[events["op"].isin(OPS)]
     assert [*ours["op"]] == [w["op"] for w in theirs]
     assert [*ours["num_blocks"]] == [len(w.get("ids", ())) for w in theirs]
@@ -188,7 +198,9 @@ def test_hooks_go_in_when_vllm_s_configuration_has_a_torch_profiler(
     tmp_path: Path, vllm_python: Path, model: Path, installed: Path
 ) -> None:
     script = [str(HERE / "profiled.py"), "configured", str(model)]
-    run = engine.run_offline(vllm_python, script, workdir=tmp_path, pythonpath=[installed])
+    run = engine.run_offline(
+        vllm_python, script, workdir=tmp_path, env=beside(tmp_path), pythonpath=[installed]
+    )
     (line,) = [x for x in run.log.read_text().splitlines() if x.startswith("RESULT ")]
     without, with_ = json.loads(line.removeprefix("RESULT "))
     assert without == [0, 0, None]
@@ -262,7 +274,12 @@ def test_steps_and_launches_have_the_text_that_nvtx_gets(
     result, trace = tmp_path / "result.json", tmp_path / "result.json.trace"
     script = [str(HERE / "graph_engine.py"), str(model), "FULL_AND_PIECEWISE", "profiled"]
     engine.run_offline(
-        vllm_python, [*script, str(result)], workdir=tmp_path, pythonpath=[ROOT], timeout=400
+        vllm_python,
+        [*script, str(result)],
+        workdir=tmp_path,
+        pythonpath=[ROOT],
+        env=engine.NO_DOOR,
+        timeout=400,
     )
     found = json.loads(result.read_text(encoding="ascii"))
     window = found["messages"][found["started"] :]
@@ -312,18 +329,45 @@ def served(
         vllm_python,
         model,
         folder,
-        env={"WITNESS_FILE": str(folder / "witness")},
+        env={"WITNESS_FILE": str(folder / "witness"), **beside(folder)},
         pythonpath=[installed, WITNESS],
         extra_args=(*ORDERLY, "--profiler-config", json.dumps(profiled.config(str(traces)))),
     )
     with server:
         engine.workload(server, profiled.BEFORE)
         assert server.get("/start_profile", {})[0] == 200
+        began = time.monotonic_ns()
         engine.workload(server, profiled.WITHIN)
+        ended = time.monotonic_ns()
         assert server.get("/stop_profile", {})[0] == 200
         engine.workload(server, profiled.AFTER)
     (trace,) = traces.glob("*rank0*.pt.trace.json*")
-    return parsed(folder, trace, folder / "server.log", {})
+    return parsed(folder, trace, folder / "server.log", {"ns": (began, ended)})
+
+
+@pytest.fixture(scope="module")
+def merged(served: Profiled) -> Profiled:
+    """The worker's trace, the front end's, and the sidecars of both processes, as one session."""
+    folder = served.session.parent
+    profilemate("parse", served.trace.parent, folder / "beside", "-o", folder / "merged")
+    return replace(served, session=folder / "merged")
+
+
+def test_trace_and_sidecars_are_one_session(served: Profiled, merged: Profiled) -> None:
+    steps, alone = merged.table("cuda_graph_steps"), served.table("cuda_graph_steps")
+    assert [*steps["step"]] == [*alone["step"]]
+    assert [*steps["scheduled_tokens"]] == [*alone["unpadded_tokens"]]
+    assert steps["kv_blocks_used"].notna().all()
+    facts = merged.metadata
+    assert sorted(p["role"] for p in facts["processes"]) == ["engine", "worker"]
+    assert {s["recorder"] for s in facts["sources"]} > {"profilemate sidecar"}
+    assert facts["dropped"]["lost_batches"] == {}
+    assert facts["events"]["step"] == len(alone), "what trace and sidecar both have counts once"
+    assert facts["clock"]["alignment_error_ms"] < 1
+
+
+def test_every_block_operation_of_the_server_s_window(merged: Profiled) -> None:
+    check_block_operations(merged)
 
 
 def test_the_worker_s_trace_has_every_step_with_the_scheduler_s_number(served: Profiled) -> None:
