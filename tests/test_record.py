@@ -120,7 +120,8 @@ def test_the_torch_profiler_is_configured_as_this_vllm_wants_it(tmp_path: Path) 
     new = make_plan(target(*SERVE, profiler_config=True), "torch", tmp_path / "out")
     at = new.command.index("--profiler-config")
     folder = str(tmp_path / "out" / "torch")
-    assert json.loads(new.command[at + 1]) == {"profiler": "torch", "torch_profiler_dir": folder}
+    config = json.loads(new.command[at + 1])
+    assert (config["profiler"], config["torch_profiler_dir"]) == ("torch", folder)
     assert "VLLM_TORCH_PROFILER_DIR" not in new.env
     old = make_plan(target(*SERVE), "torch", tmp_path / "out")
     assert old.env["VLLM_TORCH_PROFILER_DIR"] == folder
@@ -135,6 +136,9 @@ def test_the_door_is_opened_where_profilemate_is_not_installed(tmp_path: Path) -
     without, with_ = target(*SERVE, annotates=False), target(*SERVE)
     plan = make_plan(without, "live", tmp_path / "o", door=door, pythonpath="/mine")
     assert plan.env["PYTHONPATH"] == f"{door}:/mine"
+    assert "PROFILEMATE_DOOR" not in plan.env
+    plan = make_plan(without, "torch", tmp_path / "o", door=door)
+    assert plan.env["PROFILEMATE_DOOR"] == "run", "no live session beside it"
     plan = make_plan(with_, "live", tmp_path / "o", door=door, pythonpath="/mine")
     assert "PYTHONPATH" not in plan.env
 

@@ -17,7 +17,7 @@ from types import ModuleType
 
 from profilemate.annotate import Settings, configured, install
 from profilemate.annotate.guard import Faults, shield
-from profilemate.annotate.settings import DOOR
+from profilemate.annotate.settings import DOOR, SITECUSTOMIZE
 
 _faults = Faults()
 
@@ -47,7 +47,7 @@ class _Watcher:
 
 def watch() -> None:
     """Wait for vLLM. Child processes learn from `PROFILEMATE_DOOR` that this door was taken."""
-    os.environ.setdefault(DOOR, "sitecustomize")
+    os.environ.setdefault(DOOR, SITECUSTOMIZE)
     if "vllm" in sys.modules:
         shield("sitecustomize", _faults, install)()
     elif not any(isinstance(finder, _Watcher) for finder in sys.meta_path):

@@ -29,7 +29,10 @@ NSYS = ("NSYS_PROFILING_SESSION_ID", "NVTX_INJECTION64_PATH", "NVTX_INJECTION32_
 TORCH_PROFILER = ("VLLM_TORCH_PROFILER_DIR",)
 
 DOOR = "PROFILEMATE_DOOR"
-"""Set by our `sitecustomize`, so that child processes know that this door was taken."""
+"""Set by our `sitecustomize`, so that child processes know that this door was taken. Another value
+is that of `profilemate run`, which opens the door for another recorder than a live session."""
+
+SITECUSTOMIZE = "sitecustomize"
 
 TORCH = "PROFILEMATE_TORCH"
 """Set by ourselves when vLLM's configuration has a torch profiler: its processes to come have the
@@ -143,7 +146,8 @@ def _live(env: Mapping[str, str]) -> str | None:
     for name in (*DIR, VERBOSE[1], INTERVAL[1]):
         if env.get(name):
             return f"{name} is set"
-    return "profilemate's sitecustomize is on PYTHONPATH" if env.get(DOOR) else None
+    taken = env.get(DOOR) == SITECUSTOMIZE
+    return "profilemate's sitecustomize is on PYTHONPATH" if taken else None
 
 
 def _first(env: Mapping[str, str], names: tuple[str, ...]) -> tuple[str, str]:

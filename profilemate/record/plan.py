@@ -102,6 +102,8 @@ def make_plan(
         )
     elif not target.annotates and door is not None:
         plan.env["PYTHONPATH"] = f"{door}:{pythonpath}" if pythonpath else str(door)
+        if recorder != "live":  # the door alone would ask for a live session
+            plan.env["PROFILEMATE_DOOR"] = "run"
     if steps is not None:
         plan.env["PROFILEMATE_STEPS"] = _checked(steps)
     if target.serves and target.shutdown_timeout and not target.has("--shutdown-timeout"):
@@ -157,6 +159,7 @@ def _wants_cuda_profiler(target: Target) -> bool:
 def _torch(plan: Plan, target: Target, nsys: Path | None, nodes: bool) -> None:
     folder = plan.folder / "torch"
     plan.env["VLLM_TORCH_PROFILER_DIR"] = str(folder)  # up to vLLM 0.16
+    plan.env["PROFILEMATE_TORCH"] = "1"
     if target.has("--profiler-config"):
         plan.notes.append(
             "You configure vLLM's profiler yourself; its traces are looked for in "
@@ -164,7 +167,12 @@ def _torch(plan: Plan, target: Target, nsys: Path | None, nodes: bool) -> None:
         )
     elif target.profiler_config and target.serves:
         del plan.env["VLLM_TORCH_PROFILER_DIR"]
-        config = {"profiler": "torch", "torch_profiler_dir": str(folder)}
+        config = {
+            "profiler": "torch",
+            "torch_profiler_dir": str(folder),
+            # vLLM's default is on: it makes traces many times as large, and its end take minutes.
+            "torch_profiler_with_stack": False,
+        }
         plan.command += ("--profiler-config", json.dumps(config))
     elif target.profiler_config:
         plan.notes.append(

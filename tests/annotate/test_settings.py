@@ -16,6 +16,7 @@ from profilemate.annotate.settings import Settings, Steps
         ({"VLLM_PROFILING_VERBOSE": "1"}, True),
         ({"VLLM_PROFILING_LOG_INTERVAL": "50"}, True),
         ({"PROFILEMATE_DOOR": "sitecustomize"}, True),
+        ({"PROFILEMATE_DOOR": "run"}, False),
         ({"PROFILEMATE_DIR": "/tmp/p"}, True),
         ({"PROFILEMATE_TORCH": "1"}, True),
         ({"PROFILEMATE_STEPS": "1:2"}, False),
