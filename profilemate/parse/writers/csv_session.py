@@ -48,7 +48,7 @@ class TableLayout(Protocol):
 _SLICE = 100_000  # rows
 
 
-FURTHER_FILES = ("timeline.pftrace",)
+FURTHER_FILES = ("timeline.pftrace", "report.html", "findings.json")
 """What other writers put into a session directory: ours, so that --force may replace it."""
 
 # Files that only look like ours, in a folder of the user's, are the user's.
