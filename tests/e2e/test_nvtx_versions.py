@@ -26,8 +26,7 @@ emitter = Emitter(lambda: open_sinks(Settings.from_env(os.environ), os.environ))
 for i in range(300):
     emitter.add(KINDS["kv.alloc"].encode, i, i + 1, (0, i, list(range(i, 2 * i + 1)), f"r{i}"))
     emitter.flush()
-    emitter.push(f"pm1.step step={i} unpadded=1 reqs=1")
-    emitter.pop()
+    emitter.pop(emitter.push(f"pm1.step step={i} unpadded=1 reqs=1"))
 print("active" if emitter.active else "silent")
 """
 
