@@ -9,14 +9,21 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from profilemate.parse import activity
-from profilemate.parse.activity import Collected, Ints
+from profilemate.parse.activity import Ints
 from profilemate.parse.attribution import match
+from profilemate.parse.collected import Collected
 from profilemate.parse.duplicates import one_activity, strangers
 from profilemate.parse.processes import Processes
 from profilemate.parse.trace import Marker, Recording, SourceInfo, Trace
 from profilemate.parse.unmarked import add_steps
 
-_TIMES = {"launches": ("ts",), "starts": ("ts",), "gpu": ("start", "end")}
+_TIMES = {
+    "launches": ("ts",),
+    "starts": ("ts",),
+    "gpu": ("start", "end"),
+    "work": ("start", "end"),
+    "overlaps": ("start", "end"),
+}
 
 
 @dataclass(slots=True)
@@ -24,7 +31,8 @@ class Activity:
     """What recordings hold besides messages, each on its own clock.
 
     Attributes:
-        columns: Columns of `launches`, `starts` and `gpu`, with the number of the recording.
+        columns: Columns of each kind in `collected.Collected.columns`, with the number of the
+            recording.
         names: Names by their number in the columns `name`.
         api_calls: API calls by name; None where no recording has an API trace.
         ranges: The engine's own annotations, with the number of their recording.
@@ -41,22 +49,24 @@ class Activity:
         return {int(n) for c in self.columns.values() for n in np.unique(c["recording"])}
 
 
-def read_activity(recordings: Sequence[Recording], marked: Collection[int]) -> Activity:
+def read_activity(
+    recordings: Sequence[Recording], marked: Collection[int], *, records: bool = True
+) -> Activity:
     """Read what recordings hold besides messages.
 
     Args:
         recordings: Recordings of which all messages were read.
         marked: Numbers of the recordings with steps of ours; of the others, the engine's own
             annotations make the steps.
+        records: Keep the GPU records themselves too, not only what they are folded to.
 
     Raises:
         InputError: A recording is damaged beyond reading.
     """
-    collected = Collected()
+    collected = Collected(records=records)
     ranges: list[tuple[int, Marker]] = []
     for number, recording in enumerate(recordings):
-        collected.begin(number, 0)
-        recording.activity(collected)
+        collected.read(number, recording)
         if number not in marked:
             ranges += ((number, m) for m in recording.annotations())
     columns = {kind: collected.columns(kind) for kind in _TIMES}
@@ -87,7 +97,8 @@ def add_activity(
     trace.api_calls = None if found.api_calls is None else dict(found.api_calls)
     kept = one_activity(found.columns, infos)
     trace.notes += kept.notes
-    trace.launches, trace.gpu = match(kept.launches, kept.starts, kept.gpu, trace.names)
+    matched = match(kept.columns)
+    trace.launches, trace.work, trace.gpu = matched.launches, matched.work, matched.gpu
     ranges = sorted(
         ((m.ts + int(shift[number]), number, m) for number, m in found.ranges),
         key=lambda item: (item[0], -(item[2].dur or 0), item[2].text),

@@ -19,6 +19,7 @@ def decode_recordings(
     *,
     progress: Progress | None = None,
     check: Check | None = None,
+    records: bool = True,
 ) -> Trace:
     """Read the messages of recordings of one run and put their events on one clock.
 
@@ -31,6 +32,7 @@ def decode_recordings(
         recordings: Opened recordings, of which nothing was read yet.
         progress: Told how many messages were read.
         check: Called before they are put together; may refuse.
+        records: Keep the GPU records themselves in `Trace.gpu`, which tables do not need.
 
     Raises:
         InputError: A recording is damaged beyond reading.
@@ -41,7 +43,7 @@ def decode_recordings(
         collected.read(number, recording.markers(), progress)
     steps = collected.rows["step"].message
     marked = {collected.recording[message] for message in steps}
-    activity = read_activity(recordings, marked)
+    activity = read_activity(recordings, marked, records=records)
     merged = Merged(collected, [r.info for r in recordings], activity)
     if check is not None:
         check(merged)

@@ -69,6 +69,7 @@ def read_trace(
     nsys: Path | None = None,
     cache_dir: Path | None = None,
     progress: Progress = no_progress,
+    records: bool = True,
 ) -> Trace:
     """Read recordings of one run onto one clock.
 
@@ -77,6 +78,7 @@ def read_trace(
         nsys: The nsys that exports reports.
         cache_dir: Where exports are kept.
         progress: Told about work that takes its time.
+        records: Keep every GPU record in `Trace.gpu`, which tables do not need.
 
     Raises:
         ProfilemateError: One of them cannot be read.
@@ -102,7 +104,7 @@ def read_trace(
         elif (doubt := doubt_several(merged)) is not None:
             notes.append(doubt)
 
-    trace = decode_recordings(recordings, progress=progress, check=check)
+    trace = decode_recordings(recordings, progress=progress, check=check, records=records)
     trace.notes += notes
     return trace
 
@@ -168,7 +170,9 @@ def parse_session(
         CsvSession(out, TABLES, force=force).check()  # before the work, not after it
     if timeline:
         builder()
-    trace = read_trace(paths, nsys=nsys, cache_dir=cache_dir, progress=progress)
+    trace = read_trace(
+        paths, nsys=nsys, cache_dir=cache_dir, progress=progress, records=timeline
+    )
     return write_session(trace, out, force=force, timeline=timeline, progress=progress)
 
 
