@@ -207,7 +207,12 @@ def _sequences(launch: Ints, launches: int, work: Columns) -> Hashes:
     kept = np.flatnonzero((launch >= 0) & (work["kernels"] > 0))
     kept = kept[np.lexsort((work["start"][kept], launch[kept]))]
     result = np.zeros(launches, dtype=np.uint64)
-    chain(result, launch[kept], work["sequence"][kept], work["kernels"][kept].astype(np.int64))
+    chain(
+        result,
+        launch[kept],
+        work["sequence"][kept].astype(np.uint64),
+        work["kernels"][kept].astype(np.int64),
+    )
     return result
 
 

@@ -138,7 +138,7 @@ class Collected:
         are folded to, `work` and `overlaps` (see `parse.fold`).
         """
         parts, self._parts[kind] = self._parts[kind], []
-        found = {}
+        found: dict[str, Any] = {}
         for name in (*_KINDS[kind], "recording"):
             empty = np.empty(0, dtype=np.uint64 if name == "sequence" else np.int64)
             values = np.concatenate([p.pop(name) for p in parts]) if parts else empty
