@@ -188,18 +188,20 @@ def _roots(launches: Columns, starts: Columns) -> tuple[_Calls, dict[str, npt.ND
 
 def _by_correlation(host: Columns, gpu: Columns, root: Ints) -> Ints:
     """The call of each GPU record or row, by (recording, process, correlation id); -1 for none."""
+    found = np.full(len(gpu["correlation"]), -1, dtype=np.int64)
     named = np.flatnonzero(host["correlation"] != 0)
-    count = len(named)
-    key = numbered(
-        *(
-            np.concatenate([host[name][named], gpu[name]])
-            for name in ("recording", "pid", "correlation")
-        )
-    )
-    mine, theirs = key[:count], key[count:]
-    of_key = np.full(int(key.max()) + 1 if len(key) else 0, -1, dtype=np.int64)
-    of_key[mine] = root[named]
-    return np.where(gpu["correlation"] != 0, of_key[theirs], -1)
+    process = numbered(host["recording"][named], host["pid"][named])
+    for number in range(int(process.max()) + 1 if len(process) else 0):
+        mine = named[process == number]
+        mine = mine[np.argsort(host["correlation"][mine], kind="stable")]
+        known = host["correlation"][mine]
+        recording, pid = host["recording"][mine[0]], host["pid"][mine[0]]
+        theirs = np.flatnonzero((gpu["recording"] == recording) & (gpu["pid"] == pid))
+        wanted = gpu["correlation"][theirs]
+        at = np.searchsorted(known, wanted, side="right") - 1  # of two calls, the later one
+        hit = (at >= 0) & (known[at] == wanted) & (wanted != 0)
+        found[theirs[hit]] = root[mine[at[hit]]]
+    return found
 
 
 def _sequences(launch: Ints, launches: int, work: Columns) -> Hashes:

@@ -93,7 +93,7 @@ def fold(group: Ints, groups: int, start: Ints, end: Ints) -> Folded:
     first, last, busy = (np.zeros(groups, dtype=np.int64) for _ in range(3))
     if not len(order):
         return Folded(count, first, last, busy)
-    opens = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
+    opens = _opens(group)
     first[group[opens]] = start[opens]
     last[group[opens]] = np.maximum.reduceat(end, opens)
     # The largest end so far in the group: by rank, which leaves room for the group in 64 bits.
@@ -131,7 +131,7 @@ def fold_work(group: Ints, groups: int, work: Columns, overlaps: Columns) -> Fol
 
 def mix_by_group(result: Hashes, group: Ints, values: Hashes) -> None:
     """Mix values into one number per group; the order within a group, which is sorted, counts."""
-    opens = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
+    opens = _opens(group)
     length = np.diff(np.append(opens, len(group)))
     place = np.arange(len(group)) - np.repeat(opens, length)
     result[group[opens]] = np.add.reduceat(values * _powers(int(length.max()))[1:][place], opens)
@@ -141,7 +141,7 @@ def chain(result: Hashes, group: Ints, sequence: Hashes, length: Ints) -> None:
     """The same as `mix_by_group` of what runs of values were mixed to, in their order."""
     if not len(group):
         return
-    opens = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
+    opens = _opens(group)
     before = np.cumsum(length) - length
     before = before - np.repeat(before[opens], np.diff(np.append(opens, len(group))))
     result[group[opens]] = np.add.reduceat(sequence * _powers(int(before.max()))[before], opens)
@@ -164,6 +164,18 @@ def compact(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if limit.min <= low and high <= limit.max:
             return values.astype(kind)
     return values
+
+
+def _opens(values: npt.NDArray[Any]) -> Ints:
+    """Where a run of equal values begins."""
+    return np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
+
+
+def _of_graphs(records: Columns) -> npt.NDArray[Any]:
+    """The correlation ids of records that name their node, each at least once."""
+    named = records["correlation"][records["node"] != 0]
+    found: npt.NDArray[Any] = named[_opens(named)] if len(named) else named
+    return found
 
 
 class _Process:
@@ -218,10 +230,11 @@ class Fold:
         Raises:
             UnorderedError: One begins before what `until` promised.
         """
-        pids = np.unique(batch["pid"])
-        for pid in pids.tolist():
+        low, high = int(batch["pid"].min()), int(batch["pid"].max())
+        pids = [low] if low == high else np.unique(batch["pid"]).tolist()
+        for pid in pids:
             mine = batch
-            if len(pids) > 1:
+            if low != high:
                 rows = np.flatnonzero(batch["pid"] == pid)
                 mine = {name: batch[name][rows] for name in _GIVEN}
             of = self._processes.setdefault(pid, _Process())
@@ -249,10 +262,12 @@ class Fold:
         count = len(start)
         free = np.zeros(count, dtype=bool)  # whether a cut may lie before this record
         free[1:] = (start[1:] >= ends[:-1]) & (start[1:] <= ts)
-        values, place = np.unique(key, return_inverse=True)
-        last = np.zeros(len(values), dtype=np.int64)
-        np.maximum.at(last, place, np.arange(count))
-        reach = np.where(key == 0, np.arange(count), last[place])
+        order = np.argsort(key, kind="stable")  # nearly sorted already: one pass
+        runs = _opens(key[order])
+        reach = np.empty(count, dtype=np.int64)  # the last record of the same call
+        ends_at = np.append(runs[1:], count)
+        reach[order] = np.repeat(order[ends_at - 1], ends_at - runs)
+        reach[key == 0] = 0
         free[1:] &= np.maximum.accumulate(reach)[:-1] < np.arange(1, count)
         cuts = np.flatnonzero(free)
         if not len(cuts):
@@ -262,8 +277,7 @@ class Fold:
         now = {name: values[:at] for name, values in waits.items()}
         of.parts = [{name: values[at:].copy() for name, values in waits.items()}]
         of.waiting, of.tried, of.done = count - at, 0, int(ends[at - 1])
-        named = now["correlation"][now["node"] != 0]
-        if of.again(np.unique(named)):
+        if of.again(_of_graphs(now)):
             raise UnorderedError
         self._make(pid, now)
 
@@ -277,7 +291,7 @@ class Fold:
             if of.waiting:
                 waits = of.settled()
                 of.parts.clear()
-                if of.again(np.unique(waits["correlation"][waits["node"] != 0])):
+                if of.again(_of_graphs(waits)):
                     raise UnorderedError
                 self._make(pid, waits)
         self._processes.clear()
@@ -295,9 +309,7 @@ class Fold:
         if (key[1:] < key[:-1]).any():
             order = np.argsort(key, kind="stable")
         sorted_ = {name: values[order] for name, values in records.items()}
-        opens = np.flatnonzero(
-            np.concatenate([[True], sorted_["correlation"][1:] != sorted_["correlation"][:-1]])
-        )
+        opens = _opens(sorted_["correlation"])
         row = np.repeat(np.arange(len(opens)), np.diff(np.append(opens, len(key))))
         device = sorted_["device"][opens]
         of_record = row
@@ -320,6 +332,8 @@ class Fold:
                 "row": of_record[rows] + self._next,
             }
         )
+        last = self._overlaps[-1]
+        self._overlaps[-1] = {n: v if n in _TIMES else compact(v) for n, v in last.items()}
         self._work.append({name: compact(work[name]) for name in WORK_COLUMNS})
         self._next += len(opens)
 

@@ -54,9 +54,13 @@ _RECORDS = (
     _Records("CUPTI_ACTIVITY_KIND_MEMSET", activity.MEMSET, ()),
     _Records("CUPTI_ACTIVITY_KIND_GRAPH_TRACE", activity.GRAPH, ()),
 )
+RECORD_TABLES = tuple(records.table for records in _RECORDS)
+"""Tables of GPU records; reading the activity reads all of each."""
+
 _STARTS = re.compile("Launch|Memcpy|Memset|Prefetch")
 """Names of calls that may start GPU work; those of the others are not read one by one."""
 
+_TIMES = ("start", "end")
 _CALLS = "CUPTI_ACTIVITY_KIND_RUNTIME"
 
 
@@ -91,6 +95,16 @@ def read_activity(store: BatchStore, facts: Facts, sink: ActivitySink) -> None:
         stream.note()
 
 
+def distinct(numbers: Ints) -> Ints:
+    """The different ones among numbers, most of which lie close together, in order."""
+    low, high = (int(numbers.min()), int(numbers.max())) if len(numbers) else (0, -1)
+    if high - low > 1 << 20:
+        return np.unique(numbers)
+    there = np.zeros(high - low + 1, dtype=bool)
+    there[numbers - low] = True
+    return np.flatnonzero(there) + low
+
+
 class _Names:
     """The names of GPU records, given to the sink as soon as one with a new name was read."""
 
@@ -101,7 +115,7 @@ class _Names:
 
     def add(self, numbers: Ints) -> None:
         """Give the names of these numbers."""
-        new = set(np.unique(numbers).tolist()) - self._given
+        new = set(distinct(numbers).tolist()) - self._given
         if new:
             self._given |= new
             names = {n: _made_up(n - _NAMES_END) for n in new if n >= _NAMES_END}
@@ -116,7 +130,8 @@ def _read_calls(
     """Launches to the sink, all calls counted there; the names of the launches."""
     counts: Counter[int] = Counter()
     for (ids,) in store.batches(calls.table, [calls.columns["nameId"]]):
-        values, number = np.unique(ids, return_counts=True)
+        values = distinct(ids)
+        number = np.bincount(np.searchsorted(values, ids))
         counts.update(dict(zip(values.tolist(), number.tolist(), strict=True)))
     called = store.values(strings, sorted(counts))
     sink.calls({called.get(n, f"call {n}"): count for n, count in counts.items()})
@@ -167,6 +182,7 @@ class _Stream:
         if column is None:
             self.over = True
             return None
+        self._extend(column)
         # CUPTI: start and end are both 0 where the time could not be collected.
         timed = (column["start"] != 0) | (column["end"] != 0)
         if not timed.all():
@@ -189,6 +205,14 @@ class _Stream:
         }
         self.reached = int(batch["start"][-1])
         return batch
+
+    def _extend(self, column: Columns) -> None:
+        """Take times into the recording's window, where it was opened without them."""
+        if len(column["start"]) and self._found.table in self._facts.later:
+            window = (int(column["start"].min()), max(int(column[n].max()) for n in _TIMES))
+            first, last = (time - self._facts.shift for time in window)
+            known = self._facts.info.window or (first, last)
+            self._facts.info.window = (min(known[0], first), max(known[1], last))
 
     def note(self) -> None:
         """Say what was left out."""

@@ -24,7 +24,7 @@ from profilemate.parse.activity import Ints
 
 THREADS = 2
 AHEAD = 3  # ranges that are read before they are asked for
-ARROW_ROWS, PLAIN_ROWS, SCAN_ROWS = 1 << 17, 1 << 15, 1 << 19
+ARROW_ROWS, PLAIN_ROWS, SCAN_ROWS = 1 << 16, 1 << 15, 1 << 19
 
 _Result = TypeVar("_Result")
 

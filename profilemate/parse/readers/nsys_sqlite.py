@@ -11,7 +11,7 @@ from profilemate.errors import InputError, NotThisFormatError
 from profilemate.parse.activity import ANNOTATION_PREFIXES, ActivitySink
 from profilemate.parse.progress import Progress
 from profilemate.parse.readers.base import OpenOptions
-from profilemate.parse.readers.nsys_activity import read_activity
+from profilemate.parse.readers.nsys_activity import RECORD_TABLES, read_activity
 from profilemate.parse.readers.nsys_facts import Facts, note_absence, read_facts
 from profilemate.parse.readers.nsys_layout import (
     EVENT_TYPES,
@@ -238,7 +238,8 @@ class NsysSqliteReader:
         """
         try:
             with opened(path) as store:
-                facts = read_facts(store, path, self.name, path.stat().st_size)
+                later = store.large(RECORD_TABLES)
+                facts = read_facts(store, path, self.name, path.stat().st_size, later)
         except sqlite3.Error as e:
             raise damaged(path, str(e)) from e
         if facts is None and store.damage is not None:

@@ -171,6 +171,13 @@ class SqliteStore:
             sql += f" AND {rowid} >= {first}"
         yield from self.query(sql)
 
+    def large(self, tables: Sequence[str]) -> list[str]:
+        """Those of some tables that take their time to scan."""
+        here = self.tables()
+        if self.damage is not None:
+            return []
+        return [name for name in tables if name in here and self.last_row(name) > SCAN_ROWS]
+
     def last_row(self, table: str) -> int:
         """The largest rowid; 0 where there is none, or one that is not positive."""
         sql = "SELECT rowid FROM {0} ORDER BY rowid {1} LIMIT 1"
