@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,8 +13,10 @@ from profilemate.parse.activity import Ints
 from profilemate.parse.attribution import match
 from profilemate.parse.collected import Collected
 from profilemate.parse.duplicates import one_activity, strangers
+from profilemate.parse.messages import Messages
 from profilemate.parse.processes import Processes
-from profilemate.parse.trace import Marker, Recording, SourceInfo, Trace
+from profilemate.parse.reading import Read
+from profilemate.parse.trace import Marker, SourceInfo, Trace
 from profilemate.parse.unmarked import add_steps
 
 _TIMES = {
@@ -49,28 +51,18 @@ class Activity:
         return {int(n) for c in self.columns.values() for n in np.unique(c["recording"])}
 
 
-def read_activity(
-    recordings: Sequence[Recording], marked: Collection[int], *, records: bool = True
-) -> Activity:
-    """Read what recordings hold besides messages.
-
-    Args:
-        recordings: Recordings of which all messages were read.
-        marked: Numbers of the recordings with steps of ours; of the others, the engine's own
-            annotations make the steps.
-        records: Keep the GPU records themselves too, not only what they are folded to.
-
-    Raises:
-        InputError: A recording is damaged beyond reading.
-    """
-    collected = Collected(records=records)
-    ranges: list[tuple[int, Marker]] = []
-    for number, recording in enumerate(recordings):
-        collected.read(number, recording)
-        if number not in marked:
-            ranges += ((number, m) for m in recording.annotations())
+def gather_up(reads: Sequence[Read]) -> tuple[Messages, Activity]:
+    """Everything that was read, each recording with its number, on its own clock."""
+    if len(reads) == 1:
+        messages, collected = reads[0].messages, reads[0].activity
+    else:
+        messages, collected = Messages(), Collected()
+        for number, one in enumerate(reads):
+            messages.take(number, one.messages)
+            collected.take(number, one.activity)
+    ranges = [(number, marker) for number, one in enumerate(reads) for marker in one.ranges]
     columns = {kind: collected.columns(kind) for kind in _TIMES}
-    return Activity(columns, collected.every_name, collected.api_calls, ranges)
+    return messages, Activity(columns, collected.every_name, collected.api_calls, ranges)
 
 
 def add_activity(

@@ -53,6 +53,7 @@ class Collected:
         self._fold = Fold()
         self._pending: dict[str, int] = {}
         self._patient = False
+        self._next = 0
 
     def read(self, number: int, recording: Recording) -> None:
         """Take all that a recording holds.
@@ -60,9 +61,9 @@ class Collected:
         Raises:
             InputError: It is damaged beyond reading.
         """
-        first, calls, notes = self._fold.next_id, self.api_calls, len(recording.info.notes)
+        calls, notes = self.api_calls, len(recording.info.notes)
         for patient in (False, True):
-            self._patient, self._fold = patient, Fold(first)
+            self._patient, self._fold = patient, Fold(self._next)
             self._pending = {kind: len(parts) for kind, parts in self._parts.items()}
             self.api_calls = None if calls is None else calls.copy()
             try:
@@ -75,13 +76,33 @@ class Collected:
                 for kind, length in self._pending.items():
                     del self._parts[kind][length:]
                 del recording.info.notes[notes:]
+        self._next = self._fold.next_id
         self._parts["work"] += work
         self._parts["overlaps"] += overlaps
         self._translate(self._fold.names)
+        self._fold = Fold()
         for kind, done in self._pending.items():
             for part in self._parts[kind][done:]:
                 count = len(next(iter(part.values())))
                 part["recording"] = compact(np.full(count, number, dtype=np.int64))
+
+    def take(self, number: int, other: Collected) -> None:
+        """Take all that another one read, as what a recording of this number holds."""
+        ours = np.array([self._number(name) for name in other.every_name], dtype=np.int64)
+        first = self._next
+        for kind, parts in other._parts.items():
+            for part in parts:
+                if "name" in part:
+                    part["name"] = compact(ours[part["name"]])
+                for name in {"id", "row"} & part.keys():
+                    part[name] = compact(part[name].astype(np.int64) + first)
+                count = len(next(iter(part.values())))
+                part["recording"] = compact(np.full(count, number, dtype=np.int64))
+                self._parts[kind].append(part)
+        other._parts = {kind: [] for kind in _KINDS}
+        self._next += other._next
+        if other.api_calls is not None:
+            self.calls(other.api_calls)
 
     def launches(self, batch: Columns) -> None:
         """Take graph launches."""
