@@ -17,9 +17,7 @@ from typing import Any
 
 import numpy as np
 
-PID, TID = 4242, 4243
-THREAD = (PID << 24) | TID
-PROCESS = PID << 24
+PID = 4242
 PERIOD = 3_000_000  # ns from step to step
 BEGIN = 5_000_000_000
 FULL, PIECES, PER_PIECE, EAGER = 320, 25, 13, 24
@@ -77,10 +75,11 @@ Rows = Iterator[tuple[Any, ...]]
 class Run:
     """The rows of some steps, column by column."""
 
-    def __init__(self, first: int, size: Size) -> None:
+    def __init__(self, first: int, size: Size, pid: int = PID) -> None:
+        self._process, self._thread = pid << 24, (pid << 24) | (pid + 1)
         count = min(CHUNK, size.steps - first)
         self.step = np.arange(first, first + count, dtype=np.int64)
-        self.begin = BEGIN + self.step * PERIOD
+        self.begin = BEGIN + self.step * PERIOD + pid * 977  # no two runs at the same instant
         self._calls = max(1, size.runtime // size.steps - PIECES - EAGER - 1)
         self._others = max(1, size.nvtx // size.steps - 2)
         self._size = size
@@ -89,12 +88,12 @@ class Run:
         """Ranges of others, one long list per step, and of ours: the step and its replay."""
         for step, begin in zip(self.step.tolist(), self.begin.tolist(), strict=True):
             ours = MESSAGES + 2 * step
-            yield begin, begin + 900_000, 59, None, THREAD, ours, 1
-            yield begin + 40_000, begin + 890_000, 59, None, THREAD, ours + 1, 1
+            yield begin, begin + 900_000, 59, None, self._thread, ours, 1
+            yield begin + 40_000, begin + 890_000, 59, None, self._thread, ours + 1, 1
             at = begin + 1000
             for i in range(self._others):
                 end = at + 700 + 13 * (i % 7)
-                yield at, end, 59, None, THREAD, OTHERS + (i * 7 + step) % 500, 2
+                yield at, end, 59, None, self._thread, OTHERS + (i * 7 + step) % 500, 2
                 at += 1200
 
     def calls(self) -> Rows:
@@ -103,15 +102,15 @@ class Run:
             base = 1 + step * 64
             at = begin + 20_000
             for i in range(EAGER):
-                yield at, at + 500, THREAD, base + i, EAGER_LAUNCH
+                yield at, at + 500, self._thread, base + i, EAGER_LAUNCH
                 at += 600
             at = begin + 50_000
             for i in range(1 if step % 4 else PIECES):
-                yield at, at + 4_000, THREAD, base + EAGER + i, LAUNCH
+                yield at, at + 4_000, self._thread, base + EAGER + i, LAUNCH
                 at += 30_000
-            yield at, at + 900, THREAD, base + 63, COPY
+            yield at, at + 900, self._thread, base + 63, COPY
             for _ in range(self._calls + (PIECES - 1 if step % 4 else 0)):
-                yield at + 1000, at + 1100, THREAD, 0, QUERY
+                yield at + 1000, at + 1100, self._thread, 0, QUERY
                 at += 150
 
     def kernels(self) -> Rows:
@@ -119,7 +118,7 @@ class Run:
         for step, begin in zip(self.step.tolist(), self.begin.tolist(), strict=True):
             base, at = 1 + step * 64, begin + 2_000_000
             for i in range(EAGER):
-                yield at, at + 1500, base + i, NAMES + i % 7, None
+                yield at, at + 1500, base + i, NAMES + i % 7, None, self._process
                 at += 2000
             graph = 1 + step % 4
             pieces = [FULL] if step % 4 else [PER_PIECE] * PIECES
@@ -128,14 +127,14 @@ class Run:
                     long = 2000 + (node * 37 + step) % 1500
                     name = NAMES + (node * 3 + graph) % 200
                     which = ((graph * 100 + piece) << 32) + node
-                    yield at, at + long, base + EAGER + piece, name, which
+                    yield at, at + long, base + EAGER + piece, name, which, self._process
                     at += long + 300 if node % 9 else long - 200  # now and then two at once
 
     def copies(self) -> Rows:
         """The copy of the sampled tokens, which may last into the next step."""
         for step, begin in zip(self.step.tolist(), self.begin.tolist(), strict=True):
             at = begin + 2_000_000 + PERIOD - 90_000
-            yield at, at + 100_000 * (step % 3), 1 + step * 64 + 63
+            yield at, at + 100_000 * (step % 3), 1 + step * 64 + 63, self._process
 
     def messages(self) -> Rows:
         """Our texts: two per step."""
@@ -172,20 +171,20 @@ _INSERTS = (
         "globalPid, demangledName, shortName, launchType, registersPerThread, gridX, gridY, "
         "gridZ, blockX, blockY, blockZ, staticSharedMemory, dynamicSharedMemory, "
         "localMemoryPerThread, localMemoryTotal, gridId, graphNodeId) "
-        f"VALUES (?1, ?2, 0, 1, 7, ?3, {PROCESS}, ?4, ?4, 0, 128, 512, 1, 1, 256, 1, 1, 0, 49152, "
+        "VALUES (?1, ?2, 0, 1, 7, ?3, ?6, ?4, ?4, 0, 128, 512, 1, 1, 256, 1, 1, 0, 49152, "
         "0, 0, 0, ?5)",
     ),
     (
         Run.copies,
         "CUPTI_ACTIVITY_KIND_MEMCPY (start, end, deviceId, contextId, streamId, correlationId, "
-        f"globalPid, bytes, copyKind) VALUES (?, ?, 0, 1, 8, ?, {PROCESS}, 4096, 2)",
+        "globalPid, bytes, copyKind) VALUES (?, ?, 0, 1, 8, ?, ?, 4096, 2)",
     ),
     (Run.messages, "StringIds (id, value) VALUES (?, ?)"),
 )
 
 
-def write(path: Path, size: Size) -> None:
-    """Write an export of about this size."""
+def write(path: Path, size: Size, pid: int = PID) -> None:
+    """Write an export of about this size, of a worker with this number."""
     path.unlink(missing_ok=True)
     with closing(sqlite3.connect(path)) as db:
         db.executescript(
@@ -206,7 +205,7 @@ def write(path: Path, size: Size) -> None:
         db.execute("INSERT INTO TARGET_INFO_SESSION_START_TIME VALUES (1795512988813527966)")
         for method, insert in _INSERTS:
             for first in range(0, size.steps, CHUNK):
-                db.executemany(f"INSERT INTO {insert}", method(Run(first, size)))
+                db.executemany(f"INSERT INTO {insert}", method(Run(first, size, pid)))
         db.commit()
 
 

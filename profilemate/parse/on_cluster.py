@@ -60,11 +60,12 @@ def read_on(address: str, tasks: Sequence[Task], progress: Progress) -> list[Rea
         try:
             done: dict[Any, Read] = {}
             progress(f"reading {len(tasks)} recordings", 0, len(tasks))
-            for future in distributed.as_completed(futures):
+            for future in distributed.as_completed(futures, loop=client.loop):
                 done[future.key] = _result(future, tasks[futures.index(future)])
                 progress(f"reading {len(tasks)} recordings", len(done), len(tasks))
         finally:
-            client.cancel([future for future in futures if not future.done()])
+            if unfinished := [future for future in futures if not future.done()]:
+                client.cancel(unfinished)
         return [done[future.key] for future in futures]
 
 
