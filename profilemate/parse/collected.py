@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -179,3 +179,32 @@ def _translated(
         return np.full(len(values), unknown, dtype=np.int64)
     at = np.minimum(np.searchsorted(theirs, values), len(theirs) - 1)
     return np.where(theirs[at] == values, ours[at], unknown)
+
+
+def folded(gpu: Columns, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Columns of `work` and `overlaps` of records that are all there.
+
+    Args:
+        gpu: Columns of `gpu`, with the number of the recording.
+        names: Names by their number in the column `name`.
+    """
+    found: dict[str, Parts] = {"work": [], "overlaps": []}
+    first = 0
+    for number in np.unique(gpu["recording"]).tolist():
+        fold = Fold(first)
+        fold.names.update(enumerate(names))
+        mine = gpu["recording"] == number
+        fold.add({name: gpu[name][mine] for name in GPU_COLUMNS})
+        for kind, parts in zip(found, fold.finish(), strict=True):
+            for part in parts:
+                count = len(part["pid"])
+                found[kind].append({**part, "recording": np.full(count, number, dtype=np.int64)})
+        first = fold.next_id
+    none = np.empty(0, dtype=np.int64)
+    return {
+        kind: {
+            name: np.concatenate([part[name] for part in parts]) if parts else none
+            for name in (*_KINDS[kind], "recording")
+        }
+        for kind, parts in found.items()
+    }

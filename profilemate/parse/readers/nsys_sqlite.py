@@ -51,7 +51,10 @@ def messages_from(facts: Facts, database: str = "main") -> tuple[str, str]:
         join = f"LEFT JOIN {db}.{quoted(strings.table)} s ON {number} = {column['textId']}"
     if "text" in column:
         texts.insert(0, column["text"])
-        wanted.append(f"{column['text']} {prefix}")
+        # Most texts are NULL where strings have numbers: comparing that costs less than GLOB.
+        after = schema.PREFIX[:-1] + chr(ord(schema.PREFIX[-1]) + 1)
+        inline = column["text"]
+        wanted.append(f"({inline} >= '{schema.PREFIX}' AND {inline} < '{after}')")
     text = f"coalesce({', '.join(texts)}, NULL)"
     types = ", ".join(map(str, EVENT_TYPES))
     return (
