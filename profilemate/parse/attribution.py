@@ -24,8 +24,9 @@ import pandas as pd
 
 from profilemate.parse import activity
 from profilemate.parse.activity import Columns, Ints
-from profilemate.parse.fold import Folded, Hashes, chain, compact, fold, fold_work
+from profilemate.parse.fold import Hashes, chain, compact
 from profilemate.parse.trace import GpuWork, Trace
+from profilemate.parse.unions import Folded, fold, fold_work
 
 FAR = (1 << 63) - 1
 """End of a range of which the end is not known."""

@@ -80,8 +80,11 @@ def fitting(tasks: Sequence[Task]) -> int:
 
 
 def _size(path: Path) -> int:
-    inside = path.iterdir() if path.is_dir() else [path]
-    return sum(one.stat().st_size for one in inside)
+    try:
+        inside = path.iterdir() if path.is_dir() else [path]
+        return sum(one.stat().st_size for one in inside)
+    except OSError:
+        return 0  # whoever opens it says why
 
 
 def _memory() -> int:

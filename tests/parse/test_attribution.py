@@ -12,7 +12,7 @@ from matching import matched
 
 from profilemate.parse import activity
 from profilemate.parse.attribution import inside
-from profilemate.parse.fold import fold
+from profilemate.parse.unions import fold
 
 Interval = tuple[int, int, int]
 INTERVALS = st.lists(

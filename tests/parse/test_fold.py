@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from profilemate.parse import activity, fold
 from profilemate.parse.collected import Collected
-from profilemate.parse.fold import Fold, UnorderedError, fold_work
+from profilemate.parse.fold import Fold, UnorderedError
+from profilemate.parse.unions import fold_work
 
 NAMES = {0: "a", 1: "b", 2: "c"}
 
