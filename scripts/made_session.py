@@ -22,6 +22,7 @@ import pandas as pd
 
 from profilemate.parse import activity
 from profilemate.parse.attribution import match
+from profilemate.parse.collected import folded
 from profilemate.parse.project import write_session
 from profilemate.parse.tables import TABLES
 from profilemate.parse.trace import FRAME_NAMES, SourceInfo, Trace, columns_of
@@ -103,7 +104,9 @@ def _trace(what: Made, rng: np.random.Generator) -> Trace:
     trace = Trace([source], frames, START, window, counts)
     call, record = _joined(calls), _joined(records)
     nothing = dict.fromkeys((*activity.START_COLUMNS, "recording"), np.zeros(0, np.int64))
-    trace.launches, trace.gpu = match(call, nothing, record, ["cudaGraphLaunch", "kernel"])
+    columns = {"launches": call, "starts": nothing, "gpu": record}
+    found = match(columns | folded(record, ["cudaGraphLaunch", "kernel"]))
+    trace.launches, trace.work, trace.gpu = found.launches, found.work, found.gpu
     trace.api_calls = {"cudaGraphLaunch": len(call["ts"])}
     return trace
 

@@ -71,6 +71,7 @@ def _main(
         "profilemate parse run.nsys-rep -o session",
         "profilemate parse run.sqlite --json | jq .kv_cache",
         "profilemate parse /tmp/vllm_profiling/session_20260124_123456",
+        "profilemate parse rank*.nsys-rep -o session --jobs 8",
     ),
 )
 def parse(
@@ -114,6 +115,24 @@ def parse(
             show_default=False,
         ),
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs",
+            min=1,
+            metavar="N",
+            help="Recordings that are read at a time. [default: as many as cores and memory allow]",
+            show_default=False,
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Have the workers of a Dask cluster read, for instance tcp://10.0.0.1:8786.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Rebuild the tables of a run from its recording.
 
@@ -131,6 +150,8 @@ def parse(
             nsys=nsys,
             cache_dir=cache,
             progress=progress,
+            jobs=jobs,
+            scheduler=scheduler,
         )
     if as_json:
         show.as_json(session.summary)

@@ -8,12 +8,13 @@ batches in a sink that folds them, and readers and tables stay as they are.
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
+
+from profilemate.parse.fold import OVERLAP_COLUMNS, WORK_COLUMNS
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Columns = Mapping[str, Ints]
@@ -85,99 +86,19 @@ class ActivitySink(Protocol):
         """GPU records, with `GPU_COLUMNS`."""
 
     def names(self, names: Mapping[int, str]) -> None:
-        """What the numbers in the columns `name` of this recording stand for."""
+        """What numbers in the columns `name` of this recording stand for; in parts if it likes."""
+
+    def until(self, ts: int) -> None:
+        """Promise that no GPU record that begins before `ts` (ns, as they have it) will come.
+
+        The names of those that came must be known. A reader need not promise anything.
+
+        Raises:
+            UnorderedError: The promise was broken, or does not help: read again without promises.
+        """
 
     def calls(self, counts: Mapping[str, int]) -> None:
         """All API calls that were recorded, graph launches too, by name."""
-
-
-_KINDS = {"launches": LAUNCH_COLUMNS, "starts": START_COLUMNS, "gpu": GPU_COLUMNS}
-
-
-class Collected:
-    """An `ActivitySink` that keeps every column of several recordings.
-
-    Attributes:
-        api_calls: API calls by name; None as long as no recording had any API trace.
-    """
-
-    def __init__(self) -> None:
-        self.api_calls: Counter[str] | None = None
-        self._parts: dict[str, list[dict[str, Ints]]] = {k: [] for k in _KINDS}
-        self._names: list[str] = []
-        self._numbers: dict[str, int] = {}
-        self._recording, self._shift = 0, 0
-        self._pending = (0, 0)
-
-    def begin(self, recording: int, shift: int) -> None:
-        """What comes now is of this recording, whose times are `shift` ns behind the trace's."""
-        self._recording, self._shift = recording, shift
-        self._pending = (len(self._parts["launches"]), len(self._parts["gpu"]))
-
-    def launches(self, batch: Columns) -> None:
-        """Take graph launches."""
-        self._add("launches", LAUNCH_COLUMNS, ("ts",), batch)
-
-    def starts(self, batch: Columns) -> None:
-        """Take other calls."""
-        self._add("starts", START_COLUMNS, ("ts",), batch)
-
-    def gpu(self, batch: Columns) -> None:
-        """Take GPU records."""
-        self._add("gpu", GPU_COLUMNS, ("start", "end"), batch)
-
-    def names(self, names: Mapping[int, str]) -> None:
-        """Give the names of this recording numbers that all recordings share."""
-        theirs = np.array(sorted(names), dtype=np.int64)
-        ours = np.array([self._number(names[int(n)]) for n in theirs], dtype=np.int64)
-        for kind, first in zip(("launches", "gpu"), self._pending, strict=True):
-            for part in self._parts[kind][first:]:
-                part["name"] = _translated(part["name"], theirs, ours, self._number(""))
-
-    def calls(self, counts: Mapping[str, int]) -> None:
-        """Count API calls."""
-        self.api_calls = Counter() if self.api_calls is None else self.api_calls
-        self.api_calls.update(counts)
-
-    def _number(self, name: str) -> int:
-        number = self._numbers.setdefault(name, len(self._names))
-        if number == len(self._names):
-            self._names.append(name)
-        return number
-
-    def _add(
-        self, kind: str, columns: Mapping[str, str], times: tuple[str, ...], b: Columns
-    ) -> None:
-        length = len(b[times[0]])
-        if length:
-            part = {name: np.asarray(b[name], dtype=np.int64) for name in columns}
-            for name in times if self._shift else ():
-                part[name] = part[name] + self._shift
-            part["recording"] = np.full(length, self._recording, dtype=np.int64)
-            self._parts[kind].append(part)
-
-    def columns(self, kind: str) -> dict[str, Ints]:
-        """All columns of `launches`, `starts` or `gpu`, with the number of the recording."""
-        parts = self._parts[kind]
-        names = _KINDS[kind]
-        found = {}
-        for name in (*names, "recording"):
-            empty = np.empty(0, dtype=np.int64)
-            found[name] = np.concatenate([p.pop(name) for p in parts]) if parts else empty
-        self._parts[kind] = []
-        return found
-
-    @property
-    def every_name(self) -> list[str]:
-        """Names by their number in the columns `name`."""
-        return self._names
-
-
-def _translated(values: Ints, theirs: Ints, ours: Ints, unknown: int) -> Ints:
-    if not len(theirs):
-        return np.full(len(values), unknown, dtype=np.int64)
-    at = np.minimum(np.searchsorted(theirs, values), len(theirs) - 1)
-    return np.where(theirs[at] == values, ours[at], unknown)
 
 
 # ------------------------------------------------------------------ what a trace keeps of it
@@ -204,6 +125,16 @@ GPU: Mapping[str, str] = {
 }
 """Columns of the frame `Trace.gpu`."""
 
+_MATCHED = ("correlation", "sequence", "graph")  # of use until the launches are known
+WORK = (*(n for n in WORK_COLUMNS if n not in _MATCHED), "launch", "host_ts", "host_tid")
+"""Columns of the rows of `Trace.work`, in order of `id`: integers in as few bytes as they need.
+
+`launch`, `host_ts` and `host_tid` are as in `GPU`.
+"""
+
+OVERLAPS = OVERLAP_COLUMNS
+"""Columns of the overlaps of `Trace.work`."""
+
 ANNOTATIONS: Mapping[str, str] = {
     "ts": "int64",
     "dur": "int64",
@@ -218,3 +149,8 @@ def frame(columns: Mapping[str, str], data: Mapping[str, Any] | None = None) -> 
     """A frame with these columns; without data an empty one."""
     given = data or {}
     return pd.DataFrame({c: np.asarray(given.get(c, ()), dtype=t) for c, t in columns.items()})
+
+
+def none_of(columns: Iterable[str]) -> dict[str, Ints]:
+    """Columns of integers without an element."""
+    return {name: np.empty(0, dtype=np.int64) for name in columns}

@@ -14,9 +14,8 @@ Definitions, all in ns:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -25,35 +24,12 @@ import pandas as pd
 
 from profilemate.parse import activity
 from profilemate.parse.activity import Columns, Ints
-from profilemate.parse.trace import Trace
+from profilemate.parse.fold import Hashes, chain, compact
+from profilemate.parse.trace import GpuWork, Trace
+from profilemate.parse.unions import Folded, fold, fold_work
 
-Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 FAR = (1 << 63) - 1
 """End of a range of which the end is not known."""
-
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-
-
-@dataclass(frozen=True, slots=True)
-class Folded:
-    """Intervals folded by group: one element per group.
-
-    Attributes:
-        count: Intervals.
-        first: Smallest start, 0 for an empty group.
-        last: Largest end, 0 for an empty group.
-        busy: Length of the union.
-    """
-
-    count: Ints
-    first: Ints
-    last: Ints
-    busy: Ints
-
-    @property
-    def span(self) -> Ints:
-        """From the first start to the last end."""
-        return self.last - self.first
 
 
 def numbered(*columns: npt.NDArray[Any]) -> Ints:
@@ -63,27 +39,6 @@ def numbered(*columns: npt.NDArray[Any]) -> Ints:
         values, part = np.unique(column, return_inverse=True)
         code = np.unique(code * len(values) + part, return_inverse=True)[1]
     return code
-
-
-def fold(group: Ints, groups: int, start: Ints, end: Ints) -> Folded:
-    """Fold intervals by group; those of group -1 are left out."""
-    kept = np.flatnonzero(group >= 0)
-    order = kept[np.lexsort((end[kept], start[kept], group[kept]))]
-    group, start, end = group[order], start[order], end[order]
-    count = np.bincount(group, minlength=groups).astype(np.int64)
-    first, last, busy = (np.zeros(groups, dtype=np.int64) for _ in range(3))
-    if not len(order):
-        return Folded(count, first, last, busy)
-    opens = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
-    first[group[opens]] = start[opens]
-    last[group[opens]] = np.maximum.reduceat(end, opens)
-    # The largest end so far in the group: by rank, which leaves room for the group in 64 bits.
-    ends, rank = np.unique(end, return_inverse=True)
-    so_far = np.maximum.accumulate(group * len(ends) + rank) - group * len(ends)
-    before = np.concatenate([[0], ends[so_far[:-1]]])
-    before[opens] = start[opens]
-    np.add.at(busy, group, np.maximum(0, end - np.maximum(start, before)))
-    return Folded(count, first, last, busy)
 
 
 def inside(lane: Ints, begin: Ints, end: Ints, point_lane: Ints, point: Ints) -> Ints:
@@ -129,14 +84,92 @@ def _candidates(
 # ------------------------------------------------------------------ GPU records to launches
 
 
-def match(
-    launches: Columns, starts: Columns, gpu: Columns, names: Sequence[str]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The frames `Trace.launches` and `Trace.gpu`.
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """What `match` finds.
+
+    Attributes:
+        launches: The frame `Trace.launches`.
+        work: `Trace.work`.
+        gpu: The frame `Trace.gpu`, without a row where the records themselves were not kept.
+    """
+
+    launches: pd.DataFrame
+    work: GpuWork
+    gpu: pd.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class _Calls:
+    """The calls that started work: those of graphs, sorted and with their roots, and the others."""
+
+    host: Columns
+    root: Ints
+    number: Ints
+    starts: Columns
+
+    def launch(self, work: Columns) -> Ints:
+        """The `id` of the graph launch that each record or row belongs to, -1 for none."""
+        found: Ints = self.number[_by_correlation(self.host, work, self.root)]
+        return found  # -1 took the last element, which is -1
+
+    def caller(self, work: Columns, launch: Ints, launches: Columns) -> dict[str, Ints]:
+        """Begin and thread of the call that started each."""
+        by = _by_correlation(self.starts, work, np.arange(len(self.starts["ts"])))
+        found = {}
+        for name, column in (("host_ts", "ts"), ("host_tid", "tid")):
+            called = np.where(by >= 0, np.append(self.starts[column], -1)[by], -1)
+            found[name] = np.where(launch >= 0, np.append(launches[column], -1)[launch], called)
+        return found
+
+
+def match(columns: Mapping[str, Columns]) -> Matched:
+    """Give GPU work to the calls that started it, by correlation id.
 
     A launch call inside another one on the same thread (the driver's inside the runtime's) is the
     same launch, whichever of the two the GPU's records name.
+
+    Args:
+        columns: Columns of `launches`, `starts`, `work`, `overlaps` and `gpu`, with the number of
+            the recording; of `gpu`, none may have been kept.
     """
+    calls, frame = _roots(columns["launches"], columns["starts"])
+    work, overlaps = columns["work"], columns["overlaps"]
+    launch = calls.launch(work)
+    count = len(frame["ts"])
+    folded = fold_work(launch, count, work, overlaps)
+    mine = np.flatnonzero(launch >= 0)
+    sums = {name: np.zeros(count, dtype=np.int64) for name in ("kernels", "kernel_ns")}
+    for name, values in sums.items():
+        np.add.at(values, launch[mine], work[name][mine])
+    graph_id = np.zeros(count, dtype=np.int64)
+    np.maximum.at(graph_id, launch[mine], work["graph"][mine])
+    frame |= {
+        "id": np.arange(count),
+        "records": folded.count,
+        **sums,
+        "first": folded.first,
+        "last": folded.last,
+        "busy": folded.busy,
+        "graph_id": graph_id,
+        "graph": np.where(
+            graph_id > 0, graph_id.astype(np.uint64), _sequences(launch, count, work)
+        ),
+    }
+    rows = {**work, "launch": launch, **calls.caller(work, launch, frame)}
+    rows = {name: compact(rows[name]) for name in activity.WORK}
+    gpu = columns["gpu"]
+    of_record = calls.launch(gpu)
+    records = {**gpu, "launch": of_record, **calls.caller(gpu, of_record, frame)}
+    return Matched(
+        activity.frame(activity.LAUNCHES, frame),
+        GpuWork(rows, {name: overlaps[name] for name in activity.OVERLAPS}),
+        activity.frame(activity.GPU, records),
+    )
+
+
+def _roots(launches: Columns, starts: Columns) -> tuple[_Calls, dict[str, npt.NDArray[Any]]]:
+    """The calls, and the columns of those graph launches that lie in no other one."""
     lane = numbered(launches["recording"], launches["pid"], launches["tid"])
     order = np.lexsort((-launches["dur"], launches["ts"], lane))
     host = {name: values[order] for name, values in launches.items()}
@@ -146,85 +179,44 @@ def match(
     root = np.where(nested, outer, np.arange(len(ts)))
     while not np.array_equal(root, root[root]):
         root = root[root]
-    launch = _by_correlation(host, gpu, root)
-
     kept = np.flatnonzero(root == np.arange(len(root)))
     kept = kept[np.argsort(ts[kept], kind="stable")]
     number = np.full(len(root) + 1, -1, dtype=np.int64)
     number[kept] = np.arange(len(kept))
-    launch = number[launch]  # -1 takes the last element, which is -1
     frame = {name: host[name][kept] for name in activity.LAUNCH_COLUMNS}
-    folded = fold(launch, len(kept), gpu["start"], gpu["end"])
-    kernel = np.where(gpu["kind"] == activity.KERNEL, launch, -1)
-    mine = kernel >= 0
-    kernel_ns = np.zeros(len(kept), dtype=np.int64)
-    np.add.at(kernel_ns, kernel[mine], (gpu["end"] - gpu["start"])[mine])
-    graph_id = np.zeros(len(kept), dtype=np.int64)
-    np.maximum.at(graph_id, launch[launch >= 0], gpu["graph"][launch >= 0])
-    frame |= {
-        "id": np.arange(len(kept)),
-        "records": folded.count,
-        "kernels": np.bincount(kernel[mine], minlength=len(kept)).astype(np.int64),
-        "kernel_ns": kernel_ns,
-        "first": folded.first,
-        "last": folded.last,
-        "busy": folded.busy,
-        "graph_id": graph_id,
-    }
-    hashes = _sequences(kernel, len(kept), gpu, names)
-    frame["graph"] = np.where(graph_id > 0, graph_id.astype(np.uint64), hashes)
-    records = {**gpu, "launch": launch}
-    by = _by_correlation(starts, gpu, np.arange(len(starts["ts"])))
-    for name, column in (("host_ts", "ts"), ("host_tid", "tid")):
-        called = np.where(by >= 0, np.append(starts[column], -1)[by], -1)
-        records[name] = np.where(launch >= 0, np.append(frame[column], -1)[launch], called)
-    return activity.frame(activity.LAUNCHES, frame), activity.frame(activity.GPU, records)
+    return _Calls(host, root, number, starts), frame
 
 
 def _by_correlation(host: Columns, gpu: Columns, root: Ints) -> Ints:
-    """The launch of each GPU record, by (recording, process, correlation id); -1 for none."""
+    """The call of each GPU record or row, by (recording, process, correlation id); -1 for none."""
+    found = np.full(len(gpu["correlation"]), -1, dtype=np.int64)
     named = np.flatnonzero(host["correlation"] != 0)
-    count = len(named)
-    key = numbered(
-        *(
-            np.concatenate([host[name][named], gpu[name]])
-            for name in ("recording", "pid", "correlation")
-        )
-    )
-    mine, theirs = key[:count], key[count:]
-    of_key = np.full(int(key.max()) + 1 if len(key) else 0, -1, dtype=np.int64)
-    of_key[mine] = root[named]
-    return np.where(gpu["correlation"] != 0, of_key[theirs], -1)
+    process = numbered(host["recording"][named], host["pid"][named])
+    for number in range(int(process.max()) + 1 if len(process) else 0):
+        mine = named[process == number]
+        mine = mine[np.argsort(host["correlation"][mine], kind="stable")]
+        known = host["correlation"][mine]
+        recording, pid = host["recording"][mine[0]], host["pid"][mine[0]]
+        theirs = np.flatnonzero((gpu["recording"] == recording) & (gpu["pid"] == pid))
+        wanted = gpu["correlation"][theirs]
+        at = np.searchsorted(known, wanted, side="right") - 1  # of two calls, the later one
+        hit = (at >= 0) & (known[at] == wanted) & (wanted != 0)
+        found[theirs[hit]] = root[mine[at[hit]]]
+    return found
 
 
-def _sequences(launch: Ints, launches: int, gpu: Columns, names: Sequence[str]) -> Hashes:
-    """A number for the sequence of kernels of each launch: equal for equal names in equal order.
-
-    In order of the graph's nodes where they are known: parallel branches of a graph may run in
-    another order each time.
-    """
-    hashed = np.array(
-        [int.from_bytes(blake2b(n.encode(), digest_size=8).digest()) for n in names] or [0],
-        dtype=np.uint64,
-    )
-    kept = np.flatnonzero(launch >= 0)
-    kept = kept[
-        np.lexsort((gpu["name"][kept], gpu["start"][kept], gpu["node"][kept], launch[kept]))
-    ]
+def _sequences(launch: Ints, launches: int, work: Columns) -> Hashes:
+    """A number for the sequence of kernels of each launch, from those of its rows."""
+    kept = np.flatnonzero((launch >= 0) & (work["kernels"] > 0))
+    kept = kept[np.lexsort((work["start"][kept], launch[kept]))]
     result = np.zeros(launches, dtype=np.uint64)
-    if len(kept):
-        mix_by_group(result, launch[kept], hashed[gpu["name"][kept]])
+    chain(
+        result,
+        launch[kept],
+        work["sequence"][kept].astype(np.uint64),
+        work["kernels"][kept].astype(np.int64),
+    )
     return result
-
-
-def mix_by_group(result: Hashes, group: Ints, values: Hashes) -> None:
-    """Mix values into one number per group; the order within a group, which is sorted, counts."""
-    opens = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
-    length = np.diff(np.append(opens, len(group)))
-    place = np.arange(len(group)) - np.repeat(opens, length)
-    powers = np.full(int(length.max()), _MULTIPLIER, dtype=np.uint64)
-    powers = np.multiply.accumulate(powers)
-    result[group[opens]] = np.add.reduceat(values * powers[place], opens)
 
 
 # ------------------------------------------------------------------ launches to steps
@@ -281,7 +273,7 @@ def _lie_in(ranges: pd.DataFrame, calls: Columns) -> Ints:
 
 def work_of(trace: Trace, group: Ints, groups: int) -> Work:
     """Fold launches and their GPU records by group; `group` is -1 for a launch in none."""
-    launches, gpu = trace.launches, trace.gpu
+    launches = trace.launches
     mine = np.flatnonzero(group >= 0)
     host = np.zeros(groups, dtype=np.int64)
     np.add.at(host, group[mine], launches["dur"].to_numpy(np.int64)[mine])
@@ -289,13 +281,13 @@ def work_of(trace: Trace, group: Ints, groups: int) -> Work:
     called = np.full(groups, FAR, dtype=np.int64)
     np.minimum.at(called, group[seen], launches["ts"].to_numpy(np.int64)[seen])
     called[called == FAR] = 0
-    launch = gpu["launch"].to_numpy(np.int64)
+    work, overlaps = trace.work.rows, trace.work.overlaps
+    launch = work["launch"]
     # A trace of some processes has not all launches: their ids rise, with gaps.
     at = np.searchsorted(launches["id"].to_numpy(np.int64), launch)
-    of_record = np.append(group, -1)[np.where(launch >= 0, at, -1)]
-    start, end = gpu["start"].to_numpy(np.int64), gpu["end"].to_numpy(np.int64)
+    of_row = np.append(group, -1)[np.where(launch >= 0, at, -1)]
     count = np.bincount(group[mine], minlength=groups).astype(np.int64)
-    return Work(count, host, called, fold(of_record, groups, start, end))
+    return Work(count, host, called, fold_work(of_row, groups, work, overlaps))
 
 
 def step_work(trace: Trace) -> Work:
@@ -310,19 +302,21 @@ def step_work(trace: Trace) -> Work:
 def step_gpu(trace: Trace) -> Folded:
     """All GPU records that the rows of the frame `step` started, eager ones too."""
     if "step_gpu" not in trace.derived:
-        gpu, steps = trace.gpu, trace.frames["step"]
-        host = gpu[gpu["host_ts"] >= 0]
-        calls = {"pid": host["pid"], "tid": host["host_tid"], "ts": host["host_ts"]}
-        step = _lie_in(steps, {name: c.to_numpy(np.int64) for name, c in calls.items()})
-        start, end = host["start"].to_numpy(np.int64), host["end"].to_numpy(np.int64)
-        trace.derived["step_gpu"] = fold(step, len(steps), start, end)
+        steps = trace.frames["step"]
+        work, overlaps = trace.work.rows, trace.work.overlaps
+        host = np.flatnonzero(work["host_ts"] >= 0)
+        calls = {"pid": work["pid"], "tid": work["host_tid"], "ts": work["host_ts"]}
+        step = np.full(len(work["pid"]), -1, dtype=np.int64)
+        step[host] = _lie_in(steps, {name: c[host] for name, c in calls.items()})
+        trace.derived["step_gpu"] = fold_work(step, len(steps), work, overlaps)
     found: Folded = trace.derived["step_gpu"]
     return found
 
 
 def gpu_time(trace: Trace) -> int:
     """Time in which the GPUs did anything at all: the union of all records, per device, ns."""
-    gpu = trace.gpu
-    device = numbered(gpu["pid"].to_numpy(np.int64), gpu["device"].to_numpy(np.int64))
-    start, end = gpu["start"].to_numpy(np.int64), gpu["end"].to_numpy(np.int64)
-    return int(fold(device, int(device.max()) + 1 if len(device) else 0, start, end).busy.sum())
+    work, overlaps = trace.work.rows, trace.work.overlaps
+    device = numbered(overlaps["pid"], overlaps["device"])
+    groups = int(device.max()) + 1 if len(device) else 0
+    mixed = fold(device, groups, overlaps["start"], overlaps["end"]).busy
+    return int(work["busy"].sum() + mixed.sum())

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from profilemate.parse import activity
-from profilemate.parse.activity import Collected, Ints
+from profilemate.parse.activity import Ints
 from profilemate.parse.attribution import match
+from profilemate.parse.collected import Collected
 from profilemate.parse.duplicates import one_activity, strangers
+from profilemate.parse.messages import Messages
 from profilemate.parse.processes import Processes
-from profilemate.parse.trace import Marker, Recording, SourceInfo, Trace
+from profilemate.parse.reading import Read
+from profilemate.parse.trace import Marker, SourceInfo, Trace
 from profilemate.parse.unmarked import add_steps
 
-_TIMES = {"launches": ("ts",), "starts": ("ts",), "gpu": ("start", "end")}
+_TIMES = {
+    "launches": ("ts",),
+    "starts": ("ts",),
+    "gpu": ("start", "end"),
+    "work": ("start", "end"),
+    "overlaps": ("start", "end"),
+}
 
 
 @dataclass(slots=True)
@@ -24,7 +33,8 @@ class Activity:
     """What recordings hold besides messages, each on its own clock.
 
     Attributes:
-        columns: Columns of `launches`, `starts` and `gpu`, with the number of the recording.
+        columns: Columns of each kind in `collected.Collected.columns`, with the number of the
+            recording.
         names: Names by their number in the columns `name`.
         api_calls: API calls by name; None where no recording has an API trace.
         ranges: The engine's own annotations, with the number of their recording.
@@ -41,26 +51,18 @@ class Activity:
         return {int(n) for c in self.columns.values() for n in np.unique(c["recording"])}
 
 
-def read_activity(recordings: Sequence[Recording], marked: Collection[int]) -> Activity:
-    """Read what recordings hold besides messages.
-
-    Args:
-        recordings: Recordings of which all messages were read.
-        marked: Numbers of the recordings with steps of ours; of the others, the engine's own
-            annotations make the steps.
-
-    Raises:
-        InputError: A recording is damaged beyond reading.
-    """
-    collected = Collected()
-    ranges: list[tuple[int, Marker]] = []
-    for number, recording in enumerate(recordings):
-        collected.begin(number, 0)
-        recording.activity(collected)
-        if number not in marked:
-            ranges += ((number, m) for m in recording.annotations())
+def gather_up(reads: Sequence[Read]) -> tuple[Messages, Activity]:
+    """Everything that was read, each recording with its number, on its own clock."""
+    if len(reads) == 1:
+        messages, collected = reads[0].messages, reads[0].activity
+    else:
+        messages, collected = Messages(), Collected()
+        for number, one in enumerate(reads):
+            messages.take(number, one.messages)
+            collected.take(number, one.activity)
+    ranges = [(number, marker) for number, one in enumerate(reads) for marker in one.ranges]
     columns = {kind: collected.columns(kind) for kind in _TIMES}
-    return Activity(columns, collected.every_name, collected.api_calls, ranges)
+    return messages, Activity(columns, collected.every_name, collected.api_calls, ranges)
 
 
 def add_activity(
@@ -87,7 +89,8 @@ def add_activity(
     trace.api_calls = None if found.api_calls is None else dict(found.api_calls)
     kept = one_activity(found.columns, infos)
     trace.notes += kept.notes
-    trace.launches, trace.gpu = match(kept.launches, kept.starts, kept.gpu, trace.names)
+    matched = match(kept.columns)
+    trace.launches, trace.work, trace.gpu = matched.launches, matched.work, matched.gpu
     ranges = sorted(
         ((m.ts + int(shift[number]), number, m) for number, m in found.ranges),
         key=lambda item: (item[0], -(item[2].dur or 0), item[2].text),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from profilemate.parse import activity
 from profilemate.parse.attribution import owners, step_work
 from profilemate.parse.gpu_timing import timed
 from profilemate.parse.tables.base import flags, numbers
@@ -24,29 +23,30 @@ def coverage(trace: Trace) -> Coverage:
     any step; `kernels_in_graphs` kernels that belong to a launch or say they are of a graph;
     `graph_span_us` the sum over launches of last end less first start of their GPU records.
     """
-    launches, gpu, steps = trace.launches, trace.gpu, trace.frames["step"]
+    launches, work, steps = trace.launches, trace.work.rows, trace.frames["step"]
     dummy = flags(steps["dummy"])
     step = owners(trace).step
     real = np.append(~dummy, False)[step]
-    kernel = gpu["kind"].to_numpy(np.int64) == activity.KERNEL
-    dur = gpu["end"].to_numpy(np.int64) - gpu["start"].to_numpy(np.int64)
-    of_graph = (gpu["launch"] >= 0) | (gpu["node"] != 0) | (gpu["graph"] != 0)
-    in_graph = kernel & of_graph.to_numpy(dtype=bool)
-    api, any_gpu = trace.api_calls is not None, len(gpu) > 0
+    launched = work["launch"] >= 0
+    in_graph, in_graph_ns = (
+        int(np.where(launched, work[whole], work[told]).sum())
+        for whole, told in (("kernels", "graph_kernels"), ("kernel_ns", "graph_kernel_ns"))
+    )
+    api, any_gpu = trace.api_calls is not None, len(work["id"]) > 0
     attributed = int((launches["records"] > 0).sum())
     # Launches of which the GPU's side is missing: their kernels ran, but nobody counted them.
     spans = any_gpu and api and (attributed > 0 or not len(launches))
-    nodes = spans and not (gpu["kind"] == activity.GRAPH).any()
+    nodes = spans and not work["whole"].any()
     found: Coverage = {
         "steps": int((~dummy).sum()),
         "launches": len(launches) if api else None,
         "launches_in_steps": int(real.sum()) if api else None,
         "launches_in_dummy_steps": int((np.append(dummy, False)[step]).sum()) if api else None,
         "launches_with_gpu_records": attributed if api and any_gpu else None,
-        "kernels": int(kernel.sum()) if any_gpu else None,
-        "kernels_in_graphs": int(in_graph.sum()) if nodes else None,
-        "kernel_time_us": _us(int(dur[kernel].sum())) if any_gpu else None,
-        "kernel_time_in_graphs_us": _us(int(dur[in_graph].sum())) if nodes else None,
+        "kernels": int(work["kernels"].sum()) if any_gpu else None,
+        "kernels_in_graphs": in_graph if nodes else None,
+        "kernel_time_us": _us(int(work["kernel_ns"].sum())) if any_gpu else None,
+        "kernel_time_in_graphs_us": _us(in_graph_ns) if nodes else None,
         "graph_span_us": _us(int((launches["last"] - launches["first"]).sum())) if spans else None,
     }
     return found
@@ -73,9 +73,9 @@ def durations(trace: Trace) -> str:
 def doubts(trace: Trace, found: Coverage) -> list[str]:
     """What whoever reads the figures must know, a sentence each."""
     told: list[str] = []
-    launches, gpu = trace.launches, trace.gpu
+    launches, work = trace.launches, trace.work.rows
     count, with_records = len(launches), int((launches["records"] > 0).sum())
-    if count and not len(gpu):
+    if count and not len(work["id"]):
         told.append(
             f"{count} graph launches and not one GPU record: GPU activity was not recorded, so all "
             "durations are the host's"
@@ -90,15 +90,15 @@ def doubts(trace: Trace, found: Coverage) -> list[str]:
             f"{count - with_records} of {count} graph launches have no GPU records: they were "
             "dropped, or the recording ended before the GPU did"
         )
-    alone = gpu[(gpu["launch"] < 0) & ((gpu["node"] != 0) | (gpu["graph"] != 0))]
-    if len(alone):
+    alone = int(work["graph_records"][work["launch"] < 0].sum())
+    if alone:
         told.append(
-            f"{len(alone)} GPU records of graphs belong to no launch that was recorded: the "
+            f"{alone} GPU records of graphs belong to no launch that was recorded: the "
             "recording began after it, or API calls were not traced"
         )
-    elif len(gpu) and trace.api_calls is None:
+    elif len(work["id"]) and trace.api_calls is None:
         told.append("GPU records and no API calls: no GPU work can be attributed to a step")
-    if (gpu["kind"] == activity.GRAPH).any():
+    if work["whole"].any():
         told.append(
             "graphs were recorded as a whole (--cuda-graph-trace=graph): the kernels in them are "
             "not in any count"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from profilemate.parse.collect import add_activity, read_activity
+from profilemate.parse.collect import add_activity, gather_up
 from profilemate.parse.merge import Merged
-from profilemate.parse.messages import Messages
 from profilemate.parse.progress import Progress, no_progress
+from profilemate.parse.reading import Read, read_recording
 from profilemate.parse.sources import sort_out
 from profilemate.parse.trace import Recording, Trace
 
@@ -19,6 +19,7 @@ def decode_recordings(
     *,
     progress: Progress | None = None,
     check: Check | None = None,
+    records: bool = True,
 ) -> Trace:
     """Read the messages of recordings of one run and put their events on one clock.
 
@@ -31,18 +32,24 @@ def decode_recordings(
         recordings: Opened recordings, of which nothing was read yet.
         progress: Told how many messages were read.
         check: Called before they are put together; may refuse.
+        records: Keep the GPU records themselves in `Trace.gpu`, which tables do not need.
 
     Raises:
         InputError: A recording is damaged beyond reading.
     """
     progress = progress or no_progress
-    collected = Messages()
-    for number, recording in enumerate(recordings):
-        collected.read(number, recording.markers(), progress)
-    steps = collected.rows["step"].message
-    marked = {collected.recording[message] for message in steps}
-    activity = read_activity(recordings, marked)
-    merged = Merged(collected, [r.info for r in recordings], activity)
+    return put_together([read_recording(r, progress, records=records) for r in recordings], check)
+
+
+def put_together(reads: Sequence[Read], check: Check | None = None) -> Trace:
+    """Put what was read of recordings of one run on one clock.
+
+    Args:
+        reads: The recordings; what they hold is taken from them.
+        check: Called before they are put together; may refuse.
+    """
+    messages, activity = gather_up(reads)
+    merged = Merged(messages, [one.info for one in reads], activity)
     if check is not None:
         check(merged)
     sort_out(merged)

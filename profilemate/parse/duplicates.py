@@ -108,15 +108,11 @@ class Kept:
     """GPU activity without what is there twice.
 
     Attributes:
-        launches: Columns of graph launches; see `activity.LAUNCH_COLUMNS`.
-        starts: Columns of other calls.
-        gpu: Columns of GPU records.
+        columns: Columns of every kind of activity, see `collect.Collected`.
         notes: Which recording was taken for what, a sentence each.
     """
 
-    launches: dict[str, Ints]
-    starts: dict[str, Ints]
-    gpu: dict[str, Ints]
+    columns: dict[str, dict[str, Ints]]
     notes: list[str]
 
 
@@ -131,7 +127,7 @@ def one_activity(found: Mapping[str, dict[str, Ints]], infos: Sequence[SourceInf
     for name, column, last in (
         ("launches", "ts", "ts"),
         ("starts", "ts", "ts"),
-        ("gpu", "start", "end"),
+        ("work", "start", "end"),
     ):
         table = columns[name]
         for pid in np.unique(table["pid"]).tolist():
@@ -139,12 +135,12 @@ def one_activity(found: Mapping[str, dict[str, Ints]], infos: Sequence[SourceInf
             for recording, rows in groups(table["recording"][of_pid]):
                 first, end = table[column][of_pid[rows]].min(), table[last][of_pid[rows]].max()
                 a, b, records, calls = seen.setdefault(pid, {}).get(recording, (FAR, -FAR, 0, 0))
-                is_gpu = name == "gpu"
+                count = int(table["records"][of_pid[rows]].sum()) if name == "work" else 0
                 seen[pid][recording] = (
                     min(a, int(first)),
                     max(b, int(end)),
-                    records + len(rows) * is_gpu,
-                    calls + len(rows) * (not is_gpu),
+                    records + count,
+                    calls + len(rows) * (name != "work"),
                 )
     losers: dict[tuple[int, int], int] = {}
     for pid, by in seen.items():
@@ -160,7 +156,7 @@ def one_activity(found: Mapping[str, dict[str, Ints]], infos: Sequence[SourceInf
         f"{infos[loser].path.name}: only that of the first is counted."
         for (pid, loser), winner in losers.items()
     ]
-    return Kept(columns["launches"], columns["starts"], columns["gpu"], notes)
+    return Kept(columns, notes)
 
 
 def _losers(by: Mapping[int, tuple[int, int, int, int]]) -> dict[int, int]:

@@ -148,6 +148,46 @@ class Rows:
                 none_ = [None] * count
                 column += none_ if values is None else [known.setdefault(v, v) for v in values]
 
+    def take(self, first: int, other: Rows) -> None:
+        """Take the events of another one, whose messages are numbered from `first` on here."""
+        self.settle()
+        other.settle()
+        self.message.frombytes((np.array(other.message, dtype=np.int64) + first).tobytes())
+        self.place.extend(other.place)
+        self.broken |= {number + first for number in other.broken}
+        for name, column in self.columns.items():
+            theirs = other.columns[name]
+            if isinstance(column, Lists):
+                column.add(theirs.ids())
+            elif isinstance(column, array):
+                column.extend(theirs)
+            else:
+                known = self._strings[name]
+                column += [known.setdefault(value, value) for value in theirs]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Strings as numbers of the different ones: a list of strings would be large."""
+        self.settle()
+        columns = {}
+        for name, column in self.columns.items():
+            columns[name] = column
+            if name in self._strings:
+                known = {text: number for number, text in enumerate(dict.fromkeys(column))}
+                columns[name] = (array("i", [known[text] for text in column]), list(known))
+        kept = ("message", "place", "broken")
+        return {"kind": self.kind.name, "columns": columns} | {n: getattr(self, n) for n in kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(schema.KINDS[state["kind"]])  # type: ignore[misc]
+        self.message, self.place, self.broken = (state[n] for n in ("message", "place", "broken"))
+        for name, column in state["columns"].items():
+            if name in self._strings:
+                numbers, known = column
+                self._strings[name] = {text: text for text in known}
+                self.columns[name] = [known[number] for number in numbers]
+            else:
+                self.columns[name] = column
+
     def drop(self, messages: set[int]) -> None:
         """Forget the events of some messages."""
         keep = [number not in messages for number in self.message]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 from zlib import crc32
 
 import numpy as np
@@ -90,6 +91,19 @@ class Messages:
             except SchemaError:
                 self._break(recording, part)
 
+    def take(self, recording: int, other: Messages) -> None:
+        """Take all messages of another one, as those of a recording of this number."""
+        first, count = len(self.ts), len(other.ts)
+        for column, theirs in zip(self._columns, other._columns, strict=True):
+            column.extend(theirs)
+        self.recording[first:] = array("q", [recording]) * count
+        self.told.extend(other.told)
+        for name, rows in self.rows.items():
+            rows.take(first, other.rows[name])
+        self._unknown += [(number + first, kind) for number, kind in other._unknown]
+        self._broken.update({(recording, *key[1:]): n for key, n in other._broken.items()})
+        self._parts |= {(recording, *key[1:]): whole for key, whole in other._parts.items()}
+
     def _add_all(self, recording: int, markers: Sequence[Marker]) -> None:
         """Decode whole messages: together where they look as usual, else one by one."""
         found = scan([marker.text if _fits(marker) else "" for marker in markers])
@@ -152,7 +166,7 @@ class Messages:
                 self._unknown.append((number, event.kind))
 
     def _break(self, recording: int, marker: Marker) -> None:
-        self._broken[recording, marker.pid, hash(marker.text)] += 1
+        self._broken[recording, marker.pid, _hash(marker.text)] += 1
 
     @property
     def broken(self) -> int:
@@ -221,4 +235,10 @@ def _identity(text: str, *, numbered: bool) -> int:
         begin = text.index(" seq=")
         end = text.find(" ", begin + 1)
         text = text[:begin] + (text[end:] if end >= 0 else "")
-    return hash(text)  # 64 bits, for this run of Python only
+    return _hash(text)
+
+
+def _hash(text: str) -> int:
+    """64 bits, the same in every process: messages that were read in several are compared."""
+    digest = blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)

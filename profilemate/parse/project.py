@@ -13,19 +13,20 @@ import pandas as pd
 from profilemate.errors import InputError
 from profilemate.parse import summary as summary_
 from profilemate.parse.combine import RankTrace, split_ranks
-from profilemate.parse.decode import decode_recordings
-from profilemate.parse.gather import Tolerant, gather
+from profilemate.parse.decode import put_together
+from profilemate.parse.gather import gather
 from profilemate.parse.live import only_session
 from profilemate.parse.merge import Merged
 from profilemate.parse.metadata import metadata as metadata_of
 from profilemate.parse.metadata import session_id
+from profilemate.parse.parallel import read_all
 from profilemate.parse.progress import Progress, no_progress
-from profilemate.parse.readers import open_recording
+from profilemate.parse.reading import Task
 from profilemate.parse.runs import doubt_several, refuse_several
 from profilemate.parse.tables import TABLES
 from profilemate.parse.tables.custom import custom_tables
 from profilemate.parse.timeline.file import FILE, Options, write_timeline
-from profilemate.parse.trace import Recording, Trace
+from profilemate.parse.trace import Trace
 from profilemate.parse.writers.csv_session import CsvSession
 from profilemate.parse.writers.in_place import updated
 from profilemate.parse.writers.perfetto import builder
@@ -69,6 +70,9 @@ def read_trace(
     nsys: Path | None = None,
     cache_dir: Path | None = None,
     progress: Progress = no_progress,
+    records: bool = True,
+    jobs: int | None = 1,
+    scheduler: str | None = None,
 ) -> Trace:
     """Read recordings of one run onto one clock.
 
@@ -77,32 +81,29 @@ def read_trace(
         nsys: The nsys that exports reports.
         cache_dir: Where exports are kept.
         progress: Told about work that takes its time.
+        records: Keep every GPU record in `Trace.gpu`, which tables do not need.
+        jobs: Processes that read at a time; None for as many as cores and memory allow.
+        scheduler: Address of a Dask scheduler whose workers are to read instead.
 
     Raises:
         ProfilemateError: One of them cannot be read.
     """
     if not paths:
         raise InputError("no recording was given", hint="Name one: profilemate parse run.nsys-rep")
-    found = gather(paths)
-    recordings: list[Recording] = []
-    tolerant: list[Tolerant] = []
-    for path, searched in found.items():
-        one = open_recording(path, cache_dir=cache_dir, nsys=nsys, progress=progress)
-        if searched:
-            tolerant.append(Tolerant(one))
-        recordings.append(tolerant[-1] if searched else one)
+    tasks = [Task(path, found, nsys, cache_dir, records) for path, found in gather(paths).items()]
     notes: list[str] = []
 
     def check(merged: Merged) -> None:
-        errors = [one.error for one in tolerant if one.error is not None]
-        if errors and len(errors) == len(recordings):
+        errors = [one.error for one in reads if one.error is not None]
+        if errors and len(errors) == len(reads):
             raise errors[0]
-        if tolerant:
+        if any(task.found for task in tasks):
             refuse_several(merged, paths)
         elif (doubt := doubt_several(merged)) is not None:
             notes.append(doubt)
 
-    trace = decode_recordings(recordings, progress=progress, check=check)
+    reads = read_all(tasks, progress, jobs=jobs, scheduler=scheduler)
+    trace = put_together(reads, check)
     trace.notes += notes
     return trace
 
@@ -134,6 +135,8 @@ def parse_session(
     nsys: Path | None = None,
     cache_dir: Path | None = None,
     progress: Progress = no_progress,
+    jobs: int | None = 1,
+    scheduler: str | None = None,
 ) -> Session:
     """Read recordings and write their session directory.
 
@@ -146,29 +149,26 @@ def parse_session(
         nsys: The nsys that exports reports.
         cache_dir: Where exports are kept.
         progress: Told about work that takes its time.
+        jobs: Processes that read at a time; None for as many as cores and memory allow.
+        scheduler: Address of a Dask scheduler whose workers are to read instead.
 
     Raises:
         InputError: A recording cannot be read.
         OutputError: The session cannot be written; what was there before is untouched.
         ToolError: A program that is needed is missing or failed.
     """
+    how: dict[str, Any] = {"jobs": jobs, "scheduler": scheduler, "progress": progress}
+    how |= {"nsys": nsys, "cache_dir": cache_dir}
     live = only_session(paths)
     if live is not None and (out is None or out.resolve() == live.resolve()):
-        again = partial(
-            parse_session,
-            paths,
-            timeline=timeline,
-            nsys=nsys,
-            cache_dir=cache_dir,
-            progress=progress,
-        )
+        again = partial(parse_session, paths, timeline=timeline, **how)
         session: Session = updated(live, again)
         return session.moved(live)
     if out is not None:
         CsvSession(out, TABLES, force=force).check()  # before the work, not after it
     if timeline:
         builder()
-    trace = read_trace(paths, nsys=nsys, cache_dir=cache_dir, progress=progress)
+    trace = read_trace(paths, records=timeline, **how)
     return write_session(trace, out, force=force, timeline=timeline, progress=progress)
 
 

@@ -25,14 +25,11 @@ from profilemate.parse.readers.nsys_rep import NsysReportReader, export_report
 from profilemate.parse.readers.nsys_sqlite import (
     MAGIC,
     NsysSqliteReader,
-    SqliteStore,
-    connect,
     damaged,
-    database_uri,
     messages_from,
-    quoted,
     string_bounds,
 )
+from profilemate.parse.readers.nsys_store import SqliteStore, connect, database_uri, quoted
 
 HOST = "scrubbed"
 """What is put in place of a host's name, and of the text of a diagnostic message of nsys."""

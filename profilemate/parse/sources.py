@@ -60,7 +60,8 @@ def _leave_out(merged: Merged, number: int) -> None:
     records = 0
     for kind, columns in activity.columns.items():
         kept = columns["recording"] != number
-        records += int((~kept).sum()) * (kind != "starts")
+        if kind in ("launches", "work"):
+            records += int(columns["records"][~kept].sum() if kind == "work" else (~kept).sum())
         activity.columns[kind] = {name: values[kept] for name, values in columns.items()}
     if records:
         merged.infos[number].notes.append(

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from profilemate import schema
@@ -150,6 +152,32 @@ def columns_of(name: str) -> Mapping[str, str]:
 FRAME_NAMES = ("kv", *(name for name in schema.KINDS if name not in schema.KV_OPS))
 
 
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class GpuWork:
+    """All GPU records, folded; see `parse.fold`.
+
+    Attributes:
+        rows: Columns with an element per call that started some, named as `activity.WORK`.
+        overlaps: Those of records that ran beside those of other calls, `activity.OVERLAPS`.
+    """
+
+    rows: Arrays = field(default_factory=lambda: activity.none_of(activity.WORK))
+    overlaps: Arrays = field(default_factory=lambda: activity.none_of(activity.OVERLAPS))
+
+    def only(self, pids: set[int]) -> GpuWork:
+        """The same, restricted to the work of some processes."""
+        wanted = sorted(pids)
+
+        def mine(columns: Arrays) -> Arrays:
+            kept = np.isin(columns["pid"], wanted)
+            return {name: values[kept] for name, values in columns.items()}
+
+        return GpuWork(mine(self.rows), mine(self.overlaps))
+
+
 @dataclass(slots=True)
 class Trace:
     """The decoded events of one or several recordings, on one clock.
@@ -168,7 +196,8 @@ class Trace:
         clock_error_ns: Largest distance between a batch's own clock, mapped onto the trace, and
             its time stamp there.
         launches: Graph launches, with `activity.LAUNCHES`.
-        gpu: GPU records, with `activity.GPU`.
+        gpu: GPU records, with `activity.GPU`; none where only `work` was asked for.
+        work: The same records, folded per call; this is what tables are made of.
         annotations: Ranges of the engine's own, with `activity.ANNOTATIONS`; only of processes
             without steps of ours.
         names: Names by their number in `launches` and `gpu`.
@@ -197,6 +226,7 @@ class Trace:
     clock_error_ns: int = 0
     launches: pd.DataFrame = field(default_factory=lambda: activity.frame(activity.LAUNCHES))
     gpu: pd.DataFrame = field(default_factory=lambda: activity.frame(activity.GPU))
+    work: GpuWork = field(default_factory=GpuWork)
     annotations: pd.DataFrame = field(default_factory=lambda: activity.frame(activity.ANNOTATIONS))
     names: list[str] = field(default_factory=list)
     api_calls: dict[str, int] | None = None
@@ -231,6 +261,7 @@ class Trace:
             self.clock_error_ns,
             mine(self.launches),
             mine(self.gpu),
+            self.work.only(pids),
             mine(self.annotations),
             self.names,
             self.api_calls,

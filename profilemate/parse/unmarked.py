@@ -16,7 +16,8 @@ import pandas as pd
 
 from profilemate.parse.activity import STEP_PREFIXES, Ints
 from profilemate.parse.annotations import FORWARD_SCOPES, capture_facts, step_facts
-from profilemate.parse.attribution import FAR, Hashes, inside, mix_by_group, numbered
+from profilemate.parse.attribution import FAR, inside, numbered
+from profilemate.parse.fold import Hashes, mix_by_group
 from profilemate.parse.trace import Trace, columns_of
 
 Rows = dict[str, npt.NDArray[np.object_] | Ints]

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matching import matched
 
 from profilemate.parse import activity
-from profilemate.parse.attribution import fold, inside, match
+from profilemate.parse.attribution import inside
+from profilemate.parse.unions import fold
 
 Interval = tuple[int, int, int]
 INTERVALS = st.lists(
@@ -112,12 +114,13 @@ def test_records_go_by_recording_process_and_correlation(
         {**ids, "start": 10 * (i % 7), "end": 10 * (i % 7) + 5, "kind": kind, "name": i % 3}
         for i, (ids, kind) in enumerate(ran)
     ]
-    frame, records = match(
+    found = matched(
         columns(activity.LAUNCH_COLUMNS, launches),
         columns(activity.START_COLUMNS, []),
         columns(activity.GPU_COLUMNS, gpu),
         ["a", "b", "c"],
     )
+    frame, records = found.launches, found.gpu
     for number, launch in enumerate(launches):
         mine = [
             i
@@ -141,12 +144,13 @@ def test_graphs_are_equal_when_their_kernels_are(sequences: list[list[int]]) -> 
         for place, name in enumerate(names)
     ]
     gpu.reverse()  # the order in the file means nothing
-    frame, _ = match(
+    found = matched(
         columns(activity.LAUNCH_COLUMNS, launches),
         columns(activity.START_COLUMNS, []),
         columns(activity.GPU_COLUMNS, gpu),
         ["a", "b", "c", "d"],
     )
+    frame = found.launches
     graph = frame["graph"].tolist()
     for i, left in enumerate(sequences):
         for j, right in enumerate(sequences):

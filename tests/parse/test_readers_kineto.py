@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profilemate.errors import InputError
-from profilemate.parse.activity import Collected
+from profilemate.parse.collected import Collected
 from profilemate.parse.decode import decode_recordings
 from profilemate.parse.readers import json_events, open_recording
 from profilemate.parse.readers.kineto_json import nanoseconds
@@ -69,8 +69,7 @@ def everything(recording: Recording) -> dict[str, Any]:
     """All that a recording gives, as plain lists."""
     markers = [tuple(m) for m in recording.markers()]
     sink = Collected()
-    sink.begin(0, 0)
-    recording.activity(sink)
+    sink.read(0, recording)
     names = sink.every_name
     found: dict[str, Any] = {"markers": markers}
     found["annotations"] = [tuple(m) for m in recording.annotations()]

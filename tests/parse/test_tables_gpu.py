@@ -11,9 +11,9 @@ import pytest
 from frames import At, at, trace_of
 from hypothesis import given
 from hypothesis import strategies as st
+from matching import matched
 
 from profilemate.parse import activity
-from profilemate.parse.attribution import match
 from profilemate.parse.tables import TABLES
 from profilemate.parse.tables.cuda_graph_latency import statistics
 from profilemate.parse.trace import Trace
@@ -45,7 +45,8 @@ def with_gpu(events: list[At], *launches: Launch, eager: tuple[tuple[int, int], 
     for place, name in enumerate(("correlation", "pid", "start", "end")):
         gpu[name] = np.array([row[place] for row in ran], dtype=np.int64)
     nothing = dict.fromkeys((*activity.START_COLUMNS, "recording"), calls["name"][:0])
-    trace.launches, trace.gpu = match(calls, nothing, gpu, ["k"])
+    found = matched(calls, nothing, gpu, ["k"])
+    trace.launches, trace.work, trace.gpu = found.launches, found.work, found.gpu
     trace.api_calls = {"cudaGraphLaunch": len(launches)}
     return trace
 

@@ -54,9 +54,13 @@ _RECORDS = (
     _Records("CUPTI_ACTIVITY_KIND_MEMSET", activity.MEMSET, ()),
     _Records("CUPTI_ACTIVITY_KIND_GRAPH_TRACE", activity.GRAPH, ()),
 )
+RECORD_TABLES = tuple(records.table for records in _RECORDS)
+"""Tables of GPU records; reading the activity reads all of each."""
+
 _STARTS = re.compile("Launch|Memcpy|Memset|Prefetch")
 """Names of calls that may start GPU work; those of the others are not read one by one."""
 
+_TIMES = ("start", "end")
 _CALLS = "CUPTI_ACTIVITY_KIND_RUNTIME"
 
 
@@ -71,16 +75,53 @@ def read_activity(store: BatchStore, facts: Facts, sink: ActivitySink) -> None:
     calls = _table(facts, _CALLS)
     if calls is not None and strings is not None and {"start", "end", "nameId"} <= {*calls.columns}:
         names |= _read_calls(store, facts, calls, strings, sink)
-    used: set[int] = set()
-    for records in _RECORDS:
-        found = _table(facts, records.table)
-        if found is not None and {"start", "end"} <= {*found.columns}:
-            used |= _read_records(store, facts, records, found, sink)
-    made_up = {n for n in used if n >= _NAMES_END}
-    names |= {n: _made_up(n - _NAMES_END) for n in made_up}
-    if strings is not None and not strings.missing:
-        names |= store.values(strings, sorted(used - made_up))
+    streams = [
+        _Stream(store, facts, records, found)
+        for records in _RECORDS
+        if (found := _table(facts, records.table)) is not None
+        and {"start", "end"} <= {*found.columns}
+    ]
+    known = _Names(store, strings, sink)
     sink.names(names)
+    # nsys gives the records of each table in order of time: what is furthest behind comes next.
+    while waiting := [stream for stream in streams if not stream.over]:
+        behind = min(waiting, key=lambda stream: stream.reached)
+        batch = behind.next()
+        if batch is not None:
+            known.add(batch["name"])
+            sink.gpu(batch)
+            sink.until(min((s.reached for s in streams if not s.over), default=behind.reached))
+    for stream in streams:
+        stream.note()
+
+
+def distinct(numbers: Ints) -> Ints:
+    """The different ones among numbers, most of which lie close together, in order."""
+    low, high = (int(numbers.min()), int(numbers.max())) if len(numbers) else (0, -1)
+    if high - low > 1 << 20:
+        return np.unique(numbers)
+    there = np.zeros(high - low + 1, dtype=bool)
+    there[numbers - low] = True
+    return np.flatnonzero(there) + low
+
+
+class _Names:
+    """The names of GPU records, given to the sink as soon as one with a new name was read."""
+
+    def __init__(self, store: BatchStore, strings: Found | None, sink: ActivitySink) -> None:
+        self._store, self._sink = store, sink
+        self._strings = None if strings is None or strings.missing else strings
+        self._given: set[int] = set()
+
+    def add(self, numbers: Ints) -> None:
+        """Give the names of these numbers."""
+        new = set(distinct(numbers).tolist()) - self._given
+        if new:
+            self._given |= new
+            names = {n: _made_up(n - _NAMES_END) for n in new if n >= _NAMES_END}
+            if self._strings is not None:
+                names |= self._store.values(self._strings, sorted(new - names.keys()))
+            self._sink.names(names)
 
 
 def _read_calls(
@@ -89,7 +130,8 @@ def _read_calls(
     """Launches to the sink, all calls counted there; the names of the launches."""
     counts: Counter[int] = Counter()
     for (ids,) in store.batches(calls.table, [calls.columns["nameId"]]):
-        values, number = np.unique(ids, return_counts=True)
+        values = distinct(ids)
+        number = np.bincount(np.searchsorted(values, ids))
         counts.update(dict(zip(values.tolist(), number.tolist(), strict=True)))
     called = store.values(strings, sorted(counts))
     sink.calls({called.get(n, f"call {n}"): count for n, count in counts.items()})
@@ -114,44 +156,71 @@ def _read_calls(
     return launches
 
 
-def _read_records(
-    store: BatchStore, facts: Facts, records: _Records, found: Found, sink: ActivitySink
-) -> set[int]:
-    """Records to the sink; the numbers of their names."""
-    name = next((n for n in records.named if n in found.columns), None)
-    ours = (
-        *("start", "end", "globalPid", "deviceId", "streamId", "correlationId"),
-        *("graphNodeId", "graphId", "graphExecId"),
-        *([] if name is None else [name]),
-    )
-    used: set[int] = set()
-    without_time = 0
-    for column in _columns(store, found, ours, None):
-        number = _number(records, column, name)
-        used.update(np.unique(number).tolist())
-        graph = np.where(column["graphId"] != 0, column["graphId"], column["graphExecId"])
+class _Stream:
+    """The records of one table, batch by batch.
+
+    Attributes:
+        reached: Begin of the last record, on the clock of what the sink gets.
+        over: Whether there is none any more.
+    """
+
+    def __init__(self, store: BatchStore, facts: Facts, records: _Records, found: Found) -> None:
+        self.reached, self.over = -(1 << 62), False
+        self._facts, self._records, self._found = facts, records, found
+        self._name = next((n for n in records.named if n in found.columns), None)
+        self._without_time = 0
+        ours = (
+            *("start", "end", "globalPid", "deviceId", "streamId", "correlationId"),
+            *("graphNodeId", "graphId", "graphExecId"),
+            *([] if self._name is None else [self._name]),
+        )
+        self._batches = _columns(store, found, ours, None)
+
+    def next(self) -> dict[str, Ints] | None:
+        """The next batch of records that have a time; None for none."""
+        column = next(self._batches, None)
+        if column is None:
+            self.over = True
+            return None
+        self._extend(column)
+        # CUPTI: start and end are both 0 where the time could not be collected.
+        timed = (column["start"] != 0) | (column["end"] != 0)
+        if not timed.all():
+            self._without_time += int((~timed).sum())
+            column = {name: values[timed] for name, values in column.items()}
+        count = len(column["start"])
+        if not count:
+            return None
         batch = {
-            "start": column["start"] - facts.shift,
-            "end": column["end"] - facts.shift,
+            "start": column["start"] - self._facts.shift,
+            "end": column["end"] - self._facts.shift,
             "pid": (column["globalPid"] >> 24) & 0xFFFFFF,
             "device": column["deviceId"],
             "stream": column["streamId"],
             "correlation": column["correlationId"],
-            "graph": graph,
+            "graph": np.where(column["graphId"] != 0, column["graphId"], column["graphExecId"]),
             "node": column["graphNodeId"],
-            "kind": np.full(len(number), records.kind, dtype=np.int64),
-            "name": number,
+            "kind": np.full(count, self._records.kind, dtype=np.int64),
+            "name": _number(self._records, column, self._name),
         }
-        # CUPTI: start and end are both 0 where the time could not be collected.
-        timed = (column["start"] != 0) | (column["end"] != 0)
-        without_time += int((~timed).sum())
-        sink.gpu({name: values[timed] for name, values in batch.items()})
-    if without_time:
-        facts.info.notes.append(
-            f"{without_time} rows of {found.table} have no time, because the GPU's could not be "
-            "collected: they are left out."
-        )
-    return used
+        self.reached = int(batch["start"][-1])
+        return batch
+
+    def _extend(self, column: Columns) -> None:
+        """Take times into the recording's window, where it was opened without them."""
+        if len(column["start"]) and self._found.table in self._facts.later:
+            window = (int(column["start"].min()), max(int(column[n].max()) for n in _TIMES))
+            first, last = (time - self._facts.shift for time in window)
+            known = self._facts.info.window or (first, last)
+            self._facts.info.window = (min(known[0], first), max(known[1], last))
+
+    def note(self) -> None:
+        """Say what was left out."""
+        if self._without_time:
+            self._facts.info.notes.append(
+                f"{self._without_time} rows of {self._found.table} have no time, because the "
+                "GPU's could not be collected: they are left out."
+            )
 
 
 def _number(records: _Records, column: Columns, name: str | None) -> Ints:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,12 +49,14 @@ class Facts:
         found: The tables it has.
         shift: Added to every time stamp by the export, in ns.
         open_end: The end (ns, as stored) that nsys gives to ranges it saw no end of, if known.
+        later: Tables whose times are not in `info.window` before they are read.
     """
 
     info: SourceInfo
     found: list[Found] = field(default_factory=list)
     shift: int = 0
     open_end: int | None = None
+    later: Collection[str] = ()
 
     def table(self, role: Role) -> Found | None:
         """The table of a role, None where the export lacks it."""
@@ -94,11 +96,13 @@ def _recorder(export: dict[str, str]) -> str | None:
     return f"{product} (exported by {export['version']}{layout})"
 
 
-def _window(store: Store, found: Sequence[Found], shift: int) -> tuple[int, int] | None:
+def _window(
+    store: Store, found: Sequence[Found], shift: int, later: Collection[str]
+) -> tuple[int, int] | None:
     extents = [
         extent
         for f in found
-        if f.spec.times and f.spec.times[0] in f.columns
+        if f.spec.times and f.spec.times[0] in f.columns and f.table not in later
         for times in [[f.columns[t] for t in f.spec.times if t in f.columns]]
         if (extent := store.extent(f.table, times[0], times[-1])) is not None
     ]
@@ -123,8 +127,17 @@ def _diagnostics(store: Store, table: Found | None) -> list[str]:
     return told[:MAX_DIAGNOSTICS] + rest
 
 
-def read_facts(store: Store, path: Path, kind: str, size: int) -> Facts | None:
+def read_facts(
+    store: Store, path: Path, kind: str, size: int, later: Collection[str] = ()
+) -> Facts | None:
     """Read everything but the messages; None if the store holds no nsys export at all.
+
+    Args:
+        store: The export.
+        path: Where it is.
+        kind: What it is called in a sentence.
+        size: Its bytes.
+        later: Tables whose times count towards the window only once they are read.
 
     Raises:
         InputError: The events are there but in a layout that we do not know.
@@ -140,7 +153,8 @@ def read_facts(store: Store, path: Path, kind: str, size: int) -> Facts | None:
     facts.shift = _number(export.get("shift")) or 0
     duration = _first(store, facts.table("details"), "duration")
     facts.open_end = None if duration is None else duration + facts.shift
-    info.window = _stored_window(export.get("window")) or _window(store, found, facts.shift)
+    facts.later = () if _stored_window(export.get("window")) else later
+    info.window = _stored_window(export.get("window")) or _window(store, found, facts.shift, later)
     if "scrubbed" in export:
         info.notes.append(f"Scrubbed by profilemate {export['scrubbed']}.")
     info.notes += _diagnostics(store, facts.table("diagnostics"))

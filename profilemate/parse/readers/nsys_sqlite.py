@@ -4,158 +4,31 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
-from itertools import islice
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from profilemate import schema
 from profilemate.errors import InputError, NotThisFormatError
-from profilemate.parse.activity import ANNOTATION_PREFIXES, ActivitySink, Ints
+from profilemate.parse.activity import ANNOTATION_PREFIXES, ActivitySink
 from profilemate.parse.progress import Progress
 from profilemate.parse.readers.base import OpenOptions
-from profilemate.parse.readers.nsys_activity import Only, read_activity
+from profilemate.parse.readers.nsys_activity import RECORD_TABLES, read_activity
 from profilemate.parse.readers.nsys_facts import Facts, note_absence, read_facts
 from profilemate.parse.readers.nsys_layout import (
     EVENT_TYPES,
     PUSH_POP_RANGE,
     START_END_RANGE,
     Found,
-    Tables,
+)
+from profilemate.parse.readers.nsys_store import (
+    SqliteStore,
+    opened,
+    quoted,
+    unfinished_log,
 )
 from profilemate.parse.trace import Marker, Recording, SourceInfo
 
 MAGIC = b"SQLite format 3\x00"
 _PROGRESS_EVERY = 1 << 14  # messages
-_BATCH = 1 << 16  # rows
-_CACHE_KIB = 32 * 1024
-_DAMAGE = (
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_NOTADB,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_READONLY,
-)
-
-
-def database_uri(path: Path) -> str:
-    """The URI that opens a database without writing a byte anywhere near it.
-
-    `immutable` skips locks and the -shm file, so that a recording on a read-only file system can
-    be read; it also skips the logs of an unfinished write, so it may only be said without them.
-    """
-    immutable = "" if _unfinished_log(path) else "&immutable=1"
-    return f"{path.absolute().as_uri()}?mode=ro{immutable}"
-
-
-def _unfinished_log(path: Path) -> Path | None:
-    logs = (Path(f"{path}{suffix}") for suffix in ("-wal", "-journal"))
-    return next((log for log in logs if log.exists() and log.stat().st_size), None)
-
-
-def connect(path: Path) -> sqlite3.Connection:
-    """Open a database for reading, damaged ones too.
-
-    SQLite refuses every query on a file that is shorter than its header says, unless
-    `writable_schema` is on; then only what lies beyond the end cannot be read. Nothing is ever
-    written: the connection is read-only.
-    """
-    connection = sqlite3.connect(database_uri(path), uri=True)
-    try:
-        connection.execute("PRAGMA writable_schema=ON")
-        connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
-    except sqlite3.Error:
-        connection.close()
-        raise
-    connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
-    return connection
-
-
-def quoted(name: str) -> str:
-    """A table's or a column's name as SQL spells it."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _cut_short(path: Path) -> str | None:
-    """How much of a database is missing at its end, by what its header says of its size."""
-    with path.open("rb") as file:
-        head = file.read(100)
-    page, pages = int.from_bytes(head[16:18]), int.from_bytes(head[28:32])
-    page = 65536 if page == 1 else page
-    size = path.stat().st_size
-    # The number of pages only counts if whoever changed the file last kept it up to date.
-    if head[24:28] != head[92:96] or size >= page * pages:
-        return None
-    return f"{size} of its {page * pages} bytes are there"
-
-
-class SqliteStore:
-    """A `Store` on a connection. Damage ends a query early and is kept in `damage`."""
-
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        self._connection = connection
-        self.damage = _cut_short(path)
-
-    def query(
-        self, sql: str, parameters: Mapping[str, object] | None = None
-    ) -> Iterator[tuple[Any, ...]]:
-        """The rows of a query, up to the damage if there is any."""
-        try:
-            yield from self._connection.execute(sql, parameters or {})
-        except sqlite3.DatabaseError as e:
-            if e.sqlite_errorcode & 0xFF not in _DAMAGE:
-                raise
-            self.damage = self.damage or str(e)
-
-    def tables(self) -> Tables:
-        """Its tables and their columns."""
-        names = [
-            name for (name,) in self.query("SELECT name FROM sqlite_master WHERE type='table'")
-        ]
-        return {
-            name: [row[1] for row in self.query(f"PRAGMA table_info({quoted(name)})")]
-            for name in names
-        }
-
-    def rows(self, table: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        """The rows of a small table."""
-        return self.query(f"SELECT {', '.join(map(quoted, columns))} FROM {quoted(table)}")
-
-    def batches(
-        self, table: str, columns: Sequence[str], only: Only | None = None
-    ) -> Iterator[list[Ints]]:
-        """Columns of integers, NULL as 0."""
-        # Of a damaged file anything may come: the cast makes integers of it.
-        shown = ", ".join(f"CAST(coalesce({quoted(c)}, 0) AS INTEGER)" for c in columns)
-        sql = f"SELECT {shown} FROM {quoted(table)}"
-        if only is not None:
-            sql += f" WHERE {quoted(only[0])} IN ({', '.join(map(str, only[1]))})"
-        rows = self.query(sql)
-        while batch := list(islice(rows, _BATCH)):
-            yield list(np.array(batch, dtype=np.int64).T)
-
-    def values(self, strings: Found, ids: Sequence[int]) -> dict[int, str]:
-        """Strings by their number."""
-        number, value = (quoted(strings.columns[c]) for c in ("id", "value"))
-        found: dict[int, str] = {}
-        for first in range(0, len(ids), _BATCH):
-            some = ", ".join(map(str, ids[first : first + _BATCH]))
-            sql = (
-                f"SELECT {number}, {value} FROM {quoted(strings.table)} WHERE {number} IN ({some})"
-            )
-            found |= {n: str(text) for n, text in self.query(sql)}
-        return found
-
-    def extent(self, table: str, first: str, last: str) -> tuple[int, int] | None:
-        """Smallest and largest time stamp in two columns."""
-        a, b = quoted(first), quoted(last)
-        sql = f"SELECT min({a}), max({a}), max({b}) FROM {quoted(table)}"
-        for low, *high in self.query(sql):
-            if low is not None:
-                return low, max(h for h in high if h is not None)
-        return None
 
 
 def messages_from(facts: Facts, database: str = "main") -> tuple[str, str]:
@@ -178,7 +51,10 @@ def messages_from(facts: Facts, database: str = "main") -> tuple[str, str]:
         join = f"LEFT JOIN {db}.{quoted(strings.table)} s ON {number} = {column['textId']}"
     if "text" in column:
         texts.insert(0, column["text"])
-        wanted.append(f"{column['text']} {prefix}")
+        # Most texts are NULL where strings have numbers: comparing that costs less than GLOB.
+        after = schema.PREFIX[:-1] + chr(ord(schema.PREFIX[-1]) + 1)
+        inline = column["text"]
+        wanted.append(f"({inline} >= '{schema.PREFIX}' AND {inline} < '{after}')")
     text = f"coalesce({', '.join(texts)}, NULL)"
     types = ", ".join(map(str, EVENT_TYPES))
     return (
@@ -251,8 +127,7 @@ class _SqliteRecording:
         count = 0
         if events is not None:
             try:
-                with closing(connect(self._path)) as connection:
-                    store = SqliteStore(connection, self._path)
+                with opened(self._path) as store:
                     for marker in self._read(store, events):
                         count += 1
                         yield marker
@@ -263,13 +138,13 @@ class _SqliteRecording:
 
     def annotations(self) -> Iterator[Marker]:
         facts = self._facts
-        if facts.table("events") is None:
+        events = facts.table("events")
+        if events is None:
             return
         try:
-            with closing(connect(self._path)) as connection:
-                store = SqliteStore(connection, self._path)
+            with opened(self._path) as store:
                 sql = annotations_sql(facts, ANNOTATION_PREFIXES)
-                for start, end, thread, text in store.query(sql):
+                for start, end, thread, text in store.ranges(events.table, sql, "e.rowid", {}):
                     if store.damage is None or not _is_half(start, text or "\x00"):
                         dur = None if end is None or end == facts.open_end else end - start
                         pid, tid = (thread >> 24) & 0xFFFFFF, thread & 0xFFFFFF
@@ -279,8 +154,7 @@ class _SqliteRecording:
 
     def activity(self, sink: ActivitySink) -> None:
         try:
-            with closing(connect(self._path)) as connection:
-                store = SqliteStore(connection, self._path)
+            with opened(self._path) as store:
                 read_activity(store, self._facts, sink)
             if store.damage is not None and self._damage is None:
                 self.info.notes.append(
@@ -294,12 +168,12 @@ class _SqliteRecording:
         facts = self._facts
         shift, open_end = facts.shift, facts.open_end
         what = f"reading {self._path.name}"
-        last_row = store.query(f"SELECT max(rowid) FROM {quoted(events.table)}")
-        total = next((n for (n,) in last_row), None)
+        total = store.last_row(events.table) or None
         bounds = string_bounds(store, facts)
         sql = _messages_sql(facts, events.columns)
+        found = store.ranges(events.table, sql, "e.rowid", bounds)
         cut = 0
-        for count, (row, start, end, thread, text) in enumerate(store.query(sql, bounds)):
+        for count, (row, start, end, thread, text) in enumerate(found):
             if count % _PROGRESS_EVERY == 0:
                 self._progress(what, row, total)
             if store.damage is not None and _is_half(start, text):
@@ -329,7 +203,7 @@ def _is_half(start: object, text: str) -> bool:
 
 def damaged(path: Path, reason: str) -> InputError:
     """What to say of a database of which nothing useful can be read."""
-    log = _unfinished_log(path)
+    log = unfinished_log(path)
     if log is not None:
         return InputError(
             "Cannot read the sqlite export",
@@ -366,9 +240,9 @@ class NsysSqliteReader:
             InputError: It is damaged beyond reading, or its layout is not known.
         """
         try:
-            with closing(connect(path)) as connection:
-                store = SqliteStore(connection, path)
-                facts = read_facts(store, path, self.name, path.stat().st_size)
+            with opened(path) as store:
+                later = store.large(RECORD_TABLES)
+                facts = read_facts(store, path, self.name, path.stat().st_size, later)
         except sqlite3.Error as e:
             raise damaged(path, str(e)) from e
         if facts is None and store.damage is not None:

@@ -81,9 +81,9 @@ def cuda_graph_coverage(trace: Trace) -> pd.DataFrame:
     tokens = _sums(rows, unpadded, unpadded >= 0)
     seen = np.full(len(steps), trace.api_calls is not None, dtype=bool)
     # A step without a graph launch had no graph on the GPU, where both sides were recorded.
-    on_gpu = (work.gpu.count > 0) | (seen & (work.launches == 0) & bool(len(trace.gpu)))
+    on_gpu = (work.gpu.count > 0) | (seen & (work.launches == 0) & bool(len(trace.work.rows["id"])))
     busy = _sums(rows, work.gpu.busy, on_gpu)
-    every = _sums(rows, step_gpu(trace).busy, seen & bool(len(trace.gpu)))
+    every = _sums(rows, step_gpu(trace).busy, seen & bool(len(trace.work.rows["id"])))
     host = numbers(steps["dur"], -1)
     count = pd.array([int(mine.sum()) for mine in rows], dtype="Int64")
     padded_tokens, padding_tokens = _sums(rows, padded, padded >= 0), _sums(rows, padding, both)
