@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,6 +13,7 @@ import pandas as pd
 
 from profilemate.errors import InputError
 from profilemate.parse import summary as summary_
+from profilemate.parse.cache import TraceCache
 from profilemate.parse.combine import RankTrace, split_ranks
 from profilemate.parse.decode import decode_recordings
 from profilemate.parse.gather import Tolerant, gather
@@ -68,6 +70,7 @@ def read_trace(
     *,
     nsys: Path | None = None,
     cache_dir: Path | None = None,
+    decoded: TraceCache | None = None,
     progress: Progress = no_progress,
 ) -> Trace:
     """Read recordings of one run onto one clock.
@@ -76,6 +79,8 @@ def read_trace(
         paths: Recordings, or directories that hold some.
         nsys: The nsys that exports reports.
         cache_dir: Where exports are kept.
+        decoded: Where traces that were decoded before are found and new ones kept; not at all if
+            not given.
         progress: Told about work that takes its time.
 
     Raises:
@@ -84,6 +89,10 @@ def read_trace(
     if not paths:
         raise InputError("no recording was given", hint="Name one: profilemate parse run.nsys-rep")
     found = gather(paths)
+    slot = None if decoded is None else decoded.slot(found, nsys)
+    if slot is not None and (kept := slot.load()) is not None:
+        return kept
+    start = time.monotonic()
     recordings: list[Recording] = []
     tolerant: list[Tolerant] = []
     for path, searched in found.items():
@@ -104,6 +113,8 @@ def read_trace(
 
     trace = decode_recordings(recordings, progress=progress, check=check)
     trace.notes += notes
+    if slot is not None:
+        slot.keep(trace, time.monotonic() - start)
     return trace
 
 
@@ -133,6 +144,7 @@ def parse_session(
     timeline: bool = False,
     nsys: Path | None = None,
     cache_dir: Path | None = None,
+    decoded: TraceCache | None = None,
     progress: Progress = no_progress,
 ) -> Session:
     """Read recordings and write their session directory.
@@ -145,6 +157,7 @@ def parse_session(
         timeline: Write `timeline.pftrace` into it too.
         nsys: The nsys that exports reports.
         cache_dir: Where exports are kept.
+        decoded: Where traces that were decoded before are kept, see `read_trace`.
         progress: Told about work that takes its time.
 
     Raises:
@@ -160,6 +173,7 @@ def parse_session(
             timeline=timeline,
             nsys=nsys,
             cache_dir=cache_dir,
+            decoded=decoded,
             progress=progress,
         )
         session: Session = updated(live, again)
@@ -168,7 +182,7 @@ def parse_session(
         CsvSession(out, TABLES, force=force).check()  # before the work, not after it
     if timeline:
         builder()
-    trace = read_trace(paths, nsys=nsys, cache_dir=cache_dir, progress=progress)
+    trace = read_trace(paths, nsys=nsys, cache_dir=cache_dir, decoded=decoded, progress=progress)
     return write_session(trace, out, force=force, timeline=timeline, progress=progress)
 
 
