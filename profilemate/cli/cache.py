@@ -43,12 +43,10 @@ def cache(context: typer.Context, folder: Folder = None) -> None:
         from profilemate.parse.cache import limit
         from profilemate.parse.cache.files import places
 
-        rows = []
         for place in places(folder):
             most = f", at most {limit() / 1e6:g} MB" if place.bounded else ""
-            rows.append((place.what, f"{_amount(len(place.files), place.size)}{most}"))
-            rows.append(("", str(place.folder)))
-        show.facts(show.out(), rows)
+            show.line(f"{place.what}: {_amount(len(place.files), place.size)}{most}")
+            show.line(f"  {place.folder}")
 
 
 @app.command(epilog=examples("profilemate cache clear"))
