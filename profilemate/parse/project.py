@@ -13,8 +13,9 @@ import pandas as pd
 
 from profilemate.errors import InputError
 from profilemate.parse import summary as summary_
+from profilemate.parse.built import Built
 from profilemate.parse.cache import TraceCache
-from profilemate.parse.combine import RankTrace, split_ranks
+from profilemate.parse.combine import split_ranks
 from profilemate.parse.decode import decode_recordings
 from profilemate.parse.gather import Tolerant, gather
 from profilemate.parse.live import only_session
@@ -128,12 +129,7 @@ def build_tables(
         progress: Told how many tables there are yet to build.
         run: The trace of the whole run, where that is more.
     """
-    tables = {}
-    every = TABLES | custom_tables(trace)
-    for done, (name, table) in enumerate(every.items()):
-        progress("building tables", done, len(every))
-        tables[name] = table.build(run if run is not None and table.of_run else trace)
-    return tables
+    return dict(Built(trace, progress, run=run))
 
 
 def parse_session(
@@ -200,30 +196,26 @@ def write_session(
     writer.check()
     ranks = split_ranks(trace)
     lead = ranks[0].trace if ranks else trace
-    tables = build_tables(lead, progress, run=trace)
-    facts = metadata_of(trace, ranks, tables, out)
+    figures = summary_.Figures()
+    facts: dict[str, Any] = {}
     told: list[str] = []
 
-    def more(directory: Path) -> Mapping[str, object]:
+    def rest(directory: Path) -> Mapping[str, object]:
+        """What can be said once every table was written."""
+        facts.update(metadata_of(trace, ranks, figures.rows, out))
+        if not timeline:
+            return facts
         result = write_timeline(trace, directory / FILE, Options(), progress=progress)
         told.extend(result.warnings)
-        return {"timeline": result.facts()}
+        return {**facts, "timeline": result.facts()}
 
-    writer.write(tables, facts, _further(ranks[1:], progress), more if timeline else None)
+    tables = Built(lead, progress, run=trace, note=figures.note)
+    further = {r.rank.folder: Built(r.trace, progress, further=True) for r in ranks[1:]}
+    writer.write(tables, {}, further, rest)
     return Session(
         path=out,
         metadata=facts,
-        summary={**summary_.summarise(lead, tables, facts), "output_dir": str(out)},
+        summary={**summary_.summarise(lead, figures, facts), "output_dir": str(out)},
         warnings=[*summary_.warnings(facts), *told],
-        rows={name: len(frame) for name, frame in tables.items()},
+        rows=figures.rows,
     )
-
-
-def _further(
-    ranks: Sequence[RankTrace], progress: Progress
-) -> dict[str, Mapping[str, pd.DataFrame]]:
-    found: dict[str, Mapping[str, pd.DataFrame]] = {}
-    for rank in ranks:
-        tables = build_tables(rank.trace, progress)
-        found[rank.rank.folder] = {n: f for n, f in tables.items() if not TABLES[n].of_run}
-    return found
