@@ -134,12 +134,13 @@ def main() -> None:
     start = stage("decode", start)
     tables = build_tables(trace)
     start = stage("tables", start)
-    operations = len(trace.frames["kv"])
+    operations, lives = len(trace.frames["kv"]), len(tables["kv_block_lifetimes"])
+    del tables  # a session is written without ever holding all of them
     with tempfile.TemporaryDirectory() as folder:
         write_session(trace, Path(folder) / "session")
         stage("tables and writing", start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{operations} block operations, {len(tables['kv_block_lifetimes'])} lives")
+    print(f"{operations} block operations, {lives} lives")
     for name, seconds in times.items():
         print(f"{name:20} {seconds:8.2f} s CPU {seconds / operations * 1e6:8.2f} us an operation")
     print(f"peak {peak:.0f} MB, messages included")

@@ -26,12 +26,11 @@ set; lines are as wide as the terminal, 80 columns where there is none.
 
 
 def commands(command: Any, name: str = "profilemate") -> Iterator[tuple[str, Any]]:
-    """Every command with its full name, groups left out."""
+    """Every command with its full name; of groups those that do something by themselves."""
     inside = getattr(command, "commands", None)
-    if inside is None:
+    if inside is None or (command.invoke_without_command and name != "profilemate"):
         yield name, command
-        return
-    for word, sub in inside.items():
+    for word, sub in (inside or {}).items():
         yield from commands(sub, f"{name} {word}")
 
 

@@ -8,6 +8,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,7 @@ def test_the_commands_are_the_ones_we_think() -> None:
         "profilemate view",
         "profilemate annotate status",
         "profilemate annotate path",
+        "profilemate cache clear",
     }
 
 
@@ -116,6 +118,69 @@ def test_help_and_path_load_no_pandas() -> None:
     folder, loaded = done.stdout.splitlines()
     assert (Path(folder) / "sitecustomize.py").is_file()
     assert loaded == "False"
+
+
+# --------------------------------------------------------------------------- what is kept
+
+
+def test_a_recording_is_kept_shown_and_removed(tmp_path: Path) -> None:
+    import gzip
+
+    trace = tmp_path / "t.json.gz"
+    events = [
+        {"ph": "X", "cat": "kernel", "name": "k", "ts": i, "dur": 1, "args": {"correlation": i}}
+        for i in range(1, 100_000)
+    ]
+    trace.write_bytes(gzip.compress(json.dumps({"traceEvents": events}).encode(), 1))
+    os.utime(trace, (1, 1))
+    env = {"PROFILEMATE_CACHE": str(tmp_path / "cache"), "PROFILEMATE_CACHE_MB": "100"}
+    written: list[dict[str, bytes]] = []
+    for option, files in (("--no-cache", 0), ("--quiet", 1), ("--quiet", 1)):
+        time.sleep(2.1 if not written else 0)  # what was changed a moment ago is not kept
+        done = run("parse", trace, "-o", "s", "--force", option, cwd=tmp_path, env=env)
+        assert done.returncode == 0, done.stderr
+        written.append({p.name: p.read_bytes() for p in (tmp_path / "s").iterdir()})
+        shown = run("cache", env=env).stdout
+        assert re.search(rf"^decoded recordings: {files} files?, .*at most 100 MB$", shown, re.M)
+        assert str(tmp_path / "cache" / "decoded") in shown
+    assert written[0] == written[1] == written[2]
+    mine = tmp_path / "cache" / "decoded" / "notes.txt"
+    mine.touch()
+    export = tmp_path / "cache" / "exports" / f"run-{'0' * 16}.sqlite"
+    export.parent.mkdir()
+    export.write_bytes(bytes(2_000_000))
+    said = run("cache", "clear", env=env).stdout
+    assert re.fullmatch(
+        r"removed 1 file, \S+ MB of decoded recordings\n"
+        r"removed 1 file, 2\.0 MB of exports of reports\n",
+        said,
+    )
+    assert mine.exists()
+    assert "0 files, 0.0 MB" in run("cache", env=env).stdout
+
+
+def test_a_cache_that_cannot_be_written_is_a_note(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    env = {"PROFILEMATE_CACHE_MB": "100"}
+    code = (
+        "import sys, profilemate.parse.cache as cache\n"
+        "cache.TraceCache.is_worth = lambda self, seconds: True\n"
+        "from profilemate.cli import main\n"
+        "main()"
+    )
+    options = ("-o", tmp_path / "s", "--cache", tmp_path / "file" / "x")
+    done = subprocess.run(
+        [sys.executable, "-c", code, "parse", str(BUNDLED), *map(str, options)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **env},
+        check=True,
+    )
+    (note,) = done.stderr.splitlines()
+    assert note.startswith(f"note: nothing is cached in {tmp_path}/file/x: ")
+    bad = run("parse", BUNDLED, "-o", tmp_path / "t", env={"PROFILEMATE_CACHE_MB": "lots"})
+    assert bad.returncode == 2
+    assert "is no number of megabytes" in bad.stderr
 
 
 # --------------------------------------------------------------------------- bad input

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 import profilemate
+from profilemate.cli import cache as cache_
 from profilemate.cli import compare, export, hta, perfetto, report, show, view
 from profilemate.cli import run as run_
+from profilemate.cli.cached import NoCache, decoded_traces, say_note
 from profilemate.cli.examples import examples
 
 HELP = """What vLLM's CUDA graphs and KV cache really did.
@@ -38,6 +40,7 @@ annotate_app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(annotate_app, name="annotate")
+app.add_typer(cache_.app, name="cache")
 
 Nsys = Annotated[
     Path | None,
@@ -111,7 +114,8 @@ def parse(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Where exports of reports are kept. [default: the user's cache folder]",
+            help="Where exports of reports and decoded recordings are kept. [default: the user's "
+            "cache folder]",
             show_default=False,
         ),
     ] = None,
@@ -133,6 +137,7 @@ def parse(
             show_default=False,
         ),
     ] = None,
+    no_cache: NoCache = False,
 ) -> None:
     """Rebuild the tables of a run from its recording.
 
@@ -141,6 +146,7 @@ def parse(
     # Imported here: `--help` and `annotate path` need no pandas.
     from profilemate.parse.project import parse_session
 
+    decoded = decoded_traces(no_cache, cache)
     with show.progress(quiet or as_json) as progress:
         session = parse_session(
             traces,
@@ -149,10 +155,13 @@ def parse(
             timeline=timeline,
             nsys=nsys,
             cache_dir=cache,
+            decoded=decoded,
             progress=progress,
             jobs=jobs,
             scheduler=scheduler,
         )
+    if not quiet:
+        say_note(decoded)
     if as_json:
         show.as_json(session.summary)
     elif not quiet:

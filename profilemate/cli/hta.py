@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from profilemate.cli import show
+from profilemate.cli.cached import NoCache, decoded_traces
 from profilemate.cli.examples import examples
 
 EXAMPLES = examples(
@@ -38,6 +39,7 @@ def hta(
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Replace an older result in DIR.")
     ] = False,
+    no_cache: NoCache = False,
 ) -> None:
     """Break the time of a run down with HTA (Holistic Trace Analysis).
 
@@ -57,6 +59,6 @@ def hta(
                 hint="name a directory with -o",
             )
         out = source
-    result = hta_.hta(source, out, force=force)
+    result = hta_.hta(source, out, force=force, decoded=decoded_traces(no_cache))
     show.sections(hta_.sections(result))
     show.line(f"\nwrote {out / hta_.SUMMARY} and hta_*.csv")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from profilemate.cli import show
+from profilemate.cli.cached import NoCache, decoded_traces, say_note
 from profilemate.cli.examples import examples
 
 EXAMPLES = examples(
@@ -57,10 +58,12 @@ def perfetto(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Where exports of reports are kept. [default: the user's cache folder]",
+            help="Where exports of reports and decoded recordings are kept. [default: the user's "
+            "cache folder]",
             show_default=False,
         ),
     ] = None,
+    no_cache: NoCache = False,
 ) -> None:
     """Write the timeline of a run, for Perfetto.
 
@@ -73,8 +76,10 @@ def perfetto(
 
     options = file.Options(kernels, file.window_of(window))
     file.check(out, force=force)
+    decoded = decoded_traces(no_cache, cache)
     with show.progress(quiet) as progress:
-        trace = read_trace(traces, nsys=nsys, cache_dir=cache, progress=progress)
+        trace = read_trace(traces, nsys=nsys, cache_dir=cache, decoded=decoded, progress=progress)
         result = file.write_timeline(trace, out, options, force=force, progress=progress)
     if not quiet:
+        say_note(decoded)
         show.timeline(result)

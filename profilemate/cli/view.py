@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from profilemate.cli import show
+from profilemate.cli.cached import NoCache
 from profilemate.cli.examples import examples
 
 EXAMPLES = examples(
@@ -52,6 +53,7 @@ def view(
             show_default=False,
         ),
     ] = None,
+    no_cache: NoCache = False,
 ) -> None:
     """Open a timeline in the browser.
 
@@ -67,7 +69,10 @@ def view(
         page = report_of(what).resolve().as_uri()
         _open(page, no_browser)
         return
-    with show.progress(quiet=False) as progress, timeline_of(what, nsys, progress) as trace:
+    with (
+        show.progress(quiet=False) as progress,
+        timeline_of(what, nsys, progress, cached=not no_cache) as trace,
+    ):
         server = Server(site_of(trace, shipped_ui(), port))
         try:
             _open(server.url, no_browser)

@@ -252,20 +252,22 @@ def build(
 
     Args:
         name: One of `FRAME_NAMES`.
-        kinds: The rows of each kind that goes into it.
+        kinds: The rows of each kind that goes into it; their columns are taken out of them, so
+            that no column is there twice for longer than it takes to make it.
         order: Puts the rows of all kinds, one kind after the other, into their order.
         given: Columns that are there already, in their order: times, processes, numbers.
     """
-    rename = _KV_NAMES if name == "kv" else {}
+    renamed = _KV_NAMES if name == "kv" else {}
+    fields = [{renamed.get(field, field): field for field in rows.columns} for rows in kinds]
     data: dict[str, Any] = {}
     for column, dtype in columns_of(name).items():
         if column in given:
             data[column] = pd.Series(given[column], dtype=dtype)
             continue
-        sources = [
-            {rename.get(field, field): values for field, values in rows.columns.items()}
-            for rows in kinds
+        parts = [
+            (rows.columns.pop(names[column]) if column in names else None, len(rows))
+            for rows, names in zip(kinds, fields, strict=True)
         ]
-        parts = [(s.get(column), len(rows)) for s, rows in zip(sources, kinds, strict=True)]
         data[column] = pd.Series(_series(dtype, parts, order), dtype=dtype)
+        del parts
     return pd.DataFrame(data)

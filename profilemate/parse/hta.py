@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 
 from profilemate.errors import InputError, OutputError, ToolError
+from profilemate.parse.cache import TraceCache
 from profilemate.parse.coverage import Coverage, coverage
 from profilemate.parse.hta_input import SHIFT, Copy, copies
 from profilemate.parse.project import read_trace
@@ -79,13 +80,16 @@ def torch_traces(path: Path) -> list[Path]:
     return found
 
 
-def hta(path: Path, out: Path, *, force: bool = False) -> Breakdowns:
+def hta(
+    path: Path, out: Path, *, force: bool = False, decoded: TraceCache | None = None
+) -> Breakdowns:
     """Run HTA's breakdowns and write them as `hta_<name>.csv` and `hta_summary.json`.
 
     Args:
         path: A session directory, or a torch trace.
         out: The directory to write to; it may hold other files, such as the session's.
         force: Replace an older result in it.
+        decoded: Where traces that were decoded before are kept.
 
     Raises:
         InputError: There is no trace, or it cannot be read.
@@ -109,7 +113,7 @@ def hta(path: Path, out: Path, *, force: bool = False) -> Breakdowns:
             raise InputError(
                 "HTA reads torch profiler traces only", path=trace, why=f"It is: {kind}."
             )
-    found = coverage(read_trace(traces))
+    found = coverage(read_trace(traces, decoded=decoded))
     with tempfile.TemporaryDirectory(prefix="profilemate-hta-") as folder:
         copied = copies(traces, Path(folder))
         with _quiet():

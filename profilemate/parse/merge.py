@@ -57,12 +57,14 @@ class Merged:
         return found
 
     def trace(self) -> Trace:
-        """Make frames of it."""
+        """Make frames of it, once: what was collected is used up."""
         collected, infos = self._collected, self.infos
         messages = _Ordered(collected, self.processes, self.aligned.ts, ~self._again)
+        mixed = _mixed(collected)
+        counts = {name: len(rows) for name, rows in collected.rows.items() if len(rows)}
         frames = {name: self._frame(name, messages) for name in FRAME_NAMES}
         self._note_clocks()
-        for pid, hosts in _mixed(collected).items():
+        for pid, hosts in mixed.items():
             infos[0].notes.append(
                 f"Number {pid} is a process on each of {', '.join(hosts)}: their events are mixed."
             )
@@ -77,8 +79,7 @@ class Merged:
             frames,
             self.aligned.zero,
             (min(a for a, _ in windows), max(b for _, b in windows)) if windows else (0, 0),
-            {name: len(rows) for name, rows in collected.rows.items() if len(rows)}
-            | collected.custom.counts(),
+            counts | collected.custom.counts(),
             collected.unknown,
             collected.broken,
             messages.lost(),
@@ -135,6 +136,8 @@ class Merged:
         place = np.concatenate([np.array(rows.place) for rows in kinds])
         ts = messages.began(message, np.concatenate([r.numbers("ago", 0) for r in kinds]))
         dur = np.concatenate([rows.numbers("dur", NONE) for rows in kinds])
+        for rows in kinds:
+            del rows.columns["ago"], rows.columns["dur"]
         dur = np.where(dur == NONE, messages.lasted(message, ts), dur)
         pid, rank = messages.pid[message], messages.rank[message]
         given: dict[str, Any] = {}
@@ -155,6 +158,7 @@ class Merged:
             "pid": pid[order],
             "tid": messages.tid[message][order],
         }
+        del message, place, ts, dur, pid, rank  # as long as the frame itself, each of them
         return build(name, kinds, order, given)
 
 

@@ -33,9 +33,16 @@ def session_id(trace: Trace) -> str:
 
 
 def metadata(
-    trace: Trace, ranks: Sequence[RankTrace], tables: Mapping[str, pd.DataFrame], out: Path
+    trace: Trace, ranks: Sequence[RankTrace], rows: Mapping[str, int], out: Path
 ) -> dict[str, Any]:
-    """Everything section 3 of the CSV layout asks for, ready for JSON."""
+    """Everything section 3 of the CSV layout asks for, ready for JSON.
+
+    Args:
+        trace: The trace of the whole run.
+        ranks: Its ranks.
+        rows: How many rows each table of the lead rank has.
+        out: The session directory.
+    """
     start = start_of(trace)
     processes = [p for rank in ranks for p in rank.processes]
     hooks = _hooks(trace)
@@ -67,7 +74,9 @@ def metadata(
         },
         "notes": [*(note for s in trace.sources for note in s.notes), *trace.notes],
         "empty_files": {
-            f"{name}.csv": _why_empty(name, trace, hooks) for name, f in tables.items() if f.empty
+            f"{name}.csv": _why_empty(name, trace, hooks)
+            for name, count in rows.items()
+            if not count
         },
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +13,9 @@ import pandas as pd
 
 from profilemate.errors import InputError
 from profilemate.parse import summary as summary_
-from profilemate.parse.combine import RankTrace, split_ranks
+from profilemate.parse.built import Built
+from profilemate.parse.cache import TraceCache
+from profilemate.parse.combine import split_ranks
 from profilemate.parse.decode import put_together
 from profilemate.parse.gather import gather
 from profilemate.parse.live import only_session
@@ -69,6 +72,7 @@ def read_trace(
     *,
     nsys: Path | None = None,
     cache_dir: Path | None = None,
+    decoded: TraceCache | None = None,
     progress: Progress = no_progress,
     records: bool = True,
     jobs: int | None = 1,
@@ -80,6 +84,8 @@ def read_trace(
         paths: Recordings, or directories that hold some.
         nsys: The nsys that exports reports.
         cache_dir: Where exports are kept.
+        decoded: Where traces that were decoded before are found and new ones kept; not at all if
+            not given.
         progress: Told about work that takes its time.
         records: Keep every GPU record in `Trace.gpu`, which tables do not need.
         jobs: Processes that read at a time; None for as many as cores and memory allow.
@@ -90,7 +96,12 @@ def read_trace(
     """
     if not paths:
         raise InputError("no recording was given", hint="Name one: profilemate parse run.nsys-rep")
-    tasks = [Task(path, found, nsys, cache_dir, records) for path, found in gather(paths).items()]
+    found = gather(paths)
+    slot = None if decoded is None else decoded.slot(found, nsys, records=records)
+    if slot is not None and (kept := slot.load()) is not None:
+        return kept
+    start = time.monotonic()
+    tasks = [Task(path, searched, nsys, cache_dir, records) for path, searched in found.items()]
     notes: list[str] = []
 
     def check(merged: Merged) -> None:
@@ -105,6 +116,8 @@ def read_trace(
     reads = read_all(tasks, progress, jobs=jobs, scheduler=scheduler)
     trace = put_together(reads, check)
     trace.notes += notes
+    if slot is not None:
+        slot.keep(trace, time.monotonic() - start)
     return trace
 
 
@@ -118,12 +131,7 @@ def build_tables(
         progress: Told how many tables there are yet to build.
         run: The trace of the whole run, where that is more.
     """
-    tables = {}
-    every = TABLES | custom_tables(trace)
-    for done, (name, table) in enumerate(every.items()):
-        progress("building tables", done, len(every))
-        tables[name] = table.build(run if run is not None and table.of_run else trace)
-    return tables
+    return dict(Built(trace, progress, run=run))
 
 
 def parse_session(
@@ -134,6 +142,7 @@ def parse_session(
     timeline: bool = False,
     nsys: Path | None = None,
     cache_dir: Path | None = None,
+    decoded: TraceCache | None = None,
     progress: Progress = no_progress,
     jobs: int | None = 1,
     scheduler: str | None = None,
@@ -148,6 +157,7 @@ def parse_session(
         timeline: Write `timeline.pftrace` into it too.
         nsys: The nsys that exports reports.
         cache_dir: Where exports are kept.
+        decoded: Where traces that were decoded before are kept, see `read_trace`.
         progress: Told about work that takes its time.
         jobs: Processes that read at a time; None for as many as cores and memory allow.
         scheduler: Address of a Dask scheduler whose workers are to read instead.
@@ -158,7 +168,7 @@ def parse_session(
         ToolError: A program that is needed is missing or failed.
     """
     how: dict[str, Any] = {"jobs": jobs, "scheduler": scheduler, "progress": progress}
-    how |= {"nsys": nsys, "cache_dir": cache_dir}
+    how |= {"nsys": nsys, "cache_dir": cache_dir, "decoded": decoded}
     live = only_session(paths)
     if live is not None and (out is None or out.resolve() == live.resolve()):
         again = partial(parse_session, paths, timeline=timeline, **how)
@@ -186,31 +196,26 @@ def write_session(
     writer.check()
     ranks = split_ranks(trace)
     lead = ranks[0].trace if ranks else trace
-    tables = build_tables(lead, progress, run=trace)
-    facts = metadata_of(trace, ranks, tables, out)
+    figures = summary_.Figures()
+    facts: dict[str, Any] = {}
     told: list[str] = []
 
-    def more(directory: Path) -> Mapping[str, object]:
+    def rest(directory: Path) -> Mapping[str, object]:
+        """What can be said once every table was written."""
+        facts.update(metadata_of(trace, ranks, figures.rows, out))
+        if not timeline:
+            return facts
         result = write_timeline(trace, directory / FILE, Options(), progress=progress)
         told.extend(result.warnings)
-        return {"timeline": result.facts()}
+        return {**facts, "timeline": result.facts()}
 
-    writer.write(tables, facts, _further(ranks[1:], progress), more if timeline else None)
+    tables = Built(lead, progress, run=trace, note=figures.note)
+    further = {r.rank.folder: Built(r.trace, progress, further=True) for r in ranks[1:]}
+    writer.write(tables, {}, further, rest)
     return Session(
         path=out,
         metadata=facts,
-        summary={**summary_.summarise(lead, tables, facts), "output_dir": str(out)},
+        summary={**summary_.summarise(lead, figures, facts), "output_dir": str(out)},
         warnings=[*summary_.warnings(facts), *told],
-        rows={name: len(frame) for name, frame in tables.items()},
+        rows=figures.rows,
     )
-
-
-def _further(
-    ranks: Sequence[RankTrace], progress: Progress
-) -> dict[str, Mapping[str, pd.DataFrame]]:
-    whole = {name for name, table in TABLES.items() if table.of_run}
-    found: dict[str, Mapping[str, pd.DataFrame]] = {}
-    for rank in ranks:
-        tables = build_tables(rank.trace, progress)
-        found[rank.rank.folder] = {n: f for n, f in tables.items() if n not in whole}
-    return found

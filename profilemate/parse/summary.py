@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -12,9 +13,39 @@ from profilemate.parse.trace import Trace
 Rows = list[tuple[str, str]]
 
 
-def summarise(
-    trace: Trace, tables: Mapping[str, pd.DataFrame], metadata: Mapping[str, Any]
-) -> dict[str, Any]:
+@dataclass(slots=True)
+class Figures:
+    """What the answer needs of the tables, noted as each goes by: they are not kept.
+
+    Attributes:
+        rows: Rows of each table.
+        replays: Replays of all graphs.
+        pool: The figures of the KV cache; None without an operation on a pool of the GPU's.
+        tokens: Tokens that were looked up in the prefix cache, and those that were found.
+        reused: Lives of blocks that ended by being allocated again.
+    """
+
+    rows: dict[str, int] = field(default_factory=dict)
+    replays: int = 0
+    pool: pd.Series | None = None
+    tokens: tuple[int, int] = (0, 0)
+    reused: int = 0
+
+    def note(self, name: str, table: pd.DataFrame) -> None:
+        """Take what is needed of a table."""
+        self.rows[name] = len(table)
+        if name == "cuda_graph_usage":
+            self.replays = int(table["replay_count"].sum())
+        elif name == "kv_cache_summary" and len(table):
+            self.pool = table.iloc[0]
+        elif name == "kv_prefix_cache" and len(table):
+            last = table.iloc[-1]
+            self.tokens = int(last["running_queries"]), int(last["running_hits"])
+        elif name == "kv_block_lifetimes":
+            self.reused = int((table["ended_by"] == "reused").sum())
+
+
+def summarise(trace: Trace, figures: Figures, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Figures of one rank, None where the recording cannot tell."""
     steps = trace.frames["sched.step"]
     first, last = trace.window
@@ -31,11 +62,11 @@ def summarise(
             "tokens": int(steps["num_tokens"].sum()),
             "busiest_step_requests": None if steps.empty else int(steps["num_reqs"].max()),
         },
-        "kv_cache": _kv_cache(trace, tables),
+        "kv_cache": _kv_cache(trace, figures),
         "cuda_graphs": {
-            "captured": len(tables["cuda_graph_captures"]),
-            "replayed": len(tables["cuda_graph_usage"]),
-            "replays": int(tables["cuda_graph_usage"]["replay_count"].sum()),
+            "captured": figures.rows["cuda_graph_captures"],
+            "replayed": figures.rows["cuda_graph_usage"],
+            "replays": figures.replays,
         },
         "coverage": metadata["coverage"],
     }
@@ -48,17 +79,11 @@ def _executed(steps: pd.DataFrame) -> int:
     return int(steps["step"].nunique()) + int((~numbered & ~dummy).sum())
 
 
-def _kv_cache(trace: Trace, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any] | None:
-    if tables["kv_cache_summary"].empty:  # no operation on a pool of the GPU's
+def _kv_cache(trace: Trace, figures: Figures) -> dict[str, Any] | None:
+    summary = figures.pool
+    if summary is None:
         return None
-    summary = tables["kv_cache_summary"].iloc[0]
-    lookups = tables["kv_prefix_cache"]
-    asked, hit = (
-        (0, 0)
-        if lookups.empty
-        else (int(lookups["running_queries"].iloc[-1]), int(lookups["running_hits"].iloc[-1]))
-    )
-    lives = tables["kv_block_lifetimes"]
+    asked, hit = figures.tokens
     return {
         "total_blocks": _known(summary, "Total blocks available"),
         "peak_blocks": _known(summary, "Peak blocks used"),
@@ -67,11 +92,11 @@ def _kv_cache(trace: Trace, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any
         "evictions": _known(summary, "Total evictions"),
         "avg_lifetime_sec": _seconds(summary, "Avg block lifetime"),
         "avg_idle_sec": _seconds(summary, "Avg idle before eviction"),
-        "reused_without_eviction": int((lives["ended_by"] == "reused").sum()),
+        "reused_without_eviction": figures.reused,
         "prefix_query_tokens": asked,
         "prefix_hit_tokens": hit,
         "prefix_hit_rate": round(hit / asked, 4) if asked else None,
-        "preemptions": len(tables["kv_preemptions"]),
+        "preemptions": figures.rows["kv_preemptions"],
         "failed_allocations": len(trace.frames["kv.alloc_failed"]),
     }
 

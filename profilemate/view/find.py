@@ -43,8 +43,16 @@ def _session(path: Path) -> SavedSession:
 
 
 @contextmanager
-def timeline_of(paths: Sequence[Path], nsys: Path | None, progress: Progress) -> Iterator[Path]:
+def timeline_of(
+    paths: Sequence[Path],
+    nsys: Path | None,
+    progress: Progress,
+    *,
+    cached: bool = False,
+) -> Iterator[Path]:
     """The timeline of what was named; one that has to be made is removed at the end.
+
+    With `cached` traces that were decoded before are found and new ones kept.
 
     Raises:
         ProfilemateError: There is nothing to make it of, or it cannot be made.
@@ -52,12 +60,18 @@ def timeline_of(paths: Sequence[Path], nsys: Path | None, progress: Progress) ->
     if len(paths) == 1 and (ready := _ready(paths[0])) is not None:
         yield ready
         return
+    from profilemate.parse.cache import TraceCache
+    from profilemate.parse.project import read_trace
+    from profilemate.parse.timeline.file import Options, write_timeline
+
     sources = list(paths)
     if len(paths) == 1 and (paths[0] / _METADATA).is_file():
         sources = _sources(_session(paths[0]))
     with tempfile.TemporaryDirectory(prefix="profilemate-") as folder:
         made = Path(folder) / f"timeline{_PFTRACE}"
-        _make(sources, made, nsys, progress)
+        decoded = TraceCache() if cached else None
+        trace = read_trace(sources, nsys=nsys, decoded=decoded, progress=progress)
+        write_timeline(trace, made, Options(), progress=progress)
         yield made
 
 
@@ -91,11 +105,3 @@ def _sources(session: SavedSession) -> list[Path]:
             "the tables: profilemate parse RECORDING -o DIR --timeline",
         )
     return named
-
-
-def _make(sources: Sequence[Path], out: Path, nsys: Path | None, progress: Progress) -> None:
-    from profilemate.parse.project import read_trace
-    from profilemate.parse.timeline.file import Options, write_timeline
-
-    trace = read_trace(sources, nsys=nsys, progress=progress)
-    write_timeline(trace, out, Options(), progress=progress)

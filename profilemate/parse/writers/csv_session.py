@@ -91,12 +91,13 @@ class CsvSession:
         """Write the tables of the lead process, the metadata, and the tables of other processes.
 
         Args:
-            tables: Frames by the name of their table.
+            tables: Frames by the name of their table; asked for one at a time, and not kept.
             metadata: What goes into `metadata.json`, as JSON can spell it; `files` is added, the
                 list of all files that were written.
             ranks: Tables of further ranks, by the name of their directory in `ranks/`.
-            more: Puts files of other writers into the directory, named in `FURTHER_FILES`, and
-                returns what `metadata.json` shall say of them.
+            more: Called when the tables are written. Puts files of other writers into the
+                directory, named in `FURTHER_FILES`, and returns what else `metadata.json` shall
+                say.
 
         Returns:
             The session directory.
@@ -127,6 +128,7 @@ class CsvSession:
                 _write(directory / layout.file, summary_text(frame, layout))
             else:
                 write_csv(directory / layout.file, frame, layout)
+            del frame  # before the next one is made: a mapping may make them as they are asked for
 
 
 def spelled(frame: pd.DataFrame, columns: Sequence[ColumnLayout]) -> list[list[str]]:
