@@ -27,6 +27,9 @@ def _assert_same(one: Any, other: Any, where: str) -> None:
         assert isinstance(other.index, pd.RangeIndex), where
         for name in one.columns:
             _assert_same_column(one[name], other[name], f"{where}[{name!r}]")
+    elif isinstance(one, np.ndarray):
+        assert one.dtype == other.dtype, where
+        assert np.array_equal(one, other), where
     elif isinstance(one, dict):
         assert list(one) == list(other), where
         for key, value in one.items():
