@@ -109,7 +109,7 @@ def hta(path: Path, out: Path, *, force: bool = False) -> Breakdowns:
             raise InputError(
                 "HTA reads torch profiler traces only", path=trace, why=f"It is: {kind}."
             )
-    found = coverage(read_trace(traces))
+    found = coverage(read_trace(traces, records=False))
     with tempfile.TemporaryDirectory(prefix="profilemate-hta-") as folder:
         copied = copies(traces, Path(folder))
         with _quiet():
