@@ -42,13 +42,12 @@ while block := file.read(1 << 20):
     "columns": """
 import sys
 from profilemate.parse.readers import open_recording
-from profilemate.parse.activity import Collected
+from profilemate.parse.collected import Collected
 recording = open_recording(sys.argv[1])
 for _ in recording.markers():
     pass
-sink = Collected()
-sink.begin(0, 0)
-recording.activity(sink)
+sink = Collected(records=False)
+sink.read(0, recording)
 """,
     "parse": """
 import sys

@@ -23,7 +23,7 @@ from profilemate.parse import activity
 from profilemate.parse.frames import integers
 from profilemate.parse.ids import NONE
 from profilemate.parse.timeline.file import Options, write_timeline
-from profilemate.parse.trace import FRAME_NAMES, Trace, columns_of, empty_frame
+from profilemate.parse.trace import FRAME_NAMES, GpuWork, Trace, columns_of, empty_frame
 
 HOUR = 3_600_000_000_000
 OPS = ("evict", "alloc", "cache", "free", "touch")
@@ -98,6 +98,8 @@ def trace_of(steps: int) -> Trace:
     gpu |= {"launch": number, "kind": activity.GRAPH * ones, "correlation": number + 1}
     gpu |= {"host_ts": begin + 1_000_000, "host_tid": ones}
     trace.gpu = activity.frame(activity.GPU, gpu)
+    rows = dict.fromkeys(activity.WORK, zeros) | {n: gpu[n] for n in gpu if n in activity.WORK}
+    trace.work = GpuWork(rows | {"id": number, "records": ones, "busy": last - first})
     trace.names, trace.api_calls = ["cudaGraphLaunch"], {"cudaGraphLaunch": steps}
     return trace
 

@@ -8,13 +8,16 @@ batches in a sink that folds them, and readers and tables stay as they are.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
 
 from profilemate.parse.fold import OVERLAP_COLUMNS, WORK_COLUMNS
+
+if TYPE_CHECKING:
+    from profilemate.parse.any_order import AnyOrder
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Columns = Mapping[str, Ints]
@@ -84,6 +87,17 @@ class ActivitySink(Protocol):
 
     def gpu(self, batch: Columns) -> None:
         """GPU records, with `GPU_COLUMNS`."""
+
+    def folded(
+        self, records: AnyOrder, names: Sequence[str], process: Callable[[Ints], Ints]
+    ) -> None:
+        """All GPU records of a recording, instead of batches of them.
+
+        Args:
+            records: The records.
+            names: What the numbers of their names stand for.
+            process: Tells their process by their correlation ids.
+        """
 
     def names(self, names: Mapping[int, str]) -> None:
         """What numbers in the columns `name` of this recording stand for; in parts if it likes."""

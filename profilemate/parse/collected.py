@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from profilemate.parse.activity import GPU_COLUMNS, LAUNCH_COLUMNS, START_COLUMNS, Columns, Ints
+from profilemate.parse.any_order import AnyOrder
 from profilemate.parse.fold import (
     OVERLAP_COLUMNS,
     WORK_COLUMNS,
@@ -118,6 +119,21 @@ class Collected:
             if self._records:
                 self._add("gpu", batch)
             self._fold.add(batch)
+
+    def folded(
+        self, records: AnyOrder, names: Sequence[str], process: Callable[[Ints], Ints]
+    ) -> None:
+        """Take GPU records that were folded already."""
+        work, overlaps = records.finish(names)
+        first = self._fold.reserve(len(work["start"]))
+        work["pid"] = process(work["correlation"])
+        work["id"] = np.arange(first, first + len(work["pid"]))
+        overlaps["pid"] = work["pid"][overlaps["row"]]
+        overlaps["row"] = overlaps["row"] + first
+        self._parts["work"].append({n: compact(work.pop(n)) for n in WORK_COLUMNS})
+        self._parts["overlaps"].append({n: overlaps[n] for n in OVERLAP_COLUMNS})
+        for batch in records.records() if self._records else ():
+            self._add("gpu", {**batch, "pid": process(batch["correlation"])})
 
     def until(self, ts: int) -> None:
         """Fold what is over, unless the recording was found to break such promises."""

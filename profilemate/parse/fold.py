@@ -13,7 +13,7 @@ grow with the records. Without such a promise they wait, in few bytes, until the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -67,6 +67,12 @@ def mix_by_group(result: Hashes, group: Ints, values: Hashes) -> None:
     length = np.diff(np.append(opens, len(group)))
     place = np.arange(len(group)) - np.repeat(opens, length)
     result[group[opens]] = np.add.reduceat(values * _powers(int(length.max()))[1:][place], opens)
+
+
+def hashes(texts: Sequence[str]) -> Hashes:
+    """A number for each text; one at least."""
+    found = [int.from_bytes(blake2b(t.encode(), digest_size=8).digest()) for t in texts]
+    return np.array(found or [0], dtype=np.uint64)
 
 
 def chain(result: Hashes, group: Ints, sequence: Hashes, length: Ints) -> None:
@@ -234,6 +240,11 @@ class Fold:
         """The first `id` that is free."""
         return self._next
 
+    def reserve(self, count: int) -> int:
+        """Leave so many to whoever folds by himself; return the first one."""
+        self._next += count
+        return self._next - count
+
     def _make(self, pid: int, records: dict[str, npt.NDArray[Any]]) -> None:
         """Make rows of the records of a process, which are in order of time."""
         key = records["correlation"]
@@ -248,7 +259,10 @@ class Fold:
         if not isinstance(order, slice):
             of_record = np.empty(len(key), dtype=np.int64)
             of_record[order] = row
-        alone, mixed = _clusters(pid, records, device[of_record])
+        if pid >= 0:
+            alone, mixed = clusters(records, device[of_record])
+        else:  # several processes may hide behind it
+            alone, mixed = np.zeros(len(key), dtype=np.int64), np.ones(len(key), dtype=bool)
         work = _rows(sorted_, opens)
         work["busy"] = np.add.reduceat(alone[order], opens)
         work["sequence"] = self._sequences(sorted_, row, len(opens))
@@ -299,12 +313,7 @@ class Fold:
         if self._hashed[0] != len(self.names):
             known = sorted(self.names)
             texts = [self.names[n] for n in known] + [""]
-            hashes = [int.from_bytes(blake2b(t.encode(), digest_size=8).digest()) for t in texts]
-            self._hashed = (
-                len(known),
-                np.array(known, dtype=np.int64),
-                np.array(hashes, dtype=np.uint64),
-            )
+            self._hashed = (len(known), np.array(known, dtype=np.int64), hashes(texts))
         count, known_, hashed = self._hashed
         if not count:
             return hashed[np.zeros(len(numbers), dtype=np.int64)]
@@ -312,12 +321,12 @@ class Fold:
         return hashed[np.where(known_[at] == numbers, at, count)]
 
 
-def _clusters(pid: int, records: Columns, device: npt.NDArray[Any]) -> tuple[Ints, Bools]:
+def clusters(records: Columns, device: npt.NDArray[Any]) -> tuple[Ints, Bools]:
     """What each record adds to the union, and whether it is one of the overlaps and adds nothing.
 
     Args:
-        pid: The process; several may hide behind -1.
-        records: Records in order of time.
+        records: Records in order of time; of one process, unless `correlation` tells those of
+            several apart.
         device: The device of each record's row.
     """
     start, end, key = records["start"], records["end"], records["correlation"]
@@ -331,7 +340,7 @@ def _clusters(pid: int, records: Columns, device: npt.NDArray[Any]) -> tuple[Int
     )
     mixed_ = np.zeros(int(cluster[-1]) + 1, dtype=bool)
     mixed_[cluster[foreign]] = True
-    mixed = mixed_[cluster] if pid >= 0 else np.ones(len(start), dtype=bool)
+    mixed: Bools = mixed_[cluster]
     alone = np.maximum(end - np.maximum(start, before), 0)
     alone[mixed] = 0
     return alone, mixed

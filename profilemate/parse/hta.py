@@ -113,7 +113,7 @@ def hta(
             raise InputError(
                 "HTA reads torch profiler traces only", path=trace, why=f"It is: {kind}."
             )
-    found = coverage(read_trace(traces, decoded=decoded))
+    found = coverage(read_trace(traces, decoded=decoded, records=False))
     with tempfile.TemporaryDirectory(prefix="profilemate-hta-") as folder:
         copied = copies(traces, Path(folder))
         with _quiet():

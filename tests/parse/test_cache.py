@@ -28,8 +28,8 @@ from test_custom import custom
 from profilemate.parse import project
 from profilemate.parse.cache import TraceCache, identity, pack, store
 from profilemate.parse.cache.files import kept
-from profilemate.parse.decode import decode_recordings
 from profilemate.parse.ids import IdsArray
+from profilemate.parse.parallel import read_all
 from profilemate.parse.project import parse_session, read_trace
 from profilemate.parse.readers.nsys_rep import MAGIC
 from profilemate.parse.trace import Trace
@@ -118,8 +118,7 @@ def test_a_trace_comes_back_to_the_last_bit(
     plain = read_trace(paths)
     assert_same_trace(plain, read_trace(paths, decoded=cache))
     assert len(kept(cache.folder)) == 1
-    monkeypatch.setattr(project, "decode_recordings", None)  # nothing is decoded any more
-    monkeypatch.setattr(project, "open_recording", None)
+    monkeypatch.setattr(project, "read_all", None)  # nothing is decoded any more
     again = read_trace(paths, decoded=cache)
     assert_same_trace(plain, again)
     assert again.derived == {}
@@ -138,7 +137,7 @@ def test_a_session_is_the_same_byte_for_byte(
         written.append({str(p.relative_to(tmp_path)): p.read_bytes() for p in files})
         shutil.rmtree(tmp_path / "s")
         if decoded is not None:
-            monkeypatch.setattr(project, "decode_recordings", None)
+            monkeypatch.setattr(project, "read_all", None)
     assert len(written[0]) > 15
     assert written[0] == written[1] == written[2]
 
@@ -303,14 +302,14 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(
 ) -> None:
     path = recording(tmp_path / "x.sqlite", 50)
 
-    def meanwhile(*given: object, **named: object) -> Trace:
-        trace = decode_recordings(*given, **named)  # type: ignore[arg-type]
+    def meanwhile(*given: object, **named: object) -> object:
+        reads = read_all(*given, **named)  # type: ignore[arg-type]
         tick()
         with path.open("ab") as file:
             file.write(b"\0")
-        return trace
+        return reads
 
-    monkeypatch.setattr(project, "decode_recordings", meanwhile)
+    monkeypatch.setattr(project, "read_all", meanwhile)
     read_trace([path], decoded=cache)
     assert kept(cache.folder) == []
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from test_readers_kineto import document, event, everything, kernel, kineto_2026, launch, write
 from test_readers_kineto_fast import LAYOUTS, MANGLED, long_run, mangle, many, read, whole
 
+from profilemate.parse.columns import Table
 from profilemate.parse.readers import open_recording
 from profilemate.parse.readers.kineto import parts
-from profilemate.parse.readers.kineto.columns import Table
 
 
 class InProcess:

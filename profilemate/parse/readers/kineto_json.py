@@ -7,6 +7,7 @@ since `baseTimeNanoseconds` (later); kernels long before their launch in the fil
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,14 +98,16 @@ class _KinetoRecording:
     def activity(self, sink: ActivitySink) -> None:
         """What was put aside."""
         found = self._reading.found
-        launches = found.launches.columns()
         if found.calls or len(found.gpu):
             sink.calls(found.calls)
-        sink.launches(launches)
+        called = {}
+        if len(found.callers) > 1:
+            called = {name: found.launches.column(name) for name in ("pid", "correlation")}
+        for batch in found.launches.batches():
+            sink.launches(batch)
         for batch in found.starts.batches():
             sink.starts(batch)
-        for batch in found.gpu.batches():
-            sink.gpu({**batch, "pid": self._processes(launches, batch["correlation"])})
+        sink.folded(found.gpu, list(found.names), partial(self._processes, called))
         if len(found.callers) > 1:
             self._info.notes.append(
                 f"API calls of {len(found.callers)} processes in one file: GPU work belongs to a "

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from profilemate.parse.activity import Ints, is_graph_launch
+from profilemate.parse.any_order import AnyOrder
+from profilemate.parse.columns import Matrix, Table
 from profilemate.parse.readers.kineto.block import Block
-from profilemate.parse.readers.kineto.columns import Matrix, Table
 from profilemate.parse.readers.kineto.found import (
     API_NAMES,
     BARE,
@@ -147,7 +148,7 @@ class Batches:
         for text in sorted(new, key=new.__getitem__):
             self._numbers[text] = self._found.number(_text(text))
 
-    def _keep(self, table: Table, named: _Named) -> None:
+    def _keep(self, table: Table | AnyOrder, named: _Named) -> None:
         if named.texts:
             number = np.array([self._numbers[text] for text in named.texts], dtype=np.int64)
             table.extend(np.concatenate([named.table[1:], number[None]]))

@@ -13,7 +13,8 @@ import numpy as np
 from profilemate import schema
 from profilemate.parse import activity
 from profilemate.parse.activity import is_graph_launch
-from profilemate.parse.readers.kineto.columns import Table
+from profilemate.parse.any_order import AnyOrder
+from profilemate.parse.columns import Table
 from profilemate.parse.readers.kineto.template import (
     MICROSECONDS,
     WHOLE,
@@ -39,8 +40,6 @@ RANGES = (schema.PREFIX, *activity.ANNOTATION_PREFIXES)
 GPU, CALL, RANGE, BARE, TIMED, NOTHING = range(6)
 """Groups of events: GPU records, API calls, ranges that may be wanted, events without a category
 (their name tells), those that only say that time went by, and those that say nothing."""
-
-GPU_NAMES = tuple(n for n in activity.GPU_COLUMNS if n != "pid")
 
 
 def nanoseconds(value: object) -> int | None:
@@ -174,7 +173,7 @@ class Found:
     """Everything that is wanted of a trace, in the order of the file."""
 
     def __init__(self) -> None:
-        self.gpu = Table(GPU_NAMES)
+        self.gpu = AnyOrder()
         self.launches = Table(tuple(activity.LAUNCH_COLUMNS))
         self.starts = Table(tuple(activity.START_COLUMNS))
         self.annotations: list[Marker] = []
@@ -192,14 +191,10 @@ class Found:
     def merge(self, other: Found) -> None:
         """Take over what was found in the part of the file that comes next."""
         numbers = np.array([self.number(name) for name in other.names], dtype=np.int64)
-        for mine, theirs in (
-            (self.gpu, other.gpu),
-            (self.launches, other.launches),
-            (self.starts, other.starts),
-        ):
-            if "name" in theirs.names:
-                theirs.renumber("name", numbers)
-            mine.merge(theirs)
+        self.gpu.merge(other.gpu, numbers)
+        other.launches.renumber("name", numbers)
+        self.launches.merge(other.launches)
+        self.starts.merge(other.starts)
         self.annotations += other.annotations
         self.calls.update(other.calls)
         self.callers |= other.callers

@@ -23,7 +23,7 @@ _TOGETHER = 1 << 14  # single rows that are put into columns at once
 
 
 @dataclass(frozen=True, slots=True)
-class _Column:
+class Column:
     """Values less their smallest; None where they are all the same."""
 
     length: int
@@ -31,7 +31,8 @@ class _Column:
     above: npt.NDArray[np.unsignedinteger[Any]] | None
 
     @classmethod
-    def of(cls, values: Ints) -> _Column:
+    def of(cls, values: Ints) -> Column:
+        """Pack values, of which there is at least one."""
         base = int(values.min())
         reach = int(values.max()) - base
         if not reach:
@@ -42,7 +43,14 @@ class _Column:
         # The distance of two integers of 64 bits needs no more as an unsigned one.
         return cls(len(values), base, values.astype(np.uint64) - np.uint64(base % (1 << 64)))
 
+    def values(self) -> Ints:
+        """All values."""
+        out = np.empty(self.length, dtype=np.int64)
+        self.into(out)
+        return out
+
     def into(self, out: Ints) -> None:
+        """Write all values into an array."""
         if self.above is None:
             out[:] = self.base
         else:
@@ -59,7 +67,7 @@ class Table:
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
         self._single = array("q")
-        self._batches: list[list[_Column]] = []
+        self._batches: list[list[Column]] = []
 
     def add(self, *row: int) -> None:
         """One row."""
@@ -81,7 +89,7 @@ class Table:
         other._batches = []
 
     def _keep(self, rows: Matrix) -> None:
-        self._batches.append([_Column.of(row) for row in rows])
+        self._batches.append([Column.of(row) for row in rows])
 
     def _flush(self) -> None:
         if len(self._single):
@@ -104,13 +112,20 @@ class Table:
                 total += together[-1][0].length
             yield self._columns(together, total)
 
+    def column(self, name: str) -> Ints:
+        """A column; its rows are kept."""
+        self._flush()
+        place = self.names.index(name)
+        found = [batch[place].values() for batch in self._batches]
+        return np.concatenate([np.empty(0, dtype=np.int64), *found])
+
     def columns(self) -> dict[str, Ints]:
         """All rows by column; they are kept no longer."""
         self._flush()
         together, self._batches = self._batches, []
         return self._columns(together, sum(b[0].length for b in together))
 
-    def _columns(self, batches: list[list[_Column]], total: int) -> dict[str, Ints]:
+    def _columns(self, batches: list[list[Column]], total: int) -> dict[str, Ints]:
         found = {}
         for place, name in enumerate(self.names):
             out = np.empty(total, dtype=np.int64)
@@ -127,6 +142,4 @@ class Table:
         self._flush()
         place = self.names.index(name)
         for batch in self._batches:
-            old = np.empty(batch[place].length, dtype=np.int64)
-            batch[place].into(old)
-            batch[place] = _Column.of(numbers[old])
+            batch[place] = Column.of(numbers[batch[place].values()])

@@ -1,0 +1,343 @@
+"""GPU records folded in the order of a file that promises none.
+
+A torch trace has the records of a launch together, but for some, and its records in order of time,
+but for some. What lies together is folded as it comes, thousands of records at once; the records
+themselves are put aside (`Spool`). In the end those are read back that sums cannot answer for:
+records of one call in several parts of the file, and calls that overlap in time. The result is that
+of `Fold` in any case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from profilemate.parse import activity
+from profilemate.parse.activity import Columns, Ints
+from profilemate.parse.columns import Column, Matrix, Table
+from profilemate.parse.fold import (
+    WORK_COLUMNS,
+    Hashes,
+    clusters,
+    compact,
+    hashes,
+    mix_by_group,
+)
+from profilemate.parse.spool import Spool
+from profilemate.parse.unions import fold
+
+Bools = npt.NDArray[np.bool_]
+
+_TOGETHER = 1 << 16  # records that are folded at once
+_AT_ONCE = 1 << 18  # about so many are read back at once
+NAMES = tuple(n for n in activity.GPU_COLUMNS if n != "pid")
+"""Columns of a record; whose it is is found out in the end."""
+
+_WIDE = ("start", "end", "busy")  # columns that are computed with
+_ROWS = (*(n for n in WORK_COLUMNS if n not in ("pid", "id")), "mixed")
+
+
+class AnyOrder:
+    """The GPU records of one recording."""
+
+    def __init__(self) -> None:
+        self._single: list[int] = []
+        self._waiting: list[Matrix] = []
+        self._many = 0  # records that wait
+        self._rows = Table(_ROWS)  # one for each call in each part
+        self._spool = Spool()
+        self._first = [0]  # rows before each part
+        self._sequences = _Sequences()
+        self._length = 0
+
+    def __len__(self) -> int:
+        """How many records there are."""
+        return self._length + self._many + len(self._single) // len(NAMES)
+
+    def add(self, *record: int) -> None:
+        """One record, with the columns `NAMES`."""
+        self._single.extend(record)
+        if len(self._single) >= _TOGETHER * len(NAMES):
+            self._settle()
+
+    def extend(self, records: Matrix) -> None:
+        """Records, one a column of the array."""
+        if records.shape[1]:
+            self._settle()
+            self._waiting.append(records)
+            self._many += records.shape[1]
+            if self._many >= _TOGETHER:
+                self._flush()
+
+    def _settle(self) -> None:
+        if self._single:
+            records = np.array(self._single, dtype=np.int64).reshape(-1, len(NAMES)).T
+            self._single = []
+            self.extend(records)
+
+    def _flush(self) -> None:
+        """Fold what waits."""
+        self._settle()
+        if self._many:
+            together = np.concatenate(self._waiting, axis=1)
+            self._waiting, self._many = [], 0
+            records = dict(zip(NAMES, together, strict=True))
+            row = _row_of(records)
+            rows = self._folded(records, row, int(row.max()) + 1)
+            self._rows.extend(rows)
+            self._spool.append([Column.of(records[name]) for name in NAMES])
+            self._first.append(self._first[-1] + rows.shape[1])
+            self._length += len(row)
+
+    def merge(self, other: AnyOrder, names: Ints) -> None:
+        """All records of another one after those of this one, with other numbers of names."""
+        self._flush()
+        other._flush()
+        place = NAMES.index("name")
+        for part in range(len(other._spool)):
+            columns = other._spool[part]
+            columns[place] = Column.of(names[columns[place].values()])
+            self._spool.append(columns)
+        numbers = np.append(self._sequences.take(other._sequences, names), -1)
+        rows = other._rows.columns()
+        rows["sequence"] = numbers[rows["sequence"]]
+        self._rows.extend(np.array([rows[name] for name in _ROWS]))
+        self._first += [self._first[-1] + n for n in other._first[1:]]
+        self._length += other._length
+
+    # -------------------------------------------------------------- folding
+
+    def _folded(self, records: Columns, row: Ints, rows: int) -> Matrix:
+        """Records folded by row, with the columns `_ROWS`."""
+        start, end, device = records["start"], records["end"], records["device"]
+        times = fold(row, rows, start, end)
+        kernel = records["kind"] == activity.KERNEL
+        of_graph = (records["node"] != 0) | (records["graph"] != 0)
+        graph = np.zeros(rows, dtype=np.int64)
+        np.maximum.at(graph, row, records["graph"])
+        at = np.zeros(rows, dtype=np.int64)
+        opening = np.flatnonzero(start == times.first[row])[::-1]
+        at[row[opening]] = opening  # of several the first one
+        mixed = np.zeros(rows, dtype=np.int64)
+        mixed[row[device != device[at][row]]] = 1
+        found = {
+            "start": times.first,
+            "end": times.last,
+            "device": device[at],
+            "correlation": records["correlation"][at],
+            "records": times.count,
+            "kernels": _summed(row, rows, kernel),
+            "kernel_ns": _summed(row, rows, kernel, end - start),
+            "busy": times.busy,
+            "graph": graph,
+            "sequence": self._sequence(records, row, rows, np.flatnonzero(kernel)),
+            "graph_records": _summed(row, rows, of_graph),
+            "graph_kernels": _summed(row, rows, of_graph & kernel),
+            "graph_kernel_ns": _summed(row, rows, of_graph & kernel, end - start),
+            "whole": _summed(row, rows, records["kind"] == activity.GRAPH),
+            "mixed": mixed,
+        }
+        return np.array([found[name] for name in _ROWS])
+
+    def _sequence(self, records: Columns, row: Ints, rows: int, kernels: Ints) -> Ints:
+        keys = [records[n][kernels] for n in ("name", "start", "node")]
+        order = np.lexsort((*keys, row[kernels]))
+        of, (name, start, node) = row[kernels][order], (key[order] for key in keys)
+        tied = np.zeros(len(of), dtype=bool)
+        tied[1:] = (of[1:] == of[:-1]) & (start[1:] == start[:-1]) & (node[1:] == node[:-1])
+        return self._sequences.number(of, rows, name, tied)
+
+    # -------------------------------------------------------------- what came of it
+
+    def finish(self, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, Ints]]:
+        """Columns of the rows (all but `pid`), and of the overlaps; to be called once.
+
+        Args:
+            names: The names by their numbers.
+        """
+        self._flush()
+        key = self._rows.column("correlation")
+        first, row = _calls(key)
+        found = self._joined(first, row)
+        overlaps = self._overlaps(found, row)
+        found["sequence"] = self._sequences.hashes(hashes(names))[found["sequence"]]
+        del found["mixed"]
+        return found, overlaps
+
+    def _joined(self, first: Ints, row: Ints) -> dict[str, Any]:
+        """One row for each call: where it has several, what its records say together."""
+        split = np.flatnonzero(np.bincount(row, minlength=len(first)) > 1)
+        total = np.zeros(len(first), dtype=np.int64)
+        np.add.at(total, row, self._rows.column("records"))
+        again = np.empty((len(_ROWS), len(split)), dtype=np.int64)
+        for some in _chunks(total[split], np.ones(len(split), dtype=bool)):
+            of, records = self._read(row, split[some])
+            again[:, some] = self._folded(records, of, len(split[some]))
+        found = {}
+        for name, values in zip(_ROWS, again, strict=True):
+            column = self._rows.column(name)[first]
+            column[split] = values
+            found[name] = column if name in _WIDE else compact(column)
+        return found
+
+    def _overlaps(self, found: dict[str, Ints], row: Ints) -> dict[str, Ints]:
+        """Records that run beside those of another row, which then count in no row's union."""
+        order = np.argsort(found["start"], kind="stable")
+        start, end = found["start"][order], found["end"][order]
+        opens = np.ones(len(order), dtype=bool)
+        opens[1:] = start[1:] >= np.maximum.accumulate(end)[:-1]
+        cluster = np.cumsum(opens) - 1
+        doubted = (np.bincount(cluster)[cluster] > 1) | (found["mixed"][order] > 0)
+        rows, opens = order[doubted], opens[doubted]
+        parts: list[tuple[Ints, ...]] = []
+        for some in _chunks(found["records"][rows], opens):
+            mine = rows[some]
+            of, records = self._read(row, mine)
+            by_time = np.argsort(records["start"], kind="stable")
+            of = mine[of[by_time]]
+            timed = {name: records[name][by_time] for name in ("start", "end", "device")}
+            added, mixed = clusters({**timed, "correlation": of}, found["device"][of])
+            found["busy"][mine] = 0
+            np.add.at(found["busy"], of, added)
+            parts.append((*(timed[name][mixed] for name in timed), of[mixed]))
+        columns = zip(*parts, strict=True) if parts else [()] * 4
+        none = np.empty(0, dtype=np.int64)
+        names = ("start", "end", "device", "row")
+        return {n: np.concatenate([none, *c]) for n, c in zip(names, columns, strict=True)}
+
+    def _read(self, row: Ints, wanted: Ints) -> tuple[Ints, dict[str, Ints]]:
+        """The records of some rows: the place of each one's row among these, and columns."""
+        place = np.full(int(row.max(initial=-1)) + 1, -1, dtype=np.int64)
+        place[wanted] = np.arange(len(wanted))
+        of = place[row]  # for each row of a part
+        found: list[tuple[Ints, Matrix]] = []
+        for part, (first, end) in enumerate(zip(self._first[:-1], self._first[1:], strict=True)):
+            if (of[first:end] >= 0).any():
+                records = self._part(part)
+                at = of[first + _row_of(records)]
+                kept = np.flatnonzero(at >= 0)
+                found.append((at[kept], np.array([records[name][kept] for name in NAMES])))
+        together = np.concatenate([records for _, records in found], axis=1)
+        return np.concatenate([at for at, _ in found]), dict(zip(NAMES, together, strict=True))
+
+    def _part(self, number: int) -> dict[str, Ints]:
+        columns: list[Column] = self._spool[number]
+        return {name: column.values() for name, column in zip(NAMES, columns, strict=True)}
+
+    def records(self) -> Iterator[dict[str, Ints]]:
+        """All records, in the order of the file."""
+        self._flush()
+        return (self._part(number) for number in range(len(self._spool)))
+
+
+def _calls(correlation: Ints) -> tuple[Ints, Ints]:
+    """The first row of each call in the order of the file, and the call of each row.
+
+    Rows without a correlation id are calls of their own.
+    """
+    order = np.argsort(correlation, kind="stable")
+    key = correlation[order]
+    opens = np.ones(len(key), dtype=bool)
+    opens[1:] = (key[1:] != key[:-1]) | (key[1:] == 0)
+    first = order[opens]
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    call = np.empty(len(key), dtype=np.int64)
+    call[order] = rank[np.cumsum(opens) - 1]
+    return np.sort(first), call
+
+
+def _row_of(records: Columns) -> Ints:
+    """The row of each record in its part: of equal records always the same."""
+    key = records["correlation"]
+    opens = np.ones(len(key), dtype=bool)
+    opens[1:] = key[1:] != key[:-1]
+    row: Ints = np.unique(key[opens], return_inverse=True)[1][np.cumsum(opens) - 1]
+    return row
+
+
+def _summed(row: Ints, rows: int, which: Bools, values: Ints | None = None) -> Ints:
+    """How many of some records each row has, or the sum of their values."""
+    if values is None:
+        return np.bincount(row[which], minlength=rows).astype(np.int64)
+    total = np.zeros(rows, dtype=np.int64)
+    np.add.at(total, row[which], values[which])
+    return total
+
+
+def _chunks(records: Ints, opens: Bools) -> Iterator[slice]:
+    """Stretches of about `_AT_ONCE` records, each from where one may begin."""
+    begins, count = [0], 0
+    for at, (more, may) in enumerate(zip(records.tolist(), opens.tolist(), strict=True)):
+        if may and count >= _AT_ONCE:
+            begins.append(at)
+            count = 0
+        count += more
+    if len(records):
+        yield from map(slice, begins, [*begins[1:], len(records)])
+
+
+# ------------------------------------------------------------------ sequences of kernels
+
+
+class _Sequences:
+    """Distinct sequences of kernels, as the numbers of their names.
+
+    With each goes which of its kernels came at the same node and time as the one before it: their
+    order is that of the numbers of their names, which are not final yet.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, int] = {}
+        self._all: list[tuple[Column, Bools]] = []
+
+    def number(self, row: Ints, rows: int, names: Ints, tied: Bools) -> Ints:
+        """The number of the sequence of each row, -1 for none; what is given is sorted by row."""
+        found = np.full(rows, -1, dtype=np.int64)
+        if not len(row):
+            return found
+        mixed = np.zeros(rows, dtype=np.uint64)
+        mix_by_group(mixed, row, _scattered(2 * names + tied + 1))
+        opens = np.flatnonzero(np.concatenate([[True], row[1:] != row[:-1]]))
+        ends = np.append(opens[1:], len(row))
+        keys, first, of = np.unique(mixed[row[opens]], return_index=True, return_inverse=True)
+        numbers = np.empty(len(keys), dtype=np.int64)
+        for place, (key, at) in enumerate(zip(keys.tolist(), first.tolist(), strict=True)):
+            numbers[place] = self._known.setdefault(key, len(self._all))
+            if numbers[place] == len(self._all):
+                part = slice(opens[at], ends[at])
+                self._all.append((Column.of(names[part]), tied[part].copy()))
+        found[row[opens]] = numbers[of]
+        return found
+
+    def take(self, other: _Sequences, names: Ints) -> Ints:
+        """Take over others, with other numbers of names; return the numbers that they have here."""
+        found = []
+        for column, tied in other._all:
+            ours = _tied_in_order(names[column.values()], tied)
+            found.append(self.number(np.zeros(len(ours), dtype=np.int64), 1, ours, tied)[0])
+        return np.array(found, dtype=np.int64)
+
+    def hashes(self, hashed: Hashes) -> Hashes:
+        """What each is mixed to; the last one is that of none."""
+        result = np.zeros(len(self._all) + 1, dtype=np.uint64)
+        for number, (column, tied) in enumerate(self._all):
+            names = _tied_in_order(column.values(), tied)
+            mix_by_group(result[number:], np.zeros(len(names), dtype=np.int64), hashed[names])
+        return result
+
+
+def _tied_in_order(names: Ints, tied: Bools) -> Ints:
+    return names[np.lexsort((names, np.cumsum(~tied)))] if tied.any() else names
+
+
+def _scattered(values: Ints) -> Hashes:
+    """Numbers that differ in many bits where the values differ."""
+    mixed = values.astype(np.uint64) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(29)
+    mixed *= np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(32)
+    return mixed
