@@ -14,7 +14,7 @@ EXAMPLES = examples(
     "profilemate compare before after",
     "profilemate compare before after --fail-on 'replay_p50>5%' \\",
     "    --fail-on 'graphs_slower>0' --fail-on 'padding_pct>+2'",
-    "profilemate compare before after -o compare.html    # one page, works offline",
+    "profilemate compare before after -o compare.html  # one page, offline",
     "profilemate compare before after --json | jq .metrics.replay_p50",
     "profilemate compare --metrics        # what --fail-on knows",
 )

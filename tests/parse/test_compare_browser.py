@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from compare_sessions import two
 from report_sessions import Opened, browser, open_page
+from saved_build import step, write_session
 
 from profilemate.parse.compare import Comparison, compare, parse_condition
 from profilemate.parse.report.compare_page import write_comparison
@@ -39,6 +40,21 @@ def test_marks_are_as_many_as_the_graphs(found: Comparison, opened: Opened) -> N
     common = sum(r.change is not None for r in rows)
     assert opened.marks(CHART, "rule mark") == opened.marks(CHART, "bar") == common
     assert (opened.said, opened.asked) == ([], [])
+
+
+def test_no_common_graph_is_no_trouble(opened: Opened, tmp_path: Path) -> None:
+    a, b = (
+        write_session(
+            tmp_path / name,
+            {"cuda_graph_steps": [step(i, tokens=n, graph_gpu_ms=2.0) for i in range(9)]},
+        )
+        for name, n in (("a", 8), ("b", 16))
+    )
+    out = write_comparison(compare(a, b), [], tmp_path / "c.html")
+    alone = open_page(opened.page.context, out)
+    assert (alone.said, alone.asked) == ([], [])
+    assert [alone.marks(CHART, kind) for kind in ("circle", "point", "bar")] == [1, 1, 0]
+    alone.page.close()
 
 
 def cells(opened: Opened, column: int) -> list[str]:

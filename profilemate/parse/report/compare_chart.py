@@ -59,13 +59,14 @@ def draw(found: Comparison) -> Drawn:
             f"{len(shown)} of {len(graphs.rows)} graphs are drawn: those that are slower or "
             "faster first, then those with most steps."
         )
+    spec = _spec(shown)
     drawing = Drawing(
-        spec=_spec(shown),
+        spec=spec,
         data={"graphs": _columns(shown)},
         grid=Grid("CUDA graph of either session", _FIELDS, _columns(graphs.rows)),
         says=_says(graphs),
         notes=notes,
-        columns=2,
+        columns=len(spec["concat"]),
     )
     return Drawn(TITLED, drawing)
 
@@ -107,11 +108,11 @@ def _spec(rows: list[GraphRow]) -> Spec:
     names = [r.graph for r in rows]
     known = [v for r in rows for v in r.p50 if v is not None]
     log = all(v > 0 for v in known)
-    width = marks.width_of(2)
-    panels = [
-        {"width": width, **_latency(names, log, {r.outcome for r in rows})},
-        {"width": width, **_change(names)},
-    ]
+    panels = [_latency(names, log, rows)]
+    if any(r.change is not None for r in rows):
+        panels.append(_change(names))
+    width = marks.width_of(len(panels))
+    panels = [{"width": width, **panel} for panel in panels]
     spec: Spec = {"columns": "$C", "data": {"name": "graphs"}, "concat": panels}
     spec["resolve"] = {
         "scale": {"color": "independent", "shape": "independent"}
@@ -144,7 +145,7 @@ _TIPS = (
 )
 
 
-def _latency(names: list[str], log: bool, outcomes: set[str]) -> Spec:
+def _latency(names: list[str], log: bool, rows: list[GraphRow]) -> Spec:
     """A ring for A, a symbol for B, a line between them."""
     axis = {"title": "median latency (ms)", "tickCount": 5, "format": ",.6~f"}
     axis |= {"labelOverlap": "greedy", "labelSeparation": 8}
@@ -154,39 +155,38 @@ def _latency(names: list[str], log: bool, outcomes: set[str]) -> Spec:
         "axis": axis,
     }
     shared = {"y": marks.by_row(names, 0), "tooltip": marks.tips(*_TIPS)}
-    both = [{"filter": "isValid(datum.p50_a) && isValid(datum.p50_b)"}]
-    colour, shape = _verdict(1, outcomes), _verdict(2, outcomes)
-    return {
-        "height": {"step": 19},
-        "layer": [
-            {
-                "transform": both,
-                "mark": {"type": "rule", "strokeWidth": 2.5, "opacity": 0.55},
-                "encoding": {
-                    "x": {"field": "p50_a", **x},
-                    "x2": {"field": "p50_b"},
-                    "color": _verdict(1, outcomes),
-                    **shared,
-                },
-            },
-            {
-                "transform": [{"filter": "isValid(datum.p50_a)"}],
-                "mark": {"type": "circle", "size": 62, "fill": "var(--card)", "opacity": 1}
-                | {"stroke": "var(--ink)", "strokeWidth": 1.5},
-                "encoding": {"x": {"field": "p50_a", **x}, **shared},
-            },
-            {
-                "transform": [{"filter": "isValid(datum.p50_b)"}],
-                "mark": {"type": "point", "size": 80, "filled": True, "opacity": 1},
-                "encoding": {
-                    "x": {"field": "p50_b", **x},
-                    "color": colour,
-                    "shape": shape,
-                    **shared,
-                },
-            },
-        ],
+    outcomes: set[str] = {r.outcome for r in rows}
+    line: Spec = {
+        "transform": [{"filter": "isValid(datum.p50_a) && isValid(datum.p50_b)"}],
+        "mark": {"type": "rule", "strokeWidth": 2.5, "opacity": 0.55},
+        "encoding": {
+            "x": {"field": "p50_a", **x},
+            "x2": {"field": "p50_b"},
+            "color": _verdict(1, outcomes),
+            **shared,
+        },
     }
+    of_a: Spec = {
+        "transform": [{"filter": "isValid(datum.p50_a)"}],
+        "mark": {"type": "circle", "size": 62, "fill": "var(--card)", "opacity": 1}
+        | {"stroke": "var(--ink)", "strokeWidth": 1.5},
+        "encoding": {"x": {"field": "p50_a", **x}, **shared},
+    }
+    of_b: Spec = {
+        "transform": [{"filter": "isValid(datum.p50_b)"}],
+        "mark": {"type": "point", "size": 80, "filled": True, "opacity": 1},
+        "encoding": {
+            "x": {"field": "p50_b", **x},
+            "color": _verdict(1, outcomes),
+            "shape": _verdict(2, outcomes),
+            **shared,
+        },
+    }
+    # A layer without data has no extent, and Vega says so in the console.
+    a, b = (any(r.p50[i] is not None for r in rows) for i in (0, 1))
+    common = any(None not in r.p50 for r in rows)
+    layers = [layer for layer, told in ((line, common), (of_a, a), (of_b, b)) if told]
+    return {"height": {"step": 19}, "layer": layers}
 
 
 def _change(names: list[str]) -> Spec:
