@@ -14,6 +14,7 @@ EXAMPLES = examples(
     "profilemate compare before after",
     "profilemate compare before after --fail-on 'replay_p50>5%' \\",
     "    --fail-on 'graphs_slower>0' --fail-on 'padding_pct>+2'",
+    "profilemate compare before after -o compare.html  # one page, offline",
     "profilemate compare before after --json | jq .metrics.replay_p50",
     "profilemate compare --metrics        # what --fail-on knows",
 )
@@ -43,6 +44,16 @@ def compare(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the comparison as JSON, for machines.")
     ] = False,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE.html",
+            help="Write the comparison as one page, with a chart and tables.",
+            show_default=False,
+        ),
+    ] = None,
     metrics: Annotated[
         bool,
         typer.Option("--metrics", callback=_list_metrics, is_eager=True, help="List the metrics."),
@@ -53,7 +64,8 @@ def compare(
     A graph is called slower or faster where its steps differ by more than
     noise: a rank test that allows for steps depending on their neighbours,
     corrected for the number of graphs. Two runs of the same thing differ, too:
-    compare those first.
+    compare those first. With -o the same goes into one page; that needs
+    profilemate[report].
     """
     from profilemate.cli.show_compare import comparison, outcomes
     from profilemate.parse.compare import as_json as compare_json
@@ -68,10 +80,16 @@ def compare(
         found = compare_(before, after)
     if not as_json:
         comparison(found, every=details)
+    if page is not None:  # before the conditions: the page says which cannot be judged
+        from profilemate.parse.report.compare_page import write_comparison
+
+        write_comparison(found, conditions, page)
     failed = found.check(conditions)  # after the tables: what cannot be judged is an error
     if as_json:
         show.as_json(compare_json(found, failed))
     else:
         outcomes(conditions, failed)
+        if page is not None:
+            show.line(f"wrote {page} ({page.stat().st_size / 1e6:.1f} MB)")
     if failed:
         raise typer.Exit(1)

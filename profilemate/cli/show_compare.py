@@ -16,8 +16,8 @@ from profilemate.parse.compare import (
     Condition,
     GraphRow,
     MetricRow,
+    spelled,
 )
-from profilemate.parse.findings.reading import percent
 
 _FEW = 12  # graphs shown without --all
 _STYLES = {"slower": "bold red", "faster": "bold green"}
@@ -69,31 +69,18 @@ def _print(table: Table) -> None:
 
 def _metric(row: MetricRow) -> tuple[str, str, str, Text, str]:
     unit = row.metric.unit
-    title = f"{row.metric.title}, {unit}" if unit else row.metric.title
-    return title, _number(row.a, unit), _number(row.b, unit), _change(row), row.metric.name
-
-
-def _number(value: float | None, unit: str) -> str:
-    if value is None:
-        return "-"
-    digits = {"ms": 3, "%": 2, "/s": 1, "s": 3}.get(unit, 0)
-    return f"{value:,.{digits}f}"
+    return (
+        spelled.title(row.metric),
+        spelled.number(row.a, unit),
+        spelled.number(row.b, unit),
+        _change(row),
+        row.metric.name,
+    )
 
 
 def _change(row: MetricRow) -> Text:
-    change = row.change
-    if change is None:
-        return Text("-")
-    if row.metric.unit == "%":
-        text = f"{change:+.2f}"
-    elif row.relative is not None:
-        text = f"{100 * row.relative:+.1f} %"
-    else:
-        text = f"{change:+,.0f}" if change else "0"
-    if float(text.split()[0].replace(",", "")) == 0 or not row.metric.better:
-        return Text(text)
-    worse = (change > 0) == (row.metric.better == "lower")
-    return Text(text, style="red" if worse else "green")
+    text, tone = spelled.change(row)
+    return Text(text, style={"worse": "red", "better": "green"}.get(tone, ""))
 
 
 def _graphs(found: Comparison, *, every: bool) -> None:
@@ -102,11 +89,9 @@ def _graphs(found: Comparison, *, every: bool) -> None:
     console.print("\n[bold]Graphs[/]")
     what = f"{DURATIONS[found.graphs.duration]}, ms"
     said = [("compared", f"{what}; slower and faster are more than noise (q < {FALSE_ALARMS:g})")]
-    test = found.graphs.test
-    if test is not None:
-        longer = f"a step of B is longer than one of A in {percent(test.effect)} of pairs"
-        noise = "more than noise" if test.p < FALSE_ALARMS else "within noise"
-        said.append(("all graphs", f"{longer}: {noise} (p {_p(test.p)})"))
+    together = spelled.all_graphs(found.graphs)
+    if together:
+        said.append(("all graphs", together))
     facts(console, said)
     table = _table("graph", "steps A", "steps B", "p50 A", "p50 B", "change", "")
     for row in shown:
@@ -118,21 +103,15 @@ def _graphs(found: Comparison, *, every: bool) -> None:
 
 
 def _graph(row: GraphRow) -> tuple[str | Text, ...]:
-    change = "-" if row.change is None else f"{100 * row.change:+.1f} %"
-    said = {"few": "too few", "same": "noise"}.get(row.outcome, row.outcome)
     return (
         row.graph,
         f"{row.steps[0]:,}",
         f"{row.steps[1]:,}",
-        _number(row.p50[0], "ms"),
-        _number(row.p50[1], "ms"),
-        change,
-        Text(said, style=_STYLES.get(row.outcome, "")),
+        spelled.number(row.p50[0], "ms"),
+        spelled.number(row.p50[1], "ms"),
+        spelled.relative(row.change),
+        Text(spelled.verdict(row.outcome), style=_STYLES.get(row.outcome, "")),
     )
-
-
-def _p(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def metrics() -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
 import struct
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ import pytest
 import report_sessions
 from made_session import FOREIGN
 from recorded import ROOT
+from report_page_text import Page
 from report_sessions import drawing, hostile, page_of
 
 from profilemate.errors import OutputError, ToolError
@@ -42,45 +40,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return report_sessions.make(tmp_path_factory.mktemp("made") / "session")
 
 
-class Page(HTMLParser):
-    """What a browser's parser would make of it: scripts, links, attributes that load."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.scripts: list[tuple[str | None, str]] = []
-        self.links: list[str] = []
-        self.loads: list[str] = []
-        self.policy = ""
-        self._in: str | None = None
-        self._kind: str | None = None
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        self._in = tag
-        if tag == "script":
-            self._kind = given.get("type")
-            self.scripts.append((self._kind, ""))
-        if tag == "a":
-            self.links.append(given.get("href") or "")
-        elif tag == "meta" and given.get("http-equiv"):
-            self.policy = given.get("content") or ""
-        self.loads += [
-            v or ""
-            for k, v in attrs
-            if k in ("src", "data", "poster") or (k == "href" and tag != "a")
-        ]
-        assert not [k for k in given if k.startswith("on")], "a handler in an attribute"
-
-    def handle_data(self, data: str) -> None:
-        if self._in == "script" and self.scripts:
-            kind, text = self.scripts[-1]
-            self.scripts[-1] = (kind, text + data)
-
-    def handle_endtag(self, tag: str) -> None:
-        self._in = None
-
-
 def test_foreign_texts_stay_texts(made: Path, tmp_path: Path) -> None:
     session = hostile(made, tmp_path / "session")
     grid = drawing(session, "cuda_graph_usage").grid.data
@@ -100,12 +59,8 @@ def test_foreign_texts_stay_texts(made: Path, tmp_path: Path) -> None:
 
 def test_the_policy_names_exactly_the_pages_two_scripts(made: Path, tmp_path: Path) -> None:
     page = Page(page_of(made, tmp_path / "r.html").read_text())
-    run = [text for kind, text in page.scripts if kind is None]
-    hashes = {
-        "sha256-" + base64.b64encode(hashlib.sha256(t.encode()).digest()).decode() for t in run
-    }
-    assert len(run) == 2
-    assert set(re.findall(r"'(sha256-[^']+)'", page.policy)) == hashes
+    assert len(page.hashes()) == 2
+    assert set(re.findall(r"'(sha256-[^']+)'", page.policy)) == page.hashes()
     assert "default-src 'none'" in page.policy
     assert "unsafe-eval" not in page.policy
     assert all(load.startswith("data:") for load in page.loads), page.loads

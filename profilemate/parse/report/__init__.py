@@ -17,11 +17,10 @@ was weighed (sizes as packaged in November 2026, minified, what a page has to ca
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 
-from profilemate.errors import OutputError
 from profilemate.parse.progress import Progress, no_progress
+from profilemate.parse.report import shell
 from profilemate.parse.report.base import Chart, Drawn, Nothing
 from profilemate.parse.report.charts import CHARTS, SECTIONS
 from profilemate.parse.report.page import Judged, page
@@ -66,20 +65,4 @@ def write_page(
         OutputError: It cannot be written.
         ToolError: The extra `report` is not installed.
     """
-    text = page(Source(session), drawn, verdict, out.parent)
-    scratch = out.with_name(f".{out.name}.part")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        # Request ids are foreign text: a lone surrogate must not cost the user the page.
-        scratch.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
-        scratch.replace(out)
-    except OSError as e:
-        with suppress(OSError):
-            scratch.unlink(missing_ok=True)
-        raise OutputError(
-            "cannot write the report",
-            path=out,
-            why=e.strerror or str(e),
-            hint="Choose another place with -o.",
-        ) from e
-    return out
+    return shell.write(page(Source(session), drawn, verdict, out.parent), out, "report")

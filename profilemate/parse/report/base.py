@@ -15,12 +15,15 @@ Columns = Mapping[str, Sequence[Any]]
 Spec = dict[str, Any]
 """A Vega-Lite specification. Its data are named; a width may be `$W/3-60`, see `resolve`."""
 
-Kind = Literal["text", "int", "number", "sec", "ms", "percent"]
+Kind = Literal["text", "int", "number", "sec", "ms", "percent", "change", "chance", "verdict"]
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A column of a chart's table: percent values are 0 to 100, like the axes."""
+    """A column of a chart's table: percents and changes are 0 to 100, like the axes.
+
+    A change has its sign, a chance is a p- or q-value, a verdict is a text with a colour.
+    """
 
     name: str
     label: str
@@ -68,21 +71,30 @@ class Nothing(Exception):  # noqa: N818 - a result, not an error
 
 
 @dataclass(frozen=True, slots=True)
-class Chart:
-    """A chart of the report: one file in `charts/`, one row in `CHARTS`.
+class Titled:
+    """What a chart says of itself, whatever is drawn.
 
     Attributes:
         name: Its id in the page and the name of its picture, after the file it shows.
         title: What it shows.
         question: What it answers.
         files: The files it is made of, the one to open first in front.
-        draw: A session's data to the drawing; raises `Nothing`.
     """
 
     name: str
     title: str
     question: str
     files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart(Titled):
+    """A chart of the report: one file in `charts/`, one row in `CHARTS`.
+
+    Attributes:
+        draw: A session's data to the drawing; raises `Nothing`.
+    """
+
     draw: Callable[[Source], Drawing]
 
 
@@ -90,7 +102,7 @@ class Chart:
 class Drawn:
     """A chart and what became of it: a drawing, or why there is none."""
 
-    chart: Chart
+    chart: Titled
     drawing: Drawing | None = None
     why: str = ""
     notes: Sequence[str] = field(default=())

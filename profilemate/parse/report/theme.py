@@ -26,6 +26,8 @@ COLOURS: dict[str, tuple[str, str]] = {
     "red": ("#d55e00", "#f58a4b"),
     "sky": ("#56b4e9", "#8fd0f5"),
     "purple": ("#a8578a", "#dd9cc4"),
+    "bad": ("#b84a00", "#f58a4b"),
+    "fine": ("#00755a", "#35c49a"),
     "grey": ("#8a94a1", "#7d8794"),
 }
 """Name to its colour in light and in the dark."""

@@ -121,8 +121,12 @@
 
   const fixed = (digits) => new Intl.NumberFormat("en", {
     minimumFractionDigits: digits, maximumFractionDigits: digits });
-  const formats = { int: fixed(0), number: fixed(3), ms: fixed(3), percent: fixed(2) };
-  const units = { ms: " (ms)", sec: " (s)", percent: " (%)" };
+  const formats = { int: fixed(0), number: fixed(3), ms: fixed(3), percent: fixed(2),
+    change: new Intl.NumberFormat("en", { minimumFractionDigits: 1, maximumFractionDigits: 1,
+      signDisplay: "exceptZero" }),
+    chance: { format: (v) => (v < 0.001 ? "<0.001" : fixed(3).format(v)) } };
+  const units = { ms: " (ms)", sec: " (s)", percent: " (%)", change: " (%)" };
+  const classes = { text: "text", verdict: "text" };
   // Seconds of one column are all spelled with as many digits, as many as it needs.
   const digitsOf = (values) => {
     const needed = values.filter((v) => v !== null).map((v) => {
@@ -151,8 +155,9 @@
     const cell = (field, i) => {
       const value = data[field.name][i];
       if (value === null) return element("td", { className: "unknown", textContent: "\u2013" });
-      const text = field.kind === "text" ? String(value) : format[field.name].format(value);
-      return element("td", { className: field.kind === "text" ? "text" : "", textContent: text });
+      const text = field.kind in classes ? String(value) : format[field.name].format(value);
+      const tone = field.kind === "verdict" ? `text ${value}` : classes[field.kind] || "";
+      return element("td", { className: tone, textContent: text });
     };
     const fill = () => {
       body.replaceChildren(...order.slice(0, shown).map((i) =>
@@ -165,14 +170,14 @@
       const button = element("button", { type: "button",
         textContent: field.label + (units[field.kind] || "") });
       const head = element("th", { scope: "col",
-        className: field.kind === "text" ? "text" : "" }, button);
+        className: classes[field.kind] || "" }, button);
       button.onclick = () => {
         const falling = head.getAttribute("aria-sort")
-          ? head.getAttribute("aria-sort") === "ascending" : field.kind !== "text";
+          ? head.getAttribute("aria-sort") === "ascending" : !(field.kind in classes);
         heads.forEach((h) => h.removeAttribute("aria-sort"));
         head.setAttribute("aria-sort", falling ? "descending" : "ascending");
         const values = data[field.name];
-        const compare = field.kind === "text"
+        const compare = field.kind in classes
           ? (a, b) => String(a).localeCompare(String(b), "en", { numeric: true })
           : (a, b) => a - b;
         order.sort((i, j) => {
@@ -191,10 +196,12 @@
 
   for (const details of document.querySelectorAll("[data-grid]")) {
     const chart = charts.find((c) => c.name === details.dataset.grid);
-    details.addEventListener("toggle", () => {
+    const fill = () => {
       const host = details.querySelector(".scroll");
       if (details.open && !host.firstChild) makeTable(chart, host);
-    });
+    };
+    details.addEventListener("toggle", fill);
+    fill(); // some are open from the start
   }
 
   // ------------------------------------------------------------------ light, dark
