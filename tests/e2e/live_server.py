@@ -125,7 +125,8 @@ def check_totals(live: Live) -> None:
     counted = lookups[~lookups["preempted"]]
     assert counted["tokens"].sum() == m["vllm:prefix_cache_queries_total"] > 0
     assert counted["hit_tokens"].sum() == m["vllm:prefix_cache_hits_total"] > 0
-    assert len(live.table("kv_preemptions")) == m["vllm:num_preemptions_total"] > 0
+    # Whether requests meet, and one has to give way, is up to the machine's load.
+    assert len(live.table("kv_preemptions")) == m["vllm:num_preemptions_total"]
     lives = live.table("kv_block_lifetimes")
     counted = lives[lives["counted_by_vllm"]]
     assert len(counted) == m["vllm:kv_block_lifetime_seconds_count"] > 0
