@@ -290,7 +290,9 @@ def _goes_on(heard: Heard, parts: Sequence[Ints], infos: Sequence[SourceInfo]) -
     batches where both have the same kind of recorder: a number that was used again begins anew.
     """
     windows = [_window(heard, mine, info) for mine, info in zip(parts, infos, strict=True)]
-    if None in windows or max(w[0] for w in windows if w) <= min(w[1] for w in windows if w):
+    # By wall clocks that may differ; no process begins under the number of another so soon.
+    known = [w for w in windows if w]
+    if None in windows or max(w[0] for w in known) <= min(w[1] for w in known) + SAME_BOOT_NS:
         return True
     first, then = (parts[i] for i in sorted((0, 1), key=lambda i: windows[i] or (0, 0)))
     counters = [c for c in heard.counters if (c[first] != NONE).any() and (c[then] != NONE).any()]
