@@ -14,8 +14,8 @@ from profilemate.parse.timeline.build import timeline
 from profilemate.parse.timeline.scope import Scope
 from profilemate.parse.timeline.tracks import Batch
 from profilemate.parse.trace import Trace
+from profilemate.parse.writers.one_file import may_write, replaced_file
 from profilemate.parse.writers.perfetto import BROWSER_BYTES, Perfetto, Written, builder
-from profilemate.parse.writers.streamed_file import may_write, replaced_file
 
 FILE = "timeline.pftrace"
 """Its name in a session directory."""

@@ -1,44 +1,52 @@
-"""Write one file whole or not at all."""
+"""Write one file, whole or not at all."""
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from profilemate.errors import OutputError
 
 
-def write_file(out: Path, text: str, *, force: bool) -> None:
-    """Write a text as UTF-8; whoever reads `out` meanwhile sees the old one or the new one.
-
-    Args:
-        out: The file; through a link, what it points to.
-        text: What it shall hold.
-        force: Replace an existing file.
+def may_write(out: Path, *, force: bool) -> None:
+    """Refuse a file that may not be written, before the work is done.
 
     Raises:
-        OutputError: It exists and may not be replaced, or cannot be written.
+        OutputError: It exists and may not be replaced, or is a directory.
     """
-    target = Path(os.path.realpath(out))
-    if target.is_dir():
+    if out.is_dir():
         raise OutputError(
             "cannot write the file",
             path=out,
             why="this is a directory",
             hint="choose a file with -o",
         )
-    if target.exists() and not force:
+    if out.exists() and not force:
         raise OutputError(
             "will not overwrite without --force",
             path=out,
             why="the file exists",
             hint="choose another file with -o, or add --force",
         )
+
+
+@contextmanager
+def replaced_file(out: Path, *, force: bool) -> Iterator[IO[bytes]]:
+    """Give a file to fill, which becomes `out` when the block ends without an error.
+
+    Raises:
+        OutputError: See `may_write`; or it cannot be written.
+    """
+    may_write(out, force=force)
+    target = Path(os.path.realpath(out))  # through a link, not instead of it
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+        with unfinished.open("wb") as file:
+            yield file
         unfinished.replace(target)
     except OSError as e:
         raise OutputError(
@@ -50,3 +58,13 @@ def write_file(out: Path, text: str, *, force: bool) -> None:
     finally:
         with suppress(OSError):
             unfinished.unlink()
+
+
+def write_file(out: Path, text: str, *, force: bool) -> None:
+    """Write a text as UTF-8; whoever reads `out` meanwhile sees the old one or the new one.
+
+    Raises:
+        OutputError: See `replaced_file`.
+    """
+    with replaced_file(out, force=force) as file:
+        file.write(text.encode("utf-8", errors="backslashreplace"))
