@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from profilemate.parse.readers.json_events import EventStream
+from profilemate.parse.readers.kineto.compiled import CompiledScanner
 from profilemate.parse.readers.kineto.found import Found
 from profilemate.parse.readers.kineto.inflate import Text
 from profilemate.parse.readers.kineto.memory import keep_freed_blocks
+from profilemate.parse.readers.kineto.native import library
 from profilemate.parse.readers.kineto.scan import Scanner, Taken
 from profilemate.parse.trace import Marker
 
@@ -53,7 +55,9 @@ class Reading:
             OSError: The file cannot be read.
         """
         keep_freed_blocks()
-        stream = EventStream(text, Scanner(self.found))
+        native = library()
+        scanner = Scanner(self.found) if native is None else CompiledScanner(self.found, native)
+        stream = EventStream(text, scanner)
         told = 0
         for item in stream.events():
             if isinstance(item, Taken):

@@ -56,11 +56,27 @@ class Taken:
     stopped: bool = False
 
 
+class Lessons:
+    """How often events that were decoded are learned from: what never comes again costs time."""
+
+    def __init__(self) -> None:
+        self._taken = self._since = 0
+
+    def wanted(self) -> bool:
+        """Whether the next event that was decoded should be learned from."""
+        self._since += 1
+        return self._taken < _LESSONS or self._since >= _BETWEEN_LESSONS
+
+    def learned(self) -> None:
+        """It taught something."""
+        self._taken, self._since = self._taken + 1, 0
+
+
 class Scanner:
     """Takes events off blocks of bytes and puts what is wanted into `found`."""
 
     def __init__(self, found: Found) -> None:
-        self._batches = Batches(found)
+        self._found, self._batches = found, Batches(found)
         self._templates: list[Template] = []
         self._separator = b""
 
@@ -70,8 +86,8 @@ class Scanner:
         The last event is left: only what follows it tells that it is whole.
         """
         block = Block(parts)
-        if not self._separator and not self._sniff(block):
-            return Taken(block.raw[PAD : block.end], stopped=block.end - PAD >= _FIRST)
+        if not self._separator and not self._sniff(block.raw[PAD : min(block.end, PAD + _FIRST)]):
+            return self._unknown(block.raw[PAD : block.end])
         starts, ends = self._events(block)
         if not len(starts):
             return Taken(block.raw[PAD : block.end])
@@ -93,20 +109,25 @@ class Scanner:
         rest = block.raw[starts[work.stop] if stopped else work.after : block.end]
         return Taken(rest, work.stop, len(work.exact), markers, stopped)
 
-    def _sniff(self, block: Block) -> bool:
+    def _sniff(self, data: bytes) -> bool:
         """Find out what stands between two events: what stands after the first one."""
         for size in (4096, _FIRST):
-            data = block.raw[PAD : min(block.end, PAD + size)]
+            text = data[:size]
             try:
-                _, end = decode(data.decode("latin-1"), 0)
+                _, end = decode(text.decode("latin-1"), 0)
             except (ValueError, RecursionError):
                 continue
-            found = _NEXT.match(data, end)
+            found = _NEXT.match(text, end)
             if found is None or len(found[0]) > 64:
                 return False
             self._separator = b"}" + found[0]
             return True
         return False
+
+    @staticmethod
+    def _unknown(data: bytes) -> Taken:
+        """What to say of bytes of which not even the first event is whole or understood."""
+        return Taken(data, stopped=len(data) >= _FIRST)
 
     def _events(self, block: Block) -> tuple[Ints, Ints]:
         """Where the events seem to begin and end, without the last one."""
@@ -146,6 +167,16 @@ class Scanner:
         return new
 
 
+def decoded(raw: bytes) -> Mapping[str, Any] | None:
+    """An event; None if the bytes are not just one."""
+    text = raw.decode("utf-8", "surrogateescape")
+    try:
+        event, end = decode(text, 0)
+    except (ValueError, RecursionError):
+        return None
+    return event if end == len(text) else None
+
+
 class _Work:
     """One pass over the events of a block."""
 
@@ -181,29 +212,24 @@ class _Work:
         self, scanner: Scanner, rest: Ints, odd: np.ndarray[Any, np.dtype[np.bool_]]
     ) -> None:
         """Decode what fitted no template, one event after the other, and learn from it."""
-        lessons = since = 0
+        lessons = Lessons()
         pending = np.zeros(len(self._starts), dtype=bool)
         pending[rest] = True
         for row in rest.tolist():
             if not pending[row]:
                 continue
             raw = self._block.raw[self._starts[row] : self._ends[row]]
-            text = raw.decode("utf-8", "surrogateescape")
-            try:
-                event, end = decode(text, 0)
-            except (ValueError, RecursionError):
-                end = -1
-            if end != len(text):
+            event = decoded(raw)
+            if event is None:
                 self.stop = row
                 return
             self.exact.append((row, event))
             pending[row] = False
-            since += 1
-            if odd[row] or (lessons >= _LESSONS and since < _BETWEEN_LESSONS):
+            if not lessons.wanted() or odd[row]:
                 continue
             template = scanner.learn(raw, event)
             if template is not None:
-                lessons, since = lessons + 1, 0
+                lessons.learned()
                 self._left = self._left[self._left > row]
                 before = self._left
                 self._match(template)
