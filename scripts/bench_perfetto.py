@@ -23,7 +23,7 @@ from profilemate.parse import activity
 from profilemate.parse.frames import integers
 from profilemate.parse.ids import NONE
 from profilemate.parse.timeline.file import Options, write_timeline
-from profilemate.parse.trace import FRAME_NAMES, GpuWork, Trace, columns_of, empty_frame
+from profilemate.parse.trace import FRAME_NAMES, GpuWork, Trace, columns_of, empty_frame, frame_of
 
 HOUR = 3_600_000_000_000
 OPS = ("evict", "alloc", "cache", "free", "touch")
@@ -93,11 +93,11 @@ def trace_of(steps: int) -> Trace:
     launches |= {"correlation": number + 1, "name": zeros, "id": number, "records": ones}
     launches |= {"kernels": zeros, "kernel_ns": zeros, "first": first, "last": last}
     launches |= {"busy": last - first, "graph": ones, "graph_id": ones}
-    trace.launches = activity.frame(activity.LAUNCHES, launches)
+    trace.launches = frame_of(activity.LAUNCHES, launches)
     gpu = dict.fromkeys(activity.GPU, zeros) | {"start": first, "end": last, "pid": 2 * ones}
     gpu |= {"launch": number, "kind": activity.GRAPH * ones, "correlation": number + 1}
     gpu |= {"host_ts": begin + 1_000_000, "host_tid": ones}
-    trace.gpu = activity.frame(activity.GPU, gpu)
+    trace.gpu = frame_of(activity.GPU, gpu)
     rows = dict.fromkeys(activity.WORK, zeros) | {n: gpu[n] for n in gpu if n in activity.WORK}
     trace.work = GpuWork(rows | {"id": number, "records": ones, "busy": last - first})
     trace.names, trace.api_calls = ["cudaGraphLaunch"], {"cudaGraphLaunch": steps}

@@ -23,7 +23,7 @@ from profilemate import schema  # noqa: E402
 from profilemate.parse.activity import ActivitySink  # noqa: E402
 from profilemate.parse.decode import decode_recordings  # noqa: E402
 from profilemate.parse.project import build_tables, write_session  # noqa: E402
-from profilemate.parse.trace import Marker, SourceInfo  # noqa: E402
+from profilemate.parse.recording import Marker, SourceInfo  # noqa: E402
 from profilemate.parse.writers import csv_session  # noqa: E402
 from profilemate.schema import KINDS  # noqa: E402
 

@@ -24,8 +24,9 @@ from profilemate.parse import activity
 from profilemate.parse.attribution import match
 from profilemate.parse.collected import folded
 from profilemate.parse.project import write_session
+from profilemate.parse.recording import SourceInfo
 from profilemate.parse.tables import TABLES
-from profilemate.parse.trace import FRAME_NAMES, SourceInfo, Trace, columns_of
+from profilemate.parse.trace import FRAME_NAMES, Trace, columns_of
 from profilemate.parse.writers.csv_session import summary_text, write_csv
 
 Ints = npt.NDArray[np.int64]

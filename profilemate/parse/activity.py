@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import pandas as pd
 
 from profilemate.parse.fold import OVERLAP_COLUMNS, WORK_COLUMNS
 
@@ -157,12 +156,6 @@ ANNOTATIONS: Mapping[str, str] = {
     "text": "object",
 }
 """Columns of the frame `Trace.annotations`, in order of `ts`."""
-
-
-def frame(columns: Mapping[str, str], data: Mapping[str, Any] | None = None) -> pd.DataFrame:
-    """A frame with these columns; without data an empty one."""
-    given = data or {}
-    return pd.DataFrame({c: np.asarray(given.get(c, ()), dtype=t) for c, t in columns.items()})
 
 
 def none_of(columns: Iterable[str]) -> dict[str, Ints]:

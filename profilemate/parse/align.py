@@ -20,7 +20,8 @@ import numpy as np
 from profilemate.parse.clock import ClockMap
 from profilemate.parse.ids import NONE, Ints
 from profilemate.parse.processes import Heard, Processes, groups
-from profilemate.parse.trace import Placement, SourceInfo
+from profilemate.parse.recording import SourceInfo
+from profilemate.parse.trace import Placement
 
 BY_WALL = "wall clock"
 UNPLACED = "not known: its begin is taken for the trace's"

@@ -25,7 +25,7 @@ import pandas as pd
 from profilemate.parse import activity
 from profilemate.parse.activity import Columns, Ints
 from profilemate.parse.fold import Hashes, chain, compact
-from profilemate.parse.trace import GpuWork, Trace
+from profilemate.parse.trace import GpuWork, Trace, frame_of
 from profilemate.parse.unions import Folded, fold, fold_work
 
 FAR = (1 << 63) - 1
@@ -162,9 +162,9 @@ def match(columns: Mapping[str, Columns]) -> Matched:
     of_record = calls.launch(gpu)
     records = {**gpu, "launch": of_record, **calls.caller(gpu, of_record, frame)}
     return Matched(
-        activity.frame(activity.LAUNCHES, frame),
+        frame_of(activity.LAUNCHES, frame),
         GpuWork(rows, {name: overlaps[name] for name in activity.OVERLAPS}),
-        activity.frame(activity.GPU, records),
+        frame_of(activity.GPU, records),
     )
 
 

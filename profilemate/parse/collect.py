@@ -16,7 +16,8 @@ from profilemate.parse.duplicates import one_activity, strangers
 from profilemate.parse.messages import Messages
 from profilemate.parse.processes import Processes
 from profilemate.parse.reading import Read
-from profilemate.parse.trace import Marker, SourceInfo, Trace
+from profilemate.parse.recording import Marker, SourceInfo
+from profilemate.parse.trace import Trace, frame_of
 from profilemate.parse.unmarked import add_steps
 
 _TIMES = {
@@ -96,7 +97,7 @@ def add_activity(
         key=lambda item: (item[0], -(item[2].dur or 0), item[2].text),
     )
     pids = [processes.key.get((number, m.pid), m.pid) for _, number, m in ranges]
-    trace.annotations = activity.frame(
+    trace.annotations = frame_of(
         activity.ANNOTATIONS,
         {
             "ts": np.array([ts for ts, _, _ in ranges], dtype=np.int64),

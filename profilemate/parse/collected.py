@@ -18,7 +18,7 @@ from profilemate.parse.fold import (
     UnorderedError,
     compact,
 )
-from profilemate.parse.trace import Recording
+from profilemate.parse.recording import Recording
 
 Parts = list[dict[str, npt.NDArray[Any]]]
 

@@ -8,8 +8,9 @@ from profilemate.parse.collect import add_activity, gather_up
 from profilemate.parse.merge import Merged
 from profilemate.parse.progress import Progress, no_progress
 from profilemate.parse.reading import Read, read_recording
+from profilemate.parse.recording import Recording
 from profilemate.parse.sources import sort_out
-from profilemate.parse.trace import Recording, Trace
+from profilemate.parse.trace import Trace
 
 Check = Callable[[Merged], None]
 

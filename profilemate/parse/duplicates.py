@@ -12,7 +12,7 @@ import numpy.typing as npt
 from profilemate.parse.activity import Ints
 from profilemate.parse.ids import NONE
 from profilemate.parse.processes import Heard, Processes, groups
-from profilemate.parse.trace import SourceInfo
+from profilemate.parse.recording import SourceInfo
 
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
 

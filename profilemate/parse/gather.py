@@ -9,7 +9,7 @@ from profilemate.errors import InputError
 from profilemate.parse.activity import ActivitySink
 from profilemate.parse.live import markers_of
 from profilemate.parse.readers import find_recordings
-from profilemate.parse.trace import Marker, Recording, SourceInfo
+from profilemate.parse.recording import Marker, Recording, SourceInfo
 from profilemate.schema.live import MARKERS
 
 _OURS = ("ranks", MARKERS)

@@ -17,7 +17,8 @@ from profilemate.parse.frames import build, integers
 from profilemate.parse.ids import NONE, Ints
 from profilemate.parse.messages import Messages
 from profilemate.parse.processes import Processes, Sessions, find_processes, groups
-from profilemate.parse.trace import FRAME_NAMES, SourceInfo, Trace, empty_frame
+from profilemate.parse.recording import SourceInfo
+from profilemate.parse.trace import FRAME_NAMES, Trace, empty_frame
 from profilemate.schema import KV_OPS
 
 

@@ -17,8 +17,8 @@ from profilemate.parse.frames import Rows
 from profilemate.parse.ids import NONE, Ints
 from profilemate.parse.processes import Heard
 from profilemate.parse.progress import Progress
+from profilemate.parse.recording import Marker
 from profilemate.parse.scan import scan
-from profilemate.parse.trace import Marker
 
 _PROGRESS_EVERY = 1 << 13  # messages
 _CHUNK = 1 << 20  # characters of messages that are read together

@@ -16,7 +16,8 @@ import profilemate
 from profilemate.parse.combine import Process, RankTrace
 from profilemate.parse.coverage import coverage, doubts, durations
 from profilemate.parse.lockstep import lockstep
-from profilemate.parse.trace import SourceInfo, Trace
+from profilemate.parse.recording import SourceInfo
+from profilemate.parse.trace import Trace
 
 
 def start_of(trace: Trace) -> datetime | None:

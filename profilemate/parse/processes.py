@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from profilemate.parse.ids import NONE, Ints
-from profilemate.parse.trace import ALIAS, SourceInfo
+from profilemate.parse.recording import SourceInfo
+from profilemate.parse.trace import ALIAS
 
 SAME_BOOT_NS = 1_000_000_000
 """Wall clocks of one host may differ by this between two recordings; NTP keeps them much closer."""

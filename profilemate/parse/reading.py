@@ -15,7 +15,7 @@ from profilemate.parse.gather import Tolerant
 from profilemate.parse.messages import Messages
 from profilemate.parse.progress import Progress, no_progress
 from profilemate.parse.readers import open_recording
-from profilemate.parse.trace import Marker, Recording, SourceInfo
+from profilemate.parse.recording import Marker, Recording, SourceInfo
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from profilemate import schema
 from profilemate.parse.activity import STEP_PREFIXES
 from profilemate.parse.annotations import FORWARD_SCOPES
 from profilemate.parse.merge import Merged
-from profilemate.parse.trace import SourceInfo
+from profilemate.parse.recording import SourceInfo
 
 SIDECAR = "profilemate sidecar"
 _TORCH = "torch profiler trace"

@@ -1,15 +1,10 @@
-"""What readers give and tables take: recordings, and the event frames made of them.
-
-A reader turns a file into a `Recording`: facts about the file, and the markers in it. `decode`
-turns markers into a `Trace`: one pandas frame per event kind. Tables see the `Trace` alone.
-"""
+"""What tables take: the event frames made of recordings, one per event kind."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,48 +12,8 @@ import pandas as pd
 
 from profilemate import schema
 from profilemate.parse import activity
-from profilemate.parse.activity import ActivitySink
 from profilemate.parse.ids import IdsDtype
-
-
-class Marker(NamedTuple):
-    """One message of ours as the recorder stored it.
-
-    `ts` is in ns since the recording's own zero; `dur` is None for an instant and for a range
-    that the recording does not see the end of.
-    """
-
-    ts: int
-    dur: int | None
-    pid: int
-    tid: int
-    text: str
-
-
-@dataclass(slots=True)
-class SourceInfo:
-    """Facts about one recording, for `metadata.json` and for the clock.
-
-    Attributes:
-        kind: What it is, for instance `nsys sqlite`.
-        size: Bytes on disk.
-        recorder: Program and version that wrote it, where the file says so.
-        start_unix_ns: Wall clock of the recording's zero, None where the file does not say.
-        window: First and last time stamp of anything recorded, ns since the recording's zero.
-        begin: Where the recording began, ns since its zero: not 0 where the zero is a moment long
-            before, as in Kineto's traces.
-        notes: What was dropped, clipped, guessed or is missing, a sentence each.
-    """
-
-    path: Path
-    kind: str
-    size: int
-    recorder: str | None = None
-    start_unix_ns: int | None = None
-    window: tuple[int, int] | None = None
-    begin: int = 0
-    notes: list[str] = field(default_factory=list)
-
+from profilemate.parse.recording import SourceInfo
 
 ALIAS = 1 << 22
 """Numbers of processes from here on are ours: Linux gives none so large. They stand for a process
@@ -80,27 +35,6 @@ class Placement:
     how: str
     offset: int | None = 0
     error: int | None = None
-
-
-class Recording(Protocol):
-    """An opened recording.
-
-    Each of its three streams may be read once and need not be in order of time: `markers` first,
-    to its end, then the others, if anybody wants them.
-    """
-
-    @property
-    def info(self) -> SourceInfo:
-        """Facts about the file; complete once `markers` has been read to its end."""
-
-    def markers(self) -> Iterator[Marker]:
-        """Every message with our prefix, in any NVTX domain."""
-
-    def annotations(self) -> Iterator[Marker]:
-        """Ranges of others that begin with one of `activity.ANNOTATION_PREFIXES`."""
-
-    def activity(self, sink: ActivitySink) -> None:
-        """Give the sink every graph launch and every GPU record, and count all API calls."""
 
 
 # Column dtypes by the type of a schema field; `ids` are tuples of int, see `parse.ids`.
@@ -178,6 +112,12 @@ class GpuWork:
         return GpuWork(mine(self.rows), mine(self.overlaps))
 
 
+def frame_of(columns: Mapping[str, str], data: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    """A frame with these columns; without data an empty one."""
+    given = data or {}
+    return pd.DataFrame({c: np.asarray(given.get(c, ()), dtype=t) for c, t in columns.items()})
+
+
 @dataclass(slots=True)
 class Trace:
     """The decoded events of one or several recordings, on one clock.
@@ -224,10 +164,10 @@ class Trace:
     lost_batches: dict[int, int] = field(default_factory=dict)
     unfinished: int = 0
     clock_error_ns: int = 0
-    launches: pd.DataFrame = field(default_factory=lambda: activity.frame(activity.LAUNCHES))
-    gpu: pd.DataFrame = field(default_factory=lambda: activity.frame(activity.GPU))
+    launches: pd.DataFrame = field(default_factory=lambda: frame_of(activity.LAUNCHES))
+    gpu: pd.DataFrame = field(default_factory=lambda: frame_of(activity.GPU))
     work: GpuWork = field(default_factory=GpuWork)
-    annotations: pd.DataFrame = field(default_factory=lambda: activity.frame(activity.ANNOTATIONS))
+    annotations: pd.DataFrame = field(default_factory=lambda: frame_of(activity.ANNOTATIONS))
     names: list[str] = field(default_factory=list)
     api_calls: dict[str, int] | None = None
     placements: list[Placement] = field(default_factory=list)

@@ -411,7 +411,7 @@ import sys
 from pathlib import Path
 from profilemate.parse.decode import decode_recordings
 from profilemate.parse.project import write_session
-from profilemate.parse.trace import Marker, SourceInfo
+from profilemate.parse.recording import Marker, SourceInfo
 class Stored:
     info = SourceInfo(Path("x"), "test", 0, start_unix_ns=0)
     def markers(self):

@@ -16,7 +16,8 @@ from pathlib import Path
 from profilemate import schema
 from profilemate.parse.activity import ActivitySink
 from profilemate.parse.decode import decode_recordings
-from profilemate.parse.trace import Marker, SourceInfo, Trace
+from profilemate.parse.recording import Marker, SourceInfo
+from profilemate.parse.trace import Trace
 from profilemate.schema import Event
 
 SCHEMAS = Path(__file__).parent.parent / "data" / "nsys_schemas"

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from profilemate import schema
 from profilemate.parse.decode import decode_recordings
-from profilemate.parse.trace import FRAME_NAMES, Marker, SourceInfo, Trace, columns_of
+from profilemate.parse.recording import Marker, SourceInfo
+from profilemate.parse.trace import FRAME_NAMES, Trace, columns_of
 from profilemate.schema import KINDS, KV_OPS, Event, Value
 
 

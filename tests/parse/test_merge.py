@@ -212,7 +212,7 @@ def test_the_same_text_again_is_matched_one_for_one(tmp_path: Path) -> None:
     from build import Stored, mark
 
     from profilemate.parse.decode import decode_recordings
-    from profilemate.parse.trace import SourceInfo
+    from profilemate.parse.recording import SourceInfo
 
     text = "pm1.graph.replay mode=FULL num_tokens=8 step=5"
     dummy = "pm1.graph.replay mode=FULL num_tokens=8 dummy=True"

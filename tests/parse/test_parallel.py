@@ -20,7 +20,7 @@ from profilemate.parse import parallel
 from profilemate.parse.progress import Progress, no_progress
 from profilemate.parse.project import parse_session, read_trace
 from profilemate.parse.reading import Task
-from profilemate.parse.trace import Recording
+from profilemate.parse.recording import Recording
 
 HERE = Path(__file__).parent
 

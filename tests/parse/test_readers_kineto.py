@@ -18,7 +18,8 @@ from profilemate.parse.collected import Collected
 from profilemate.parse.decode import decode_recordings
 from profilemate.parse.readers import json_events, open_recording
 from profilemate.parse.readers.kineto_json import nanoseconds
-from profilemate.parse.trace import Recording, Trace
+from profilemate.parse.recording import Recording
+from profilemate.parse.trace import Trace
 
 BASE = 1_759_300_074_000_000_000
 

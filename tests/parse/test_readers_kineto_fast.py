@@ -29,7 +29,7 @@ from profilemate.parse.readers import json_events, open_recording
 from profilemate.parse.readers.kineto import inflate
 from profilemate.parse.readers.kineto.found import Found
 from profilemate.parse.readers.kineto.scan import Scanner
-from profilemate.parse.trace import Recording
+from profilemate.parse.recording import Recording
 
 # ------------------------------------------------------------------ layouts
 

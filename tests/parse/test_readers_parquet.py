@@ -15,7 +15,7 @@ from build import PUSH_POP, START_UNIX_NS, Export, Row
 
 from profilemate.errors import InputError, ToolError
 from profilemate.parse.readers import open_recording
-from profilemate.parse.trace import Marker
+from profilemate.parse.recording import Marker
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")

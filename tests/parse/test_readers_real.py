@@ -16,7 +16,7 @@ from recorded import NSYS_VARIABLES, Recorded, nsys_of, record
 from profilemate.errors import InputError, ToolError
 from profilemate.parse.decode import decode_recordings
 from profilemate.parse.readers import open_recording
-from profilemate.parse.trace import Marker
+from profilemate.parse.recording import Marker
 
 pytestmark = pytest.mark.real
 

@@ -27,7 +27,7 @@ from recorded import leave_out
 
 from profilemate.errors import InputError, NotThisFormatError
 from profilemate.parse.readers import nsys_layout, open_recording
-from profilemate.parse.trace import Marker
+from profilemate.parse.recording import Marker
 
 TEXTS = ("pm1.step t=5 step=1", "pm1.preempt req=a%20b", "pm1.batch t=9 seq=1 | kv.free ids=1")
 FOREIGN = ("aten::add", "pm1 no", "PM1.step", "xpm1.step", "pm2.step step=1", "", "pm1")

@@ -17,7 +17,8 @@ import pandas as pd
 import pyarrow as pa
 
 from profilemate.parse.ids import IdsArray
-from profilemate.parse.trace import GpuWork, Placement, SourceInfo, Trace
+from profilemate.parse.recording import SourceInfo
+from profilemate.parse.trace import GpuWork, Placement, Trace
 
 FRAMES = ("launches", "gpu", "annotations")
 """Frames of a trace that are fields of their own."""

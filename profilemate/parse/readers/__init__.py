@@ -14,7 +14,7 @@ from profilemate.parse.readers.kineto_json import KinetoJsonReader
 from profilemate.parse.readers.nsys_parquet import NsysParquetReader
 from profilemate.parse.readers.nsys_rep import NsysReportReader
 from profilemate.parse.readers.nsys_sqlite import NsysSqliteReader
-from profilemate.parse.trace import Recording
+from profilemate.parse.recording import Recording
 
 __all__ = [
     "READERS",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from profilemate.parse.progress import Progress, no_progress
-from profilemate.parse.trace import Recording
+from profilemate.parse.recording import Recording
 
 
 @dataclass(frozen=True, slots=True)

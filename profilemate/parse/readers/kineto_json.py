@@ -22,7 +22,7 @@ from profilemate.parse.readers.kineto import parts
 from profilemate.parse.readers.kineto.found import integer, nanoseconds
 from profilemate.parse.readers.kineto.inflate import beginning, unpacked
 from profilemate.parse.readers.kineto.reading import Reading
-from profilemate.parse.trace import Marker, Recording, SourceInfo
+from profilemate.parse.recording import Marker, Recording, SourceInfo
 from profilemate.schema.live import SIDECAR, SIDECAR_END
 
 __all__ = ["KinetoJsonReader", "nanoseconds"]

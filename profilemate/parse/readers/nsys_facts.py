@@ -18,7 +18,7 @@ from profilemate.parse.readers.nsys_layout import (
     by_role,
     locate,
 )
-from profilemate.parse.trace import SourceInfo
+from profilemate.parse.recording import SourceInfo
 
 RECORD_HINT = (
     "Install it where vLLM runs (pip install profilemate), record with PROFILEMATE=on under "

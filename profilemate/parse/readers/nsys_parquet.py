@@ -21,7 +21,7 @@ from profilemate.parse.readers.base import OpenOptions
 from profilemate.parse.readers.nsys_activity import Only, read_activity
 from profilemate.parse.readers.nsys_facts import Facts, note_absence, read_facts
 from profilemate.parse.readers.nsys_layout import EVENT_TYPES, Found, Tables, locate
-from profilemate.parse.trace import Marker, Recording, SourceInfo
+from profilemate.parse.recording import Marker, Recording, SourceInfo
 
 SUFFIX = ".parquet"
 _BATCH = 1 << 16

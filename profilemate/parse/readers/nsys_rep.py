@@ -22,7 +22,7 @@ from profilemate.parse.activity import ActivitySink
 from profilemate.parse.readers.base import OpenOptions
 from profilemate.parse.readers.nsys_layout import wanted_tables
 from profilemate.parse.readers.nsys_sqlite import NsysSqliteReader
-from profilemate.parse.trace import Marker, Recording, SourceInfo
+from profilemate.parse.recording import Marker, Recording, SourceInfo
 
 MAGIC = b"NVIDIA Tegra Profiler Report "
 _END = b"[END]"  # last bytes of every whole report of 2022.4 and 2023.4

@@ -25,7 +25,7 @@ from profilemate.parse.readers.nsys_store import (
     quoted,
     unfinished_log,
 )
-from profilemate.parse.trace import Marker, Recording, SourceInfo
+from profilemate.parse.recording import Marker, Recording, SourceInfo
 
 MAGIC = b"SQLite format 3\x00"
 _PROGRESS_EVERY = 1 << 14  # messages

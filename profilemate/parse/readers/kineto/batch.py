@@ -26,7 +26,7 @@ from profilemate.parse.readers.kineto.found import (
     Source,
 )
 from profilemate.parse.readers.kineto.template import Matched
-from profilemate.parse.trace import Marker
+from profilemate.parse.recording import Marker
 
 _API_BYTES = tuple(n.encode() for n in API_NAMES)
 _TS, _DUR = ("ts",), ("dur",)

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from profilemate.parse.activity import Ints, is_graph_launch
+from profilemate.parse.activity import is_graph_launch
 from profilemate.parse.columns import Matrix
 from profilemate.parse.readers.kineto.found import (
     API_NAMES,
     CALL,
     GPU,
-    RANGE,
     RANGES,
     Found,
     Group,
@@ -23,15 +22,20 @@ from profilemate.parse.readers.kineto.found import (
 from profilemate.parse.readers.kineto.native import SLOTS, VALUES, WIDTH
 from profilemate.parse.readers.kineto.scan import Lessons, Scanner, Taken, decoded
 from profilemate.parse.readers.kineto.template import Template
-from profilemate.parse.trace import Marker
+from profilemate.parse.recording import Marker
 
 _ROOM = 1 << 14  # rows that are put away at a time
 _NAME = 3  # a hole for the name, beside the kinds of numbers in template.py
 _FRACTION = 4
 # Which number of an event a column is made of; the first two are those of all groups.
 _PLACES: Mapping[str, int] = {
-    **{"device": 2, "stream": 3, "correlation": 4, "graph": 5, "node": 6},
-    **{"pid": 2, "tid": 3},
+    "device": 2,
+    "stream": 3,
+    "correlation": 4,
+    "graph": 5,
+    "node": 6,
+    "pid": 2,
+    "tid": 3,
 }
 
 
@@ -264,4 +268,3 @@ def _markers(raw: bytes, ranges: Matrix) -> list[tuple[int, Marker]]:
         text = raw[begin:end].decode("utf-8", "replace")
         found.append((row, Marker(ts, None if dur < 0 else dur, pid, tid, text)))
     return found
-

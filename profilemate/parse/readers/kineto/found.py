@@ -20,7 +20,7 @@ from profilemate.parse.readers.kineto.template import (
     WHOLE,
     Path,
 )
-from profilemate.parse.trace import Marker
+from profilemate.parse.recording import Marker
 from profilemate.schema.live import SIDECAR, SIDECAR_END
 
 LIMIT = 1 << 62

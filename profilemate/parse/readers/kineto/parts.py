@@ -19,7 +19,7 @@ from typing import BinaryIO, cast
 
 from profilemate.parse.readers.kineto.inflate import GZIP
 from profilemate.parse.readers.kineto.reading import Reading
-from profilemate.parse.trace import Marker
+from profilemate.parse.recording import Marker
 
 SMALLEST = 1 << 26
 """Bytes of a part for which a process is worth its start."""

@@ -13,7 +13,7 @@ from profilemate.parse.readers.kineto.inflate import Text
 from profilemate.parse.readers.kineto.memory import keep_freed_blocks
 from profilemate.parse.readers.kineto.native import library
 from profilemate.parse.readers.kineto.scan import Scanner, Taken
-from profilemate.parse.trace import Marker
+from profilemate.parse.recording import Marker
 
 _TOLD_EVERY = 1 << 14  # events
 
