@@ -108,7 +108,11 @@ def ensure_venv(clone_root: Path) -> Path:
 
 
 def _venv_fingerprint(clone_root: Path) -> str:
-    described = [clone_root / "pyproject.toml", clone_root / ".venv" / "pyvenv.cfg"]
+    built = [
+        clone_root / "scripts" / "build_scanner.py",
+        *sorted((clone_root / "profilemate").rglob("*.c")),
+    ]
+    described = [clone_root / "pyproject.toml", clone_root / ".venv" / "pyvenv.cfg", *built]
     texts = [file.read_text(encoding="utf-8") if file.is_file() else "" for file in described]
     return digest(*texts, str(clone_root))
 

@@ -16,6 +16,7 @@ import typer
 
 import profilemate
 from profilemate.cli import app
+from profilemate.parse.readers.kineto import native
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLED = ROOT / "tests" / "data" / "vllm_cpu_server" / "recording.sqlite"
@@ -95,7 +96,14 @@ def test_alone_it_shows_where_to_start() -> None:
 
 
 def test_version_and_module() -> None:
-    assert run("--version").stdout == f"profilemate {profilemate.__version__}\n"
+    first, second = run("--version").stdout.splitlines()
+    assert first == f"profilemate {profilemate.__version__}"
+    assert second == f"scanner of torch traces: {native.description()}"
+    done = run("--version", env={native.VARIABLE: "numpy"})
+    assert "numpy (the compiled one is switched off by PROFILEMATE_SCANNER)" in done.stdout
+    done = run("--version", env={native.VARIABLE: "rust"})
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert "Set it to numpy or compiled" in done.stderr
 
 
 def test_shell_completion_is_offered() -> None:

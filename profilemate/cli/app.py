@@ -13,6 +13,7 @@ from profilemate.cli import compare, export, hta, perfetto, report, show, view
 from profilemate.cli import run as run_
 from profilemate.cli.cached import NoCache, decoded_traces, say_note
 from profilemate.cli.examples import examples
+from profilemate.parse.readers.kineto import native
 
 HELP = """What vLLM's CUDA graphs and KV cache really did.
 
@@ -55,6 +56,7 @@ Nsys = Annotated[
 def _version(value: bool) -> None:
     if value:
         show.line(f"profilemate {profilemate.__version__}")
+        show.line(f"scanner of torch traces: {native.description()}")
         raise typer.Exit
 
 
@@ -62,7 +64,12 @@ def _version(value: bool) -> None:
 def _main(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+        typer.Option(
+            "--version",
+            callback=_version,
+            is_eager=True,
+            help="Show the version and the scanner in use.",
+        ),
     ] = False,
 ) -> None:
     """Options of the command as a whole."""

@@ -21,6 +21,8 @@ from profilemate.parse.readers.kineto_json import nanoseconds
 from profilemate.parse.recording import Recording
 from profilemate.parse.trace import Trace
 
+pytestmark = pytest.mark.usefixtures("scanner")
+
 BASE = 1_759_300_074_000_000_000
 
 

@@ -26,10 +26,11 @@ from test_readers_kineto import (
 
 from profilemate.errors import InputError
 from profilemate.parse.readers import json_events, open_recording
-from profilemate.parse.readers.kineto import inflate
+from profilemate.parse.readers.kineto import inflate, reading
 from profilemate.parse.readers.kineto.found import Found
-from profilemate.parse.readers.kineto.scan import Scanner
 from profilemate.parse.recording import Recording
+
+pytestmark = pytest.mark.usefixtures("scanner")
 
 # ------------------------------------------------------------------ layouts
 
@@ -178,8 +179,9 @@ def read(path: Path, block: int, *, templates: bool = True) -> tuple[Recording, 
         patch.setattr(json_events, "_BLOCK", block)
         if not templates:
             patch.setattr(json_events.EventStream, "_offer", lambda self: iter(()))
-        recording = open_recording(path)
+        recording: Any = None
         try:
+            recording = open_recording(path)
             found = everything(recording)
         except InputError as e:
             return recording, {"error": str(e)}
@@ -387,7 +389,7 @@ def test_whoever_stops_reading_ends_the_thread(tmp_path: Path) -> None:
 
 
 def test_a_scanner_leaves_the_last_event() -> None:
-    scanner = Scanner(Found())
+    scanner = reading.scanner(Found())
     text = json.dumps([kernel(i, i) for i in range(50)]).encode()[1:]
     taken = scanner.take([text])
     assert taken.events == 49

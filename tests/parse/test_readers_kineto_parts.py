@@ -19,6 +19,8 @@ from profilemate.parse.columns import Table
 from profilemate.parse.readers import open_recording
 from profilemate.parse.readers.kineto import parts
 
+pytestmark = pytest.mark.usefixtures("scanner")
+
 
 class InProcess:
     """Stands for the process of a part: what it is given and what it says is pickled."""

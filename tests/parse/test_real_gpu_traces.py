@@ -28,6 +28,8 @@ B200 = "vllm_b200_eager_prefill.json.gz"
 V100 = "training_v100_two_graphs_old_kineto.json.gz"
 H100 = "nsys_h100_2gpu_no_graphs.sqlite"
 
+pytestmark = pytest.mark.usefixtures("scanner")
+
 
 @dataclass(frozen=True)
 class Facts:

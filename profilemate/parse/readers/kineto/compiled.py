@@ -21,7 +21,7 @@ from profilemate.parse.readers.kineto.found import (
 )
 from profilemate.parse.readers.kineto.native import SLOTS, VALUES, WIDTH
 from profilemate.parse.readers.kineto.scan import Lessons, Scanner, Taken, decoded
-from profilemate.parse.readers.kineto.template import Template
+from profilemate.parse.readers.kineto.template import Path, Template
 from profilemate.parse.recording import Marker
 
 _ROOM = 1 << 14  # rows that are put away at a time
@@ -112,7 +112,7 @@ class CompiledScanner(Scanner):
             known[slot] = known.pop()
         group = template.group
         assert isinstance(group, Group)
-        paths = {("ts",): 0, ("dur",): 1}
+        paths: dict[Path, int] = {("ts",): 0, ("dur",): 1}
         otherwise = [0, -1 if group.instant and group.kind not in (GPU, CALL) else 0, *[-1] * 5]
         for name, source in group.columns.items():
             if isinstance(source, int):
@@ -177,10 +177,14 @@ class CompiledScanner(Scanner):
         names, found = self._names, self._found
         if not calls.shape[1]:
             return calls
-        numbers, first, count = np.unique(calls[-1], return_index=True, return_counts=True)
-        for i in np.argsort(first).tolist():
-            found.calls[names.text(int(numbers[i]))] += int(count[i])
-        found.callers.update(np.unique(calls[3]).tolist())
+        count = np.bincount(calls[-1])
+        counted = np.flatnonzero(count).tolist()
+        if any(names.text(number) not in found.calls for number in counted):
+            counted.sort(key=lambda number: int(np.argmax(calls[-1] == number)))
+        for number in counted:
+            found.calls[names.text(number)] += int(count[number])
+        low, high = int(calls[3].min()), int(calls[3].max())
+        found.callers.update((low,) if low == high else np.unique(calls[3]).tolist())
         launch = names.launches()[calls[-1]]
         found.starts.extend(calls[[1, 3, 4, 5]][:, ~launch & (calls[5] != 0)])
         return calls[:, launch]
@@ -245,6 +249,8 @@ class _Names:
         new: dict[int, int] = {}
         for table in tables:
             fresh = np.flatnonzero(self._numbers[table[-1]] < 0)
+            if not len(fresh):
+                continue
             ids, at = np.unique(table[-1, fresh], return_index=True)
             for each, place in zip(ids.tolist(), table[0, fresh[at]].tolist(), strict=True):
                 new[each] = min(place, new.get(each, place))

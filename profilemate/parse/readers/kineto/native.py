@@ -1,7 +1,7 @@
 """The compiled scanner's library, where the installation has one.
 
-It is optional: what it does, `scan` does with numpy in four times the time. `hatch_build.py` makes
-it of `_scan.c` where a C compiler is; PROFILEMATE_SCANNER=numpy leaves it alone.
+It is optional: what it does, `scan` does with numpy in three times the time. It is made of _scan.c
+by scripts/build_scanner.py where a C compiler is; PROFILEMATE_SCANNER=numpy leaves it alone.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ _FUNCTIONS = {
 def _loaded(path: Path) -> ctypes.CDLL | str:
     """The library, or why there is none."""
     if not path.exists():
-        return "not built"
+        return "is not built"
     try:
         library = ctypes.CDLL(str(path))
         for name, (result, *arguments) in _FUNCTIONS.items():
@@ -85,7 +85,7 @@ def _loaded(path: Path) -> ctypes.CDLL | str:
         return f"cannot be loaded: {e}"
     # A library of another age of its source would write where nothing is for it.
     if library.pm_source() != zlib.crc32(_SOURCE.read_bytes()):
-        return "built of another _scan.c"
+        return "was built of another _scan.c"
     return library
 
 
@@ -96,13 +96,12 @@ def _chosen() -> ctypes.CDLL | str:
             f"{VARIABLE} is {wish!r}", hint=f"Set it to numpy or compiled, or unset {VARIABLE}."
         )
     if wish == "numpy":
-        return f"switched off by {VARIABLE}"
+        return f"is switched off by {VARIABLE}"
     found = _loaded(_LIBRARY)
     if wish == "compiled" and isinstance(found, str):
         raise InputError(
             f"{VARIABLE} asks for the compiled scanner, which there is not",
-            path=_LIBRARY,
-            why=f"It is {found}." if found.startswith(("not", "built")) else f"It {found}.",
+            why=f"{_LIBRARY} {found}.",
             hint=f"Install profilemate again where a C compiler is, or unset {VARIABLE}.",
         )
     return found
@@ -112,7 +111,7 @@ def library() -> ctypes.CDLL | None:
     """The compiled scanner, None where there is none or nobody wants it.
 
     Raises:
-        InputError: The environment asks for one that is not there.
+        InputError: The environment asks for one that is not there, or for something else.
     """
     found = _chosen()
     return None if isinstance(found, str) else found
@@ -125,4 +124,4 @@ def description() -> str:
         InputError: As `library`.
     """
     found = _chosen()
-    return f"numpy (compiled one: {found})" if isinstance(found, str) else "compiled"
+    return f"numpy (the compiled one {found})" if isinstance(found, str) else "compiled"

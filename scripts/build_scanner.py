@@ -1,7 +1,7 @@
 """Builds the compiled scanner of torch traces into the wheel, where there is a C compiler.
 
-Without one the wheel is pure Python, and everything works, slower. `python hatch_build.py` builds
-it in this clone.
+hatchling runs this (`pip install`, `pip wheel`). Without a compiler the wheel is pure Python, and
+everything works, slower. `python scripts/build_scanner.py` builds it in this clone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parent.parent
 FOLDER = Path("profilemate") / "parse" / "readers" / "kineto"
 SOURCE, LIBRARY = FOLDER / "_scan.c", FOLDER / "_scan.so"
 FLAGS = ("-O2", "-std=c11", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra")
@@ -58,9 +58,10 @@ else:
 
         def initialize(self, version: str, build_data: dict[str, Any]) -> None:
             """Build the library and have it packed."""
-            editable = version == "editable"
-            target = ROOT / LIBRARY if editable else Path(self.directory, LIBRARY.name)
-            target.parent.mkdir(parents=True, exist_ok=True)
+            target = ROOT / LIBRARY  # a clone is imported from where it lies
+            if version != "editable":
+                self._folder = tempfile.TemporaryDirectory()
+                target = Path(self._folder.name, LIBRARY.name)
             why = build(target)
             if why is not None:
                 self.app.display_warning(f"Without the compiled scanner of torch traces: {why}")
@@ -68,8 +69,15 @@ else:
             build_data["pure_python"] = False
             platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
             build_data["tag"] = f"py3-none-{platform}"
-            if not editable:
+            if version != "editable":
                 build_data["force_include"][str(target)] = str(LIBRARY)
+
+        def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+            """Leave nothing behind."""
+            if self._folder is not None:
+                self._folder.cleanup()
+
+        _folder: tempfile.TemporaryDirectory[str] | None = None
 
 
 if __name__ == "__main__":
