@@ -173,6 +173,14 @@ def graph_steps(trace: Trace, *, unknown: bool = False) -> GraphSteps:
         trace: The trace.
         unknown: Each launch of a place that no hook knows is a row too.
     """
+    name = f"graph_steps, unknown={unknown}"
+    if name not in trace.derived:  # five tables ask for it
+        trace.derived[name] = _graph_steps(trace, unknown)
+    found: GraphSteps = trace.derived[name]
+    return found
+
+
+def _graph_steps(trace: Trace, unknown: bool) -> GraphSteps:
     every_step, launches = trace.frames["step"], trace.frames["graph.replay"]
     dummies = every_step[flags(every_step["dummy"])]
     steps = every_step[_on_graphs(every_step) & (numbers(every_step["launches"], 1) > 0)]
