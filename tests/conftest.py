@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -20,3 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure() -> None:
     """What tests read is neither found in the user's cache nor left there."""
     os.environ["PROFILEMATE_CACHE_MB"] = "0"
+    # A shell without job control ignores Ctrl-C for what it starts in the background, and whatever
+    # that starts would too: tests that interrupt programs would wait for ever.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
