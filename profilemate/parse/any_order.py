@@ -143,9 +143,11 @@ class AnyOrder:
         return np.array([found[name] for name in _ROWS])
 
     def _sequence(self, records: Columns, row: Ints, rows: int, kernels: Ints) -> Ints:
-        keys = [records[n][kernels] for n in ("name", "start", "node")]
-        order = np.lexsort((*keys, row[kernels]))
-        of, (name, start, node) = row[kernels][order], (key[order] for key in keys)
+        keys = [row[kernels], *(records[n][kernels] for n in ("node", "start", "name"))]
+        if not _in_order(keys):
+            order = np.lexsort(keys[::-1])
+            keys = [key[order] for key in keys]
+        of, node, start, name = keys
         tied = np.zeros(len(of), dtype=bool)
         tied[1:] = (of[1:] == of[:-1]) & (start[1:] == start[:-1]) & (node[1:] == node[:-1])
         return self._sequences.number(of, rows, name, tied)
@@ -248,6 +250,19 @@ def _calls(correlation: Ints) -> tuple[Ints, Ints]:
     call = np.empty(len(key), dtype=np.int64)
     call[order] = rank[np.cumsum(opens) - 1]
     return np.sort(first), call
+
+
+def _in_order(keys: Sequence[Ints]) -> bool:
+    """Whether elements are in order of the first key, then of the second and so on.
+
+    Kernels of a graph nearly always are, which is found out sooner than sorted.
+    """
+    level = np.ones(max(len(keys[0]) - 1, 0), dtype=bool)  # equal by all keys up to here
+    for key in keys:
+        if (level & (key[1:] < key[:-1])).any():
+            return False
+        level &= key[1:] == key[:-1]
+    return True
 
 
 def _row_of(records: Columns) -> Ints:
