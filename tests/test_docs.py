@@ -15,6 +15,7 @@ from profilemate.parse.tables import TABLES
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import bench_document  # noqa: E402
 import docs_cli  # noqa: E402
 import docs_findings  # noqa: E402
 import docs_metrics  # noqa: E402
@@ -67,3 +68,11 @@ def test_the_page_of_live_sessions_names_every_setting() -> None:
     assert known - {"PROFILEMATE_LAUNCHES", "PROFILEMATE_PLUGINS"} == set(
         re.findall(r"`((?:PROFILEMATE|VLLM_PROFILING)_[A-Z_]+)", page)
     )
+
+
+def test_each_benchmark_writes_its_own_chapter(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    bench_document.put("One", "first\n\n## detail\n", page)
+    bench_document.put("Two", "second", page)
+    bench_document.put("One", "again\n\n| a # b |", page)
+    assert page.read_text() == "# One\n\nagain\n\n| a # b |\n\n# Two\n\nsecond\n"
