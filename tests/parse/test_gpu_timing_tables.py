@@ -48,3 +48,16 @@ def test_without_it_nothing_changes() -> None:
     assert column("cuda_graph_timeline", "duration_ms", STEPS) == [90, 90, 90]
     assert durations(trace_of(STEPS)) == "host"
     assert column("cuda_graph_steps", "graph_gpu_ms", STEPS) == [None] * 4
+
+
+def test_ranks_have_the_durations_of_the_timeline() -> None:
+    """By hand: steps on graphs take 90 on the host, and what CUDA events say on the GPU."""
+    events = [*STEPS, gpu(1, 7), gpu(2, 30), gpu(4, 9)]
+    assert column("ranks", "replay_p50_ms", events) == [9]
+    assert column("ranks", "replay_on", events) == ["CUDA events"]
+    some = [*STEPS, gpu(1, 7), gpu(4, 9)]
+    assert column("ranks", "replay_p50_ms", some) == [9]
+    assert column("ranks", "replay_on", some) == ["CUDA events and host"]
+    assert column("ranks", "replay_p50_ms", STEPS) == [90]
+    assert column("ranks", "replay_on", STEPS) == ["host"]
+    assert column("ranks", "replay_on", []) == []

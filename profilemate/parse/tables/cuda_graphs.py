@@ -258,13 +258,43 @@ def _describe(key: Mapping[Hashable, object]) -> str:
     return f"{key['mode']}:BatchDescriptor({text})"
 
 
+@dataclass(frozen=True, slots=True)
+class Durations:
+    """How long model steps on graphs took, by the best that is known of each.
+
+    Attributes:
+        ns: The duration, -1 where none is known.
+        on: Row of `PLACES` that says where it was measured, -1 where it was not.
+    """
+
+    ns: Ints
+    on: Ints
+
+
+PLACES = ("gpu", "CUDA events", "host")
+"""Where a duration can be measured, the best first: GPU records, events on the GPU, the host."""
+
+
+def durations_of(trace: Trace, found: GraphSteps) -> Durations:
+    """The duration of each row of `found`."""
+    steps, gpu = found.rows, found.work.gpu
+    measured = (
+        np.where(gpu.count > 0, gpu.span, -1),
+        timed(trace, steps["pid"], steps["run"]),
+        numbers(steps["dur"], -1),
+    )
+    ns, on = np.full(len(steps), -1, dtype=np.int64), np.full(len(steps), -1, dtype=np.int64)
+    for place, values in enumerate(measured):
+        better = (on < 0) & (values >= 0)
+        ns[better], on[better] = values[better], place
+    return Durations(ns, on)
+
+
 def cuda_graph_timeline(trace: Trace) -> pd.DataFrame:
     """One row per model step that ran on a graph, in order of time."""
     found = graph_steps(trace)
-    steps, keys, gpu = found.rows, found.keys, found.work.gpu
-    host = numbers(steps["dur"], -1)
-    events = timed(trace, steps["pid"], steps["run"])
-    dur = np.where(gpu.count > 0, gpu.span, np.where(events >= 0, events, host))
+    steps, keys = found.rows, found.keys
+    dur = durations_of(trace, found).ns
     known = keys.astype(object).where(keys.notna(), None)
     names = pd.Series([_describe(key) for key in known.to_dict("records")], dtype="string")
     data = {
