@@ -42,7 +42,11 @@ COLUMNS = (
         "median of their durations, as in cuda_graph_timeline: of GPU records, else between CUDA "
         "events (PROFILEMATE_GPU_TIMING), else on the host",
     ),
-    Column("replay_on", "value", "where that was measured: gpu, CUDA events, host, or a mix: gpu and host"),
+    Column(
+        "replay_on",
+        "value",
+        "where that was measured: gpu, CUDA events, host, or a mix: gpu and host",
+    ),
     Column(
         "replay_ratio",
         "ratio",
