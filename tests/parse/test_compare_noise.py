@@ -6,12 +6,20 @@ import itertools
 import math
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from false_alarms import KINDS, SHIFT, dependent, rates
 
-from profilemate.parse.compare.noise import compare_series, pooled, q_values, student_tail
+from profilemate.parse.compare.noise import (
+    Pair,
+    compare_series,
+    compare_together,
+    q_values,
+    student_tail,
+)
 
-Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 
 @pytest.mark.parametrize(
@@ -164,17 +172,48 @@ def test_many_graphs_without_a_difference_raise_few_false_alarms() -> None:
     assert with_alarm <= 8
 
 
+def turns(rng: np.random.Generator, durations: Floats, graphs: int) -> list[tuple[Floats, Ints]]:
+    """Steps that run on one of so many graphs, each of its own length, and their places."""
+    on = rng.integers(0, graphs, len(durations))
+    return [((1 + g) * durations[on == g], np.flatnonzero(on == g)) for g in range(graphs)]
+
+
+def pairs(rng: np.random.Generator, a: Floats, b: Floats, graphs: int) -> list[Pair]:
+    return [
+        Pair(x, y, at_x, at_y)
+        for (x, at_x), (y, at_y) in zip(turns(rng, a, graphs), turns(rng, b, graphs), strict=True)
+    ]
+
+
 def test_all_graphs_together() -> None:
     rng = np.random.default_rng(6)
-    tests = [
-        t
-        for _ in range(20)
-        if (t := compare_series(series(rng, 40, 0.0), 1.08 * series(rng, 40, 0.0)))
-    ]
-    together = pooled(tests, [1.0] * len(tests))
+    made = pairs(rng, series(rng, 800, 0.0), 1.08 * series(rng, 800, 0.0), 20)
+    tests = [t for p in made if (t := compare_series(p.a, p.b))]
+    together = compare_together(made)
     assert together is not None
     assert together.p < min(t.p for t in tests), "many weak signs make a strong one"
-    assert pooled([], []) is None
-    alone = pooled(tests[:1], [7.0])
-    assert alone is not None
-    assert (alone.effect, alone.p) == pytest.approx((tests[0].effect, tests[0].p))
+    assert compare_together([]) is None
+    steps = sum(len(p.a) + len(p.b) for p in made)
+    weighted = sum(
+        (len(p.a) + len(p.b)) / steps * np.mean(p.b[:, None] > p.a[None, :]) for p in made
+    )
+    assert together.effect == pytest.approx(weighted)
+
+
+@pytest.mark.parametrize("graphs", [1, 5, 20])
+@pytest.mark.parametrize("kind", ["independent", "AR(1), 0.9", "growing, 100 steps"])
+def test_graphs_that_slow_down_together_are_no_more_signs_than_one(kind: str, graphs: int) -> None:
+    rng = np.random.default_rng(7)
+    called = 0
+    for _ in range(100):
+        a, b = (KINDS[kind](rng, 2000) * np.exp(0.02 * rng.normal(size=2000)) for _ in "ab")
+        together = compare_together(pairs(rng, a, b, graphs))
+        assert together is not None
+        called += together.p < 0.05
+    assert called <= 10
+    found = 0
+    for _ in range(40):
+        a, b = KINDS[kind](rng, 2000), SHIFT * KINDS[kind](rng, 2000)
+        together = compare_together(pairs(rng, a, b, graphs))
+        found += together is not None and together.p < 0.05
+    assert found >= 36

@@ -13,7 +13,8 @@ independent draws:
 * the variance is that of so many independent steps or, if it is larger, that of ten batch means,
   which need no model;
 * the p-value is two-sided, from Student's t with Welch's degrees of freedom;
-* over many graphs, q-values after Benjamini and Hochberg keep the share of false alarms.
+* over many graphs, q-values after Benjamini and Hochberg keep the share of false alarms. All of
+  them together are one series of a session: what slows one graph slows those that run next to it.
 
 `scripts/false_alarms.py` shows how often equal series of several kinds are called different, and
 how often a shift is found. Nothing here is drawn at random. What one run cannot tell is how much
@@ -30,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 LEAST = 20
 """Steps that each side needs: fewer cannot show how they depend on each other."""
@@ -55,19 +57,49 @@ class Test:
     p: float
 
 
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The same thing in two sessions.
+
+    Attributes:
+        a: Durations in A.
+        b: Durations in B.
+        when_a: Places of those of A among all of A, in order of time.
+        when_b: The same of B.
+    """
+
+    a: Floats
+    b: Floats
+    when_a: Ints
+    when_b: Ints
+
+
 def compare_series(a: Floats, b: Floats) -> Test | None:
     """Compare two series in their order of time; None where one of them is too short to tell."""
-    n, m = len(a), len(b)
-    if min(n, m) < LEAST:
+    return compare_together([Pair(a, b, np.arange(len(a)), np.arange(len(b)))])
+
+
+def compare_together(pairs: Sequence[Pair]) -> Test | None:
+    """One test of several things, each compared with itself and weighted with its steps in both.
+
+    What slows one of them down slows those down that ran next to it, so each session is one series,
+    in which they take turns. Those that are too short are left out; None where nothing is left, or
+    where it is too short to tell.
+    """
+    pairs = [pair for pair in pairs if min(len(pair.a), len(pair.b)) >= LEAST]
+    if not pairs:
         return None
-    wide = max(_spread(a), _spread(b))
-    worth_a, worth_b = n / wide, m / wide
+    shares = np.array([len(pair.a) + len(pair.b) for pair in pairs], dtype=np.float64)
+    shares /= shares.sum()
+    of_a = _Side([(p.a, _placements(p.a, p.b), p.when_a) for p in pairs], shares)
+    of_b = _Side([(p.b, _placements(p.b, p.a), p.when_b) for p in pairs], shares)
+    wide = max(of_a.spread, of_b.spread)
+    worth_a, worth_b = len(of_a.placed) / wide, len(of_b.placed) / wide
     if min(worth_a, worth_b) < INDEPENDENT:
         return None
-    of_a, of_b = _placements(a, b), _placements(b, a)
-    effect = float(of_b.mean())
-    var_a, free_a = _mean_variance(of_a, worth_a)
-    var_b, free_b = _mean_variance(of_b, worth_b)
+    effect = float(of_b.placed.mean())
+    var_a, free_a = _mean_variance(of_a.off, worth_a)
+    var_b, free_b = _mean_variance(of_b.off, worth_b)
     # Series that do not overlap have no variance at all; one exchanged pair gives the least.
     variance = max(var_a + var_b, 1 / (4 * worth_a * worth_b))
     if var_a + var_b > 0:
@@ -77,17 +109,29 @@ def compare_series(a: Floats, b: Floats) -> Test | None:
     return Test(effect, variance, freedom, _two_sided(effect, variance, freedom))
 
 
-def pooled(tests: Sequence[Test], weights: Sequence[float]) -> Test | None:
-    """One test of all graphs: the weighted mean of their effects. None without any."""
-    share = np.array(weights, dtype=np.float64)
-    if not len(tests) or share.sum() <= 0:
-        return None
-    share /= share.sum()
-    effect = float(sum(w * t.effect for w, t in zip(share, tests, strict=True)))
-    parts = [w**2 * t.variance for w, t in zip(share, tests, strict=True)]
-    variance = float(sum(parts))
-    freedom = variance**2 / sum(v**2 / t.freedom for v, t in zip(parts, tests, strict=True))
-    return Test(effect, variance, freedom, _two_sided(effect, variance, freedom))
+class _Side:
+    """All that one session has of several things, as one series.
+
+    Args:
+        parts: Of each thing its durations, their placements in the other session, their places.
+        shares: The weight of each.
+
+    Attributes:
+        placed: Placements, weighted so that their mean is the weighted mean of the things' means.
+        off: By how much each is off the mean of its thing.
+        spread: See `_spread`; of the ranks that durations have among those of their own thing.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Floats, Floats, Ints]], shares: Floats) -> None:
+        order = np.argsort(np.concatenate([when for _, _, when in parts]), kind="stable")
+        weights = [
+            share * len(order) / len(at) for (at, _, _), share in zip(parts, shares, strict=True)
+        ]
+        placed = [w * of for (_, of, _), w in zip(parts, weights, strict=True)]
+        self.placed = np.concatenate(placed)[order]
+        self.off = np.concatenate([of - of.mean() for of in placed])[order]
+        ranks = [_placements(durations, durations) for durations, _, _ in parts]
+        self.spread = _spread(np.concatenate([r - r.mean() for r in ranks])[order])
 
 
 def q_values(p: Sequence[float]) -> list[float]:
@@ -125,11 +169,13 @@ def _mean_variance(series: Floats, worth: float) -> tuple[float, float]:
     return (by_batches, batches - 1) if by_batches > by_worth else (by_worth, worth - 1)
 
 
-def _spread(series: Floats) -> float:
-    """How many times the variance of a series' mean is that of independent values; at least 1."""
-    n = len(series)
-    ranks = _placements(series, series)
-    off = ranks - ranks.mean()
+def _spread(off: Floats) -> float:
+    """How many times the variance of a series' mean is that of independent values; at least 1.
+
+    Args:
+        off: By how much its values are off their mean.
+    """
+    n = len(off)
     if not off.any():
         return 1.0
     orders = min(int(10 * math.log10(n)), n // 4)
