@@ -180,11 +180,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of the whole workload")
     parser.add_argument("--write", action="store_true", help="write docs/overhead.md")
     options = parser.parse_args()
-    places = environments.gather(("vllm", "nsys"))
-    python = places[environments.VLLM_VARIABLE].path
-    nsys = places[environments.NSYS_VARIABLES["2023.4.4"]].path
-    if python is None or nsys is None:
-        raise SystemExit("this platform has no vLLM for the CPU or no Nsight Systems")
+    python, nsys = environments.vllm_and_nsys()
     with tempfile.TemporaryDirectory(prefix="profilemate-site-") as folder:
         site = install(Path(folder))
         costs = inside(python, site, "costs")

@@ -21,7 +21,7 @@ from profilemate.parse.compare.noise import (
 )
 from profilemate.parse.findings.graph_names import graph_names
 from profilemate.parse.findings.reading import floats, texts, truths
-from profilemate.parse.saved import SavedSession
+from profilemate.parse.saved import GRAPH_COLUMNS, SavedSession
 
 Outcome = Literal["slower", "faster", "same", "few", "only A", "only B"]
 
@@ -34,16 +34,6 @@ DURATIONS: Mapping[str, str] = {
     "host_ms": "host duration of a step",
 }
 """Columns of cuda_graph_steps.csv that a comparison may rest on, the best first."""
-
-_KEY = (
-    "runtime_mode",
-    "num_tokens",
-    "num_reqs",
-    "uniform",
-    "has_lora",
-    "num_active_loras",
-    "descriptor",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +126,7 @@ def _on_graphs(session: SavedSession) -> pd.DataFrame:
 def _series(frame: pd.DataFrame, column: str) -> dict[str, tuple[Floats, Ints]]:
     """Known durations by graph, in order of time, and their places among all steps."""
     values = floats(frame[column])
-    keys = [k for k in _KEY if k in frame.columns]
+    keys = [k for k in GRAPH_COLUMNS if k in frame.columns]
     code = frame.groupby(keys, dropna=False, sort=False).ngroup().to_numpy()
     first = np.unique(code, return_index=True)[1]
     names = graph_names(frame.iloc[first])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from profilemate.parse.findings.reading import floats
 from profilemate.parse.report.base import Chart, Drawing, Field, Grid, Nothing, Spec
 from profilemate.parse.report.charts import marks
-from profilemate.parse.report.source import Source, floats, plain
+from profilemate.parse.report.source import Source, plain
 from profilemate.parse.report.times import thin
 
 
