@@ -146,7 +146,8 @@ class GraphSteps:
 
     Attributes:
         rows: `pid`, `run`, `graph` (a number), `ts`, `dur` (on the host), `told` (launches that
-            hooks saw or expected, -1 where none says), in order of time.
+            hooks saw or expected, -1 where none says), `own` (it is the graph of the step's model,
+            not of another one in it, such as a drafter's), in order of time.
         keys: The graphs, by their number.
         work: Launches and GPU records of each row.
     """
@@ -202,8 +203,10 @@ def graph_steps(trace: Trace, *, unknown: bool = False) -> GraphSteps:
     every = every.sort_values(["ts", "pid", "graph"], ignore_index=True)
     found = owners(trace)
     own = _rows_of(every, pd.concat([launched, alone]), len(trace.frames["graph.replay"]))
+    told = _rows_of(every, by_step, len(every_step))
+    every["own"] = np.isin(np.arange(len(every)), told)
     group = np.append(own, -1)[found.replay]
-    group = np.where(group >= 0, group, _rows_of(every, by_step, len(every_step))[found.step])
+    group = np.where(group >= 0, group, told[found.step])
     return GraphSteps(every, keys, work_of(trace, group, len(every)))
 
 
@@ -275,12 +278,18 @@ PLACES = ("gpu", "CUDA events", "host")
 """Where a duration can be measured, the best first: GPU records, events on the GPU, the host."""
 
 
+def between_events(trace: Trace, found: GraphSteps) -> Ints:
+    """Time between CUDA events of each row, ns, -1 where unknown; only a model's own have any."""
+    steps = found.rows
+    return np.where(steps["own"], timed(trace, steps["pid"], steps["run"]), -1)
+
+
 def durations_of(trace: Trace, found: GraphSteps) -> Durations:
     """The duration of each row of `found`."""
     steps, gpu = found.rows, found.work.gpu
     measured = (
         np.where(gpu.count > 0, gpu.span, -1),
-        timed(trace, steps["pid"], steps["run"]),
+        between_events(trace, found),
         numbers(steps["dur"], -1),
     )
     ns, on = np.full(len(steps), -1, dtype=np.int64), np.full(len(steps), -1, dtype=np.int64)
