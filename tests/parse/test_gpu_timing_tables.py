@@ -52,6 +52,7 @@ def test_graphs_of_another_model_in_the_step_do_not_have_it() -> None:
     spans = dict(zip(latency["num_tokens"], latency["gpu_span_total_ms"], strict=True))
     assert spans == {256: 16, 512: 8}
     assert column("ranks", "replay_on", events) == ["CUDA events and host"]
+    assert durations(trace_of(events)) == "CUDA events and host"
 
 
 def test_without_it_nothing_changes() -> None:
