@@ -133,7 +133,10 @@ def _decode(decode: Result, costs: Result, nvtx: dict[str, Result]) -> list[str]
     events, count = decode["events"], decode["sequences"]
     own = count * slots + events * (pair + spell) + step
     recorder = nvtx["nsys"]["batch_ns"] + nvtx["nsys"]["range_ns"]
-    share = (own + recorder) / (STEP_MS * 1e6)
+    shares = [
+        f"{100 * (ours + recorder) / (STEP_MS * 1e6):.2f} %"
+        for ours in (own, decode["added_us"] * 1e3)
+    ]
     return [
         f"A decode step of {count} sequences through vLLM's own scheduler "
         f"({decode['scheduler_us'] / 1e3:.2f} ms of scheduling on this machine):",
@@ -148,7 +151,8 @@ def _decode(decode: Result, costs: Result, nvtx: dict[str, Result]) -> list[str]
         f"| Nsight Systems: the range | {nvtx['nsys']['range_ns'] / 1e3:.1f} us |",
         f"| NVTX without a tool: mark, range | {nvtx['none']['batch_ns'] / 1e3:.1f} us, "
         f"{nvtx['none']['range_ns'] / 1e3:.1f} us |",
-        f"| share of a step of {STEP_MS:.0f} ms, recorder included | {100 * share:.2f} % |",
+        f"| share of a step of {STEP_MS:.0f} ms, recorder included: by the costs, by the "
+        f"difference | {', '.join(shares)} |",
     ]
 
 
@@ -180,11 +184,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of the whole workload")
     parser.add_argument("--write", action="store_true", help="write docs/overhead.md")
     options = parser.parse_args()
-    places = environments.gather(("vllm", "nsys"))
-    python = places[environments.VLLM_VARIABLE].path
-    nsys = places[environments.NSYS_VARIABLES["2023.4.4"]].path
-    if python is None or nsys is None:
-        raise SystemExit("this platform has no vLLM for the CPU or no Nsight Systems")
+    python, nsys = environments.vllm_and_nsys()
     with tempfile.TemporaryDirectory(prefix="profilemate-site-") as folder:
         site = install(Path(folder))
         costs = inside(python, site, "costs")

@@ -53,12 +53,17 @@ COMPARE = """# Comparisons
 **The test.** Per graph, the durations of the steps that ran on it, in order of time: GPU span where
 both sessions have it, else the host's time. The effect is P(B > A) + P(B = A) / 2, a rank
 statistic: no distribution is assumed, and a few slow steps do not carry it. Steps are not
-independent (contexts grow, clocks drift), so its variance is that of a series: from ten batches of
-consecutive placements of each side in the other. The p-value is two-sided, from Student's t with
-Welch's degrees of freedom; q-values after Benjamini and Hochberg correct for the number of graphs.
-`slower` and `faster` are q < 0.05, `noise` is more; with fewer than 8 steps on a side nothing is
-said. Nothing is drawn at random. What one run of each cannot tell is how much two runs of the same
-thing differ: compare two such runs first.
+independent (contexts grow, clocks drift), so its variance is that of a series: how many
+independent steps a series is worth comes from an autoregression of its ranks, as with the
+effective sample size of a Markov chain, and ten batches of consecutive placements of each side in
+the other may say a larger variance, not a smaller one. The p-value is two-sided, from Student's t
+with Welch's degrees of freedom; q-values after Benjamini and Hochberg correct for the number of
+graphs. `slower` and `faster` are q < 0.05, `noise` is more. With fewer than 20 steps on a side,
+or such as are worth fewer than 6 independent ones, nothing is said: `too few`. All graphs
+together are tested as one series of each session, their steps in order of time: what slows one
+graph slows those that run next to it. Nothing is drawn at random. [How often it is
+wrong](false_alarms.md) was tried on drawn series of several kinds. What one run of each cannot
+tell is how much two runs of the same thing differ: compare two such runs first.
 
 **Conditions.** `--fail-on CONDITION` makes the exit code 1 when it holds; it may be repeated.
 

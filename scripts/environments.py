@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -201,14 +201,8 @@ def ensure_nvtx(version: str) -> Place:
 
 def ensure_prometheus(program: Path) -> Place:
     """Return a program of Prometheus, from Debian's archive."""
-    fingerprint = digest(debian_prometheus.SUITE, str(debian_prometheus.RECIPE))
-    target = cache_root() / f"prometheus-{debian_prometheus.SUITE}-{fingerprint}"
-    if not complete(target, fingerprint):
-        reason = debian_packages.unsupported("Prometheus")
-        if reason:
-            return Place(None, reason)
-    install_once(target, fingerprint, debian_prometheus.build, relocatable=True)
-    return Place(target / program)
+    suite, recipe = debian_prometheus.SUITE, debian_prometheus.RECIPE
+    return _from_debian("Prometheus", suite, recipe, debian_prometheus.build, program)
 
 
 def ensure_chromium(*, own: bool = False) -> Place:
@@ -216,15 +210,22 @@ def ensure_chromium(*, own: bool = False) -> Place:
     system = None if own else debian_chromium.on_system()
     if system is not None:
         return Place(system)
-    suite = debian_chromium.suite()
-    fingerprint = digest(suite, str(debian_chromium.RECIPE))
-    target = cache_root() / f"chromium-{suite}-{fingerprint}"
+    suite, recipe = debian_chromium.suite(), debian_chromium.RECIPE
+    return _from_debian("Chromium", suite, recipe, debian_chromium.build, debian_chromium.WRAPPER)
+
+
+def _from_debian(
+    name: str, suite: str, recipe: int, build: Callable[[Path], None], program: Path
+) -> Place:
+    """Return a program that ``build`` makes from the packages of a suite of Debian's."""
+    fingerprint = digest(suite, str(recipe))
+    target = cache_root() / f"{name.lower()}-{suite}-{fingerprint}"
     if not complete(target, fingerprint):
-        reason = debian_packages.unsupported("Chromium")
+        reason = debian_packages.unsupported(name)
         if reason:
             return Place(None, reason)
-    install_once(target, fingerprint, debian_chromium.build, relocatable=True)
-    return Place(target / debian_chromium.WRAPPER)
+    install_once(target, fingerprint, build, relocatable=True)
+    return Place(target / program)
 
 
 def gather(parts: Sequence[str]) -> dict[str, Place]:
@@ -249,6 +250,15 @@ def gather(parts: Sequence[str]) -> dict[str, Place]:
     if "browser" in parts:
         found[CHROMIUM_VARIABLE] = ensure_chromium()
     return found
+
+
+def vllm_and_nsys() -> tuple[Path, Path]:
+    """Make what a recording of vLLM needs: its Python, and an nsys that records to the end."""
+    places = gather(("vllm", "nsys"))
+    python, nsys = (places[v].path for v in (VLLM_VARIABLE, NSYS_VARIABLES["2023.4.4"]))
+    if python is None or nsys is None:
+        raise SystemExit("this platform has no vLLM for the CPU or no Nsight Systems")
+    return python, nsys
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,7 +21,7 @@ from profilemate.parse.saved import SavedSession
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLED = ROOT / "tests" / "data" / "vllm_cpu_server" / "recording.sqlite"
 TARGET = ROOT / "docs" / "pictures" / "report.png"
-WIDTH, SCALE = 1180, 0.85
+WIDTH, SCALE = 1180, 1
 LAST = "#kv_cache_usage"
 """The picture ends with this chart."""
 

@@ -27,11 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, default=TARGET, help="where to write it")
     options = parser.parse_args()
-    places = environments.gather(("vllm", "nsys"))
-    python = places[environments.VLLM_VARIABLE].path
-    nsys = places[environments.NSYS_VARIABLES["2023.4.4"]].path
-    if python is None or nsys is None:
-        raise SystemExit("this platform has no vLLM for the CPU or no Nsight Systems")
+    python, nsys = environments.vllm_and_nsys()
     with tempfile.TemporaryDirectory(prefix="recording-") as name:
         folder = Path(name)
         model = engine.make_tiny_model(folder / "model", python)

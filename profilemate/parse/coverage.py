@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from profilemate.parse.attribution import owners, step_work
-from profilemate.parse.gpu_timing import timed
 from profilemate.parse.tables.base import flags, numbers
+from profilemate.parse.tables.cuda_graphs import PLACES, durations_of, graph_steps
 from profilemate.parse.trace import Trace
 
 Coverage = dict[str, float | int | None]
@@ -57,17 +57,9 @@ def _us(ns: int) -> float:
 
 
 def durations(trace: Trace) -> str:
-    """What `duration_ms` of the timeline is: `gpu`, `CUDA events`, `host`, or, by row, of both."""
-    gpu = step_work(trace).gpu.count > 0
-    seen = bool((trace.launches["records"] > 0).any())
-    steps = trace.frames["step"]
-    events = timed(trace, steps["pid"], steps["step"]) >= 0
-    if not seen and not events.any():
-        return "host"
-    on_graphs = flags(steps["mode"].fillna("NONE") != "NONE") & ~flags(steps["dummy"])
-    on_graphs &= numbers(steps["launches"], 1) > 0
-    found, name = (gpu, "gpu") if seen else (events, "CUDA events")
-    return name if found[on_graphs].all() else f"{name} and host"
+    """What `duration_ms` of the timeline is: `gpu`, `CUDA events`, `host`, or several, by row."""
+    on = durations_of(trace, graph_steps(trace)).on
+    return " and ".join(PLACES[place] for place in np.unique(on[on >= 0]).tolist()) or "host"
 
 
 def doubts(trace: Trace, found: Coverage) -> list[str]:

@@ -61,7 +61,7 @@ def _recorded(session: SavedSession) -> Figure:
 def _engine(session: SavedSession) -> Figure:
     version = object_of(session.metadata, "versions").get("vllm")
     roles = [str(p.get("role")) for p in objects(session.metadata, "processes") if p.get("role")]
-    parts = [f"{roles.count(role)} {role}" for role in dict.fromkeys(roles)]
+    parts = [count(roles.count(role), role) for role in dict.fromkeys(roles)]
     return Figure("vLLM", str(version or "version not known"), ", ".join(parts))
 
 

@@ -15,6 +15,7 @@ from profilemate.parse.custom import frame as custom_frame
 from profilemate.parse.duplicates import Bools, repeated
 from profilemate.parse.frames import build, integers
 from profilemate.parse.ids import NONE, Ints
+from profilemate.parse.losses import lost_batches, unfinished
 from profilemate.parse.messages import Messages
 from profilemate.parse.processes import Processes, Sessions, find_processes, groups
 from profilemate.parse.recording import SourceInfo
@@ -83,8 +84,13 @@ class Merged:
             counts | collected.custom.counts(),
             collected.unknown,
             collected.broken,
-            messages.lost(),
-            collected.unfinished,
+            lost_batches(self.heard, self.processes, messages.pid),
+            unfinished(
+                collected.torn,
+                np.array(collected.joined, dtype=np.int64),
+                self.heard,
+                self.processes,
+            ),
             messages.clock_error_ns,
             placements=self.aligned.placements,
             duplicates=dict(Counter(sources.tolist())),
@@ -223,7 +229,6 @@ class _Ordered:
             np.array(column, dtype=np.int64)
             for column in (raw.tid, raw.dur, raw.t, raw.seq, raw.hash)
         )
-        self._identity = np.array(raw.identity, dtype=np.int64)
         self._ts, self._sender = ts, found.of_message
         names = [found.key[place] for place in zip(found.recording, found.pid, strict=True)]
         self.pid = np.array(names, dtype=np.int64)[self._sender]
@@ -265,44 +270,3 @@ class _Ordered:
         dur = self.dur[message]
         # The range opens `ago` after the event began.
         return np.where(dur == NONE, NONE, np.maximum(self._ts[message] + dur - began, dur))
-
-    def lost(self) -> dict[int, int]:
-        """Batches that are missing inside a recording and that no other one has, by process."""
-        lost: dict[int, int] = {}
-        for pid, every in groups(self.pid):
-            mine = every[self._seq[every] != NONE]
-            gaps: list[tuple[int, int, int]] = []
-            for _, some in groups(self._sender[mine]):
-                rest = np.setdiff1d(mine, mine[some])
-                rest = rest[~np.isin(self._identity[rest], self._identity[mine[some]])]
-                gaps += self._gaps(mine[some], np.unique(self._t[rest]))
-            lost[pid] = _together(gaps)
-        return {pid: n for pid, n in sorted(lost.items()) if n}
-
-    def _gaps(self, mine: Ints, others: Ints) -> list[tuple[int, int, int]]:
-        """Where the numbers of a recording leave some out: between which times, and how many.
-
-        Those of `others`, times of batches that it does not have, fill a gap.
-        """
-        mine = mine[np.argsort(self._seq[mine], kind="stable")]
-        seq, t = self._seq[mine], self._t[mine]
-        found = []
-        for at in np.flatnonzero(np.diff(seq) > 1).tolist():
-            begin, end = int(t[at]), int(t[at + 1])
-            filled = np.searchsorted(others, end, "right") - np.searchsorted(others, begin)
-            missing = int(seq[at + 1] - seq[at]) - 1 - int(filled)
-            if missing > 0:
-                found.append((begin, end, missing))
-        return found
-
-
-def _together(gaps: list[tuple[int, int, int]]) -> int:
-    """What is lost in all gaps; of those that two recordings have at the same time, the larger."""
-    total, reached, largest = 0, -(1 << 63), 0
-    for begin, end, missing in sorted(gaps):
-        if begin < reached:
-            largest = max(largest, missing)
-        else:
-            total, largest = total + largest, missing
-        reached = max(reached, end)
-    return total + largest

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from zlib import crc32
 
@@ -15,6 +17,7 @@ from profilemate.errors import SchemaError
 from profilemate.parse.custom import CustomEvents, wanted
 from profilemate.parse.frames import Rows
 from profilemate.parse.ids import NONE, Ints
+from profilemate.parse.losses import Torn
 from profilemate.parse.processes import Heard
 from profilemate.parse.progress import Progress
 from profilemate.parse.recording import Marker
@@ -23,6 +26,7 @@ from profilemate.parse.scan import scan
 _PROGRESS_EVERY = 1 << 13  # messages
 _CHUNK = 1 << 20  # characters of messages that are read together
 _PART = f"{schema.PREFIX}part "
+_BEGINS = re.compile(rf"{re.escape(_PART)}\S+ part=1/\d+ :\S+ t=(\d+) ")
 
 
 def _fits(marker: Marker) -> bool:
@@ -54,7 +58,8 @@ class Messages:
         self.custom = CustomEvents()
         self._unknown: list[tuple[int, str]] = []
         self._broken: Counter[tuple[int, int, int]] = Counter()
-        self._parts: dict[tuple[int, int, str], bool] = {}
+        self.torn: list[Torn] = []
+        self.joined: list[int] = []
 
     def read(self, recording: int, markers: Iterable[Marker], progress: Progress) -> None:
         """Take the markers of one recording."""
@@ -78,18 +83,35 @@ class Messages:
                 self._add_all(recording, whole)
                 whole, length = [], 0
         self._add_all(recording, whole)
-        # Parts wait for the end, since the recorder need not give them in their order; the
-        # message then has the time of its last part.
+        self._join(recording, parts)
+
+    def _join(self, recording: int, parts: Iterable[Marker]) -> None:
+        """Put the parts of long messages together.
+
+        They wait for the end, since the recorder need not give them in their order; the message
+        then has the time of its last part.
+        """
         joiner = schema.Joiner()
+        torn: dict[tuple[int, str], Torn] = {}
+        whole: set[tuple[int, str]] = set()
         for part in sorted(parts, key=lambda m: (m.ts, m.pid, m.text)):
+            key = (part.pid, part.text[: part.text.index(" part=")])
             try:
                 text = joiner.feed(part.pid, part.text)
-                whole_ = (recording, part.pid, part.text[: part.text.index(" part=")])
-                self._parts[whole_] = self._parts.get(whole_, False) or text is not None
                 if text is not None:
+                    torn.pop(key, None)
+                    whole.add(key)
                     self._add(recording, part, text)
+                    self.joined.append(len(self.ts) - 1)
+                elif key not in whole:
+                    said = _BEGINS.match(part.text)
+                    t = int(said[1]) if said and int(said[1]) < 1 << 62 else NONE
+                    one = torn.setdefault(key, Torn(recording, part.pid, part.ts, t))
+                    if one.t == NONE != t:
+                        torn[key] = replace(one, t=t)
             except SchemaError:
                 self._break(recording, part)
+        self.torn += torn.values()
 
     def take(self, recording: int, other: Messages) -> None:
         """Take all messages of another one, as those of a recording of this number."""
@@ -102,7 +124,8 @@ class Messages:
             rows.take(first, other.rows[name])
         self._unknown += [(number + first, kind) for number, kind in other._unknown]
         self._broken.update({(recording, *key[1:]): n for key, n in other._broken.items()})
-        self._parts |= {(recording, *key[1:]): whole for key, whole in other._parts.items()}
+        self.torn += [replace(one, recording=recording) for one in other.torn]
+        self.joined += [number + first for number in other.joined]
 
     def _add_all(self, recording: int, markers: Sequence[Marker]) -> None:
         """Decode whole messages: together where they look as usual, else one by one."""
@@ -175,11 +198,6 @@ class Messages:
         for (_, pid, text), count in self._broken.items():
             most[pid, text] = max(most[pid, text], count)
         return most.total()
-
-    @property
-    def unfinished(self) -> int:
-        """Long messages of which a recording lacks some part."""
-        return sum(not whole for whole in self._parts.values())
 
     def settle(self) -> None:
         """After the last message: drop those that turn out to be broken."""

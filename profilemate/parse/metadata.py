@@ -41,7 +41,7 @@ def metadata(
     Args:
         trace: The trace of the whole run.
         ranks: Its ranks.
-        rows: How many rows each table of the lead rank has.
+        rows: How many rows each file of the lead rank has, by its name.
         out: The session directory.
     """
     start = start_of(trace)
@@ -75,9 +75,7 @@ def metadata(
         },
         "notes": [*(note for s in trace.sources for note in s.notes), *trace.notes],
         "empty_files": {
-            f"{name}.csv": _why_empty(name, trace, hooks)
-            for name, count in rows.items()
-            if not count
+            file: _why_empty(file, trace, hooks) for file, count in rows.items() if not count
         },
     }
 
@@ -162,8 +160,8 @@ def _hooks(trace: Trace) -> dict[str, dict[str, str]]:
     return found
 
 
-def _why_empty(name: str, trace: Trace, hooks: Mapping[str, Mapping[str, str]]) -> str:
-    graphs = name.startswith("cuda_graph")
+def _why_empty(file: str, trace: Trace, hooks: Mapping[str, Mapping[str, str]]) -> str:
+    graphs = file.startswith("cuda_graph")
     if not trace.counts and not (graphs and len(trace.frames["step"])):
         return "the recording holds no profilemate events"
     if graphs:
@@ -171,6 +169,6 @@ def _why_empty(name: str, trace: Trace, hooks: Mapping[str, Mapping[str, str]]) 
     if not hooks["installed"]:
         return "no hook was installed"
     kv_off = [n for n in hooks["skipped"] if n.startswith("BlockPool.")]
-    if name.startswith("kv") and kv_off and not len(trace.frames["kv"]):
+    if file.startswith("kv") and kv_off and not len(trace.frames["kv"]):
         return f"the KV hooks were skipped: {hooks['skipped'][kv_off[0]]}"
     return "nothing of the kind happened in the recording"

@@ -192,7 +192,8 @@ def write_session(
 ) -> Session:
     """Write the session directory of a trace that was read already; see `parse_session`."""
     out = Path(session_id(trace)) if out is None else out
-    writer = CsvSession(out, TABLES | custom_tables(trace), force=force)
+    layout = TABLES | custom_tables(trace)
+    writer = CsvSession(out, layout, force=force)
     writer.check()
     ranks = split_ranks(trace)
     lead = ranks[0].trace if ranks else trace
@@ -202,7 +203,8 @@ def write_session(
 
     def rest(directory: Path) -> Mapping[str, object]:
         """What can be said once every table was written."""
-        facts.update(metadata_of(trace, ranks, figures.rows, out))
+        rows = {layout[name].file: count for name, count in figures.rows.items()}
+        facts.update(metadata_of(trace, ranks, rows, out))
         if not timeline:
             return facts
         result = write_timeline(trace, directory / FILE, Options(), progress=progress)

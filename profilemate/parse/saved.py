@@ -12,8 +12,13 @@ import pandas as pd
 
 from profilemate.errors import InputError
 from profilemate.parse.tables import TABLES
+from profilemate.parse.tables.cuda_graph_latency import FURTHER_KEY_COLUMNS
+from profilemate.parse.tables.cuda_graphs import KEY_COLUMNS
 
 METADATA = "metadata.json"
+
+GRAPH_COLUMNS = tuple(column.name for column in (*KEY_COLUMNS, *FURTHER_KEY_COLUMNS))
+"""What tells graphs apart in the tables."""
 
 
 @dataclass(slots=True)

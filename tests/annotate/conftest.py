@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from graph_rig import Rig
 from listsink import LAYOUTS, ListSink
 
 from profilemate import annotate
@@ -72,3 +73,9 @@ def request_of() -> Callable[..., Any]:
         return SimpleNamespace(**{**fields, **more})
 
     return make
+
+
+@pytest.fixture
+def rig(layout: None, sink: ListSink, on: Settings) -> Rig:
+    annotate.install(on)
+    return Rig(sink)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -144,6 +145,85 @@ def test_every_order_of_doors_runs_each_once(order: tuple[int, ...], tmp_path: P
     done = python(code, *(places[i] for i in order))
     # Theirs, where it is first, hides ours, as it hides any other.
     assert done.stdout == f"theirs {0 if order[0] == 2 else 1}\n", done.stderr
+
+
+GREEDY = """
+import importlib.machinery, importlib.util, os, sys
+sys.stdout.write({name!r} + " ")
+here = os.path.dirname(os.path.abspath(__file__))
+others = [p for p in sys.path if os.path.abspath(p or ".") != here]
+spec = importlib.machinery.PathFinder.find_spec("sitecustomize", others)
+if spec is not None and not getattr(sys, "_calls", 0) > 9:
+    sys._calls = getattr(sys, "_calls", 0) + 1
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["sitecustomize"] = module
+    spec.loader.exec_module(module)
+"""
+"""One of another tool that hands on to any other but itself, as profilemate's once did."""
+
+PLAIN = "import sys; sys.stdout.write({name!r} + ' ')"
+
+
+def clone(folder: Path) -> Path:
+    """The parts of a clone that a door needs."""
+    leave = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "profilemate", folder / "profilemate", ignore=leave)
+    shutil.copy(ROOT / "sitecustomize.py", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders for `PYTHONPATH`: a clone is a capital, its inner door is `a`, others are named."""
+    base = tmp_path_factory.mktemp("places")
+    found = {name: clone(base / name) for name in "ABC"}
+    found["a"] = found["A"] / "profilemate" / "annotate" / "door"
+    for name, text in (("f", PLAIN), ("p", PLAIN), ("g", GREEDY)):
+        found[name] = base / f"foreign_{name}"
+        found[name].mkdir()
+        (found[name] / "sitecustomize.py").write_text(text.format(name=name))
+    return found
+
+
+@pytest.mark.parametrize(
+    # What is on PYTHONPATH, in order; a plain one ends the chain, as it does without us.
+    ("order", "said", "watches"),
+    [
+        ("AB", "", 1),
+        ("ABC", "", 1),
+        ("ABCf", "f", 1),
+        ("AfB", "f", 1),
+        ("ABA", "", 1),
+        ("aABf", "f", 1),
+        ("AaBaf", "f", 1),
+        ("BAaf", "f", 1),
+        ("fAB", "f", 0),
+        ("ABfp", "f", 1),
+        ("gABf", "gf", 1),
+        ("gAB", "g", 1),
+        ("AgB", "g", 1),
+        ("AgBf", "gf", 1),
+        ("ABg", "g", 1),
+        ("AgBCf", "gf", 1),
+    ],
+)
+def test_any_number_of_clones_and_others_run_each_once(
+    order: str, said: str, watches: int, places: dict[str, Path]
+) -> None:
+    code = "import sys; print(sum(type(f).__name__ == '_Watcher' for f in sys.meta_path))"
+    done = python(code, *(places[name] for name in order))
+    assert done.stderr == ""
+    assert done.stdout.split() == [*said, str(watches)]
+
+
+def test_of_two_clones_the_first_annotates(places: dict[str, Path]) -> None:
+    code = REPORT + "print(annotate.__file__)"
+    done = python(code, places["B"], places["A"], LAYOUTS)
+    assert done.stderr == annotate.LOADED + "\n"
+    assert done.stdout.splitlines() == [
+        "True",
+        str(places["B"] / "profilemate" / "annotate" / "__init__.py"),
+    ]
 
 
 def test_sitecustomize_hands_on_to_the_one_it_hides(tmp_path: Path) -> None:

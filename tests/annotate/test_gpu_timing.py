@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from graph_rig import Rig
 from listsink import ListSink
-from test_graph_hooks import Rig
 
 from profilemate import annotate
 from profilemate.annotate.settings import Settings

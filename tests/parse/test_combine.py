@@ -105,7 +105,7 @@ def test_metadata_says_what_is_installed_somewhere_and_why_files_are_empty() -> 
     trace = two_by_two()
     ranks = split_ranks(trace)
     tables = build_tables(ranks[0].trace)
-    rows = {name: len(table) for name, table in tables.items()}
+    rows = {f"{name}.csv": len(table) for name, table in tables.items()}
     facts = metadata(trace, ranks, rows, Path("out"))
     assert facts["hooks"]["installed"] == {"BlockPool.touch": "t"}
     assert facts["kv_cache_tracking"] is True
@@ -113,6 +113,14 @@ def test_metadata_says_what_is_installed_somewhere_and_why_files_are_empty() -> 
     assert "kv_preemptions.csv" in facts["empty_files"]
     assert all(facts["empty_files"].values())
     assert facts["session_id"].startswith("session_2023111")
+
+
+def test_empty_files_are_named_as_they_lie_in_the_session(tmp_path: Path) -> None:
+    session = write_session(trace_of([]), tmp_path / "s")
+    written = {p.name for p in session.path.iterdir()}
+    empty = json.loads((session.path / "metadata.json").read_text())["empty_files"]
+    assert set(empty) <= written
+    assert set(empty) == {*(f for f in written if f.endswith(".csv")), "kv_cache_summary.txt"}
 
 
 def test_faults_and_losses_are_told_to_the_user() -> None:

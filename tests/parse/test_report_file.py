@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from report_sessions import drawing, hostile, page_of
 from profilemate.errors import OutputError, ToolError
 from profilemate.parse.findings import find
 from profilemate.parse.project import parse_session
-from profilemate.parse.report import CHARTS, draw_all, engine, write_page, write_pictures
+from profilemate.parse.report import CHARTS, draw_all, engine, shell, write_page, write_pictures
 from profilemate.parse.report.base import resolve
 from profilemate.parse.report.pictures import SCALE, WIDTH
 from profilemate.parse.saved import SavedSession
@@ -55,6 +56,25 @@ def test_foreign_texts_stay_texts(made: Path, tmp_path: Path) -> None:
     assert FOREIGN in json.dumps(
         [json.loads(t)["grid"] for k, t in page.scripts if k and '"grid"' in t]
     ).replace('\\"', '"')
+
+
+def test_flags_in_the_words_of_a_finding_look_like_flags() -> None:
+    said = shell._prose("lower --max-num-seqs <b>; not a--b, -- or ---x, and --Upper")
+    assert said == (
+        "lower <code>--max-num-seqs</code> &lt;b&gt;; not a--b, -- or ---x, and --Upper"
+    )
+
+
+def test_the_start_is_told_to_the_second(bundled: Path, made: Path, tmp_path: Path) -> None:
+    text = page_of(bundled, tmp_path / "r.html").read_text()
+    told = json.loads((bundled / "metadata.json").read_text())["start_time"]
+    assert re.fullmatch(r"\S+T\S+\.\d+[+-]\d\d:\d\d", told)
+    assert f"recorded {told[:10]} {told[11:19]}{told[-6:]}" in text
+    odd = tmp_path / "odd"
+    shutil.copytree(made, odd)
+    facts = json.loads((odd / "metadata.json").read_text())
+    (odd / "metadata.json").write_text(json.dumps({**facts, "start_time": "<yesterday>"}))
+    assert "recorded &lt;yesterday&gt;" in page_of(odd, tmp_path / "odd.html").read_text()
 
 
 def test_the_policy_names_exactly_the_pages_two_scripts(made: Path, tmp_path: Path) -> None:

@@ -24,10 +24,19 @@ if globals().get("taken", True) and os.environ.get("PROFILEMATE", "").strip().lo
     except ImportError as e:
         sys.stderr.write(f"[profilemate] not loaded, vLLM is not annotated: {e}\n")
 
-# Ours is found first; the one behind it must run as if we were not here.
-_others = [p for p in sys.path if os.path.abspath(p or ".") not in _mine]
-_spec = importlib.machinery.PathFinder.find_spec("sitecustomize", _others)
-if _spec is not None and _spec.loader is not None and _spec.origin != os.path.abspath(__file__):
-    _module = importlib.util.module_from_spec(_spec)
-    sys.modules["sitecustomize"] = _module
-    _spec.loader.exec_module(_module)
+# Ours is found first; the one behind it on the path, which it hides, must run as if we were not
+# here. It may be another clone's, or hand on to us again: none of ours takes one twice.
+_seen = sys.__dict__.setdefault("_profilemate_doors", set())
+_seen |= _mine
+_path = [os.path.abspath(p or ".") for p in sys.path]
+_place = globals().get("passed", _here)
+for _next in _path[_path.index(_place) + 1 if _place in _path else 0 :]:
+    if _next in _seen:
+        continue
+    _spec = importlib.machinery.PathFinder.find_spec("sitecustomize", [_next])
+    if _spec is not None and _spec.loader is not None:
+        _seen.add(_next)
+        _module = importlib.util.module_from_spec(_spec)
+        sys.modules["sitecustomize"] = _module
+        _spec.loader.exec_module(_module)
+        break

@@ -10,10 +10,18 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from profilemate.parse.compare.noise import Floats, Test, compare_series, pooled, q_values
+from profilemate.parse.compare.noise import (
+    Floats,
+    Ints,
+    Pair,
+    Test,
+    compare_series,
+    compare_together,
+    q_values,
+)
 from profilemate.parse.findings.graph_names import graph_names
 from profilemate.parse.findings.reading import floats, texts, truths
-from profilemate.parse.saved import SavedSession
+from profilemate.parse.saved import GRAPH_COLUMNS, SavedSession
 
 Outcome = Literal["slower", "faster", "same", "few", "only A", "only B"]
 
@@ -26,16 +34,6 @@ DURATIONS: Mapping[str, str] = {
     "host_ms": "host duration of a step",
 }
 """Columns of cuda_graph_steps.csv that a comparison may rest on, the best first."""
-
-_KEY = (
-    "runtime_mode",
-    "num_tokens",
-    "num_reqs",
-    "uniform",
-    "has_lora",
-    "num_active_loras",
-    "descriptor",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +96,17 @@ def compare_graphs(a: SavedSession, b: SavedSession) -> Graphs:
     if not column:
         return Graphs("", [], None, {})
     of_a, of_b = (_series(_on_graphs(s), column) for s in (a, b))
-    none = np.array([], dtype=np.float64)
+    none = np.array([], dtype=np.float64), np.array([], dtype=np.int64)
     names = dict.fromkeys([*of_a, *of_b])
-    series = {name: (of_a.get(name, none), of_b.get(name, none)) for name in names}
+    found = {name: (of_a.get(name, none), of_b.get(name, none)) for name in names}
+    series = {name: (a[0], b[0]) for name, (a, b) in found.items()}
     tests = {name: compare_series(*pair) for name, pair in series.items()}
     told = {name: test for name, test in tests.items() if test is not None}
     q = dict(zip(told, q_values([t.p for t in told.values()]), strict=True))
     rows = [_row(name, series[name], tests[name], q.get(name)) for name in names]
     rows.sort(key=lambda r: (-sum(r.steps), _natural(r.graph)))
-    weights = [float(sum(map(len, series[name]))) for name in told]
-    return Graphs(column, rows, pooled(list(told.values()), weights), series)
+    together = compare_together([Pair(a[0], b[0], a[1], b[1]) for a, b in found.values()])
+    return Graphs(column, rows, together, series)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -124,18 +123,18 @@ def _on_graphs(session: SavedSession) -> pd.DataFrame:
     return frame[on_graph & ~truths(frame["dummy"])]
 
 
-def _series(frame: pd.DataFrame, column: str) -> dict[str, Floats]:
-    """Known durations by graph, in order of time."""
+def _series(frame: pd.DataFrame, column: str) -> dict[str, tuple[Floats, Ints]]:
+    """Known durations by graph, in order of time, and their places among all steps."""
     values = floats(frame[column])
-    keys = [k for k in _KEY if k in frame.columns]
+    keys = [k for k in GRAPH_COLUMNS if k in frame.columns]
     code = frame.groupby(keys, dropna=False, sort=False).ngroup().to_numpy()
     first = np.unique(code, return_index=True)[1]
-    found: dict[str, Floats] = {}
-    for number, name in enumerate(graph_names(frame.iloc[first])):
-        mine = values[(code == number) & ~np.isnan(values)]
-        if len(mine):
-            found[name] = np.append(found[name], mine) if name in found else mine
-    return found
+    names = graph_names(frame.iloc[first])
+    places: dict[str, list[Ints]] = {}
+    for number, name in enumerate(names):
+        places.setdefault(name, []).append(np.flatnonzero((code == number) & ~np.isnan(values)))
+    whole = {name: np.sort(np.concatenate(parts)) for name, parts in places.items()}
+    return {name: (values[at], at) for name, at in whole.items() if len(at)}
 
 
 def _row(name: str, pair: tuple[Floats, Floats], test: Test | None, q: float | None) -> GraphRow:

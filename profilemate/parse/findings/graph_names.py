@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from profilemate.parse.saved import GRAPH_COLUMNS
+
 
 def graph_names(frame: pd.DataFrame) -> list[str]:
     """Short names of the graphs of a table that leads with the graph key.
@@ -11,19 +13,8 @@ def graph_names(frame: pd.DataFrame) -> list[str]:
     `FULL 256`, `PIECEWISE 512 lora`, `FULL 64 reqs=16`, `FULL kernels:5c8ac6bd`: the mode, the
     padded tokens, requests only where they are not the tokens, and what else tells graphs apart.
     """
-    columns = [c for c in _COLUMNS if c in frame.columns]
+    columns = [c for c in GRAPH_COLUMNS if c in frame.columns]
     return [_name(dict(zip(columns, row, strict=True))) for row in _rows(frame[columns])]
-
-
-_COLUMNS = (
-    "runtime_mode",
-    "num_tokens",
-    "num_reqs",
-    "uniform",
-    "has_lora",
-    "num_active_loras",
-    "descriptor",
-)
 
 
 def _rows(frame: pd.DataFrame) -> list[tuple[str, ...]]:

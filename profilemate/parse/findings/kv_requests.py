@@ -40,7 +40,7 @@ def _preemptions(session: SavedSession, t: Thresholds) -> list[Finding]:
         "smallest_batch": batch,
     }
     detail = (
-        f"{count(requests, 'request')} had to give back their blocks and lost {lost:,} computed "
+        f"{count(requests, 'request')} had to give back all blocks and lost {lost:,} computed "
         "tokens" + ("." if share is None else f", {percent(share)} of all that was computed.")
     )
     why = "more blocks, so that fewer requests have to stop"

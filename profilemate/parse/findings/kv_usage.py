@@ -12,6 +12,8 @@ from profilemate.parse.findings.reading import count, fact, floats, percent, row
 from profilemate.parse.findings.thresholds import Thresholds
 from profilemate.parse.saved import SavedSession
 
+Figures = dict[str, float | int | None]
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -63,7 +65,7 @@ def _judge(session: SavedSession, t: Thresholds) -> list[Finding]:
     target = t["kv_usage_good_to"]
     wanted = math.ceil(usage.peak_blocks / target) if target else None
     saturated = usage.peak_blocks >= usage.total_blocks or bool(preempted or refused)
-    evidence = {
+    evidence: Figures = {
         "peak_pct": round(100 * usage.peak, 2),
         "mean_pct": round(100 * usage.mean, 2),
         "time_above_full_pct": round(100 * usage.time_full, 2),
@@ -82,25 +84,7 @@ def _judge(session: SavedSession, t: Thresholds) -> list[Finding]:
     if usage.peak > t["kv_usage_full"]:
         full = percent(t["kv_usage_full"], 0)
         detail += f" It was above {full} for {percent(usage.time_full)} of that time."
-        if refused:
-            detail += f" {count(refused, 'time')} a request did not fit and had to wait."
-        if saturated:
-            why = "more blocks; how many cannot be told, the pool was the limit"
-        else:
-            why = f"{wanted:,} blocks would put this peak at {percent(target, 0)}"
-        title = f"KV cache under-provisioned: peak usage {peak}"
-        if preempted:
-            title += f", {count(preempted, 'preemption')}"
-        return [
-            RULE.finding(
-                "kv-usage-full",
-                title,
-                detail,
-                evidence,
-                severity="critical" if preempted else None,
-                turn=("--gpu-memory-utilization", None, why),
-            )
-        ]
+        return [_full(peak, detail, evidence, percent(target, 0))]
     if usage.peak < t["kv_usage_low"]:
         # --num-gpu-blocks-override counts the null block, the table does not.
         value = None if wanted is None else str(wanted + 1)
@@ -119,6 +103,26 @@ def _judge(session: SavedSession, t: Thresholds) -> list[Finding]:
         return [RULE.finding("kv-usage-good", title, detail, evidence)]
     title = f"KV cache close to full: peak usage {peak}"
     return [RULE.finding("kv-usage-high", title, detail, evidence)]
+
+
+def _full(peak: str, detail: str, evidence: Figures, target: str) -> Finding:
+    wanted, preempted = evidence["blocks_for_target"], evidence["preemptions"]
+    if refused := evidence["requests_that_did_not_fit"]:
+        detail += f" {count(refused, 'time')} a request did not fit and had to wait."
+    title = f"KV cache under-provisioned: peak usage {peak}"
+    if preempted:
+        title += f", {count(preempted, 'preemption')}"
+    why = "more blocks; how many cannot be told, the pool was the limit"
+    if wanted is not None:
+        why = f"{wanted:,} blocks would put this peak at {target}"
+    return RULE.finding(
+        "kv-usage-full",
+        title,
+        detail,
+        evidence,
+        severity="critical" if preempted else None,
+        turn=("--gpu-memory-utilization", None, why),
+    )
 
 
 RULE = Rule(

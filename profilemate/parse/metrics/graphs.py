@@ -6,7 +6,7 @@ from typing import Any
 
 from profilemate.parse.metrics.family import Collector, Kind, Spec, number, text
 from profilemate.parse.metrics.run import Facts
-from profilemate.parse.saved import SavedSession
+from profilemate.parse.saved import GRAPH_COLUMNS, SavedSession
 
 UNKNOWN = "unknown"
 """Runtime mode of steps of which nobody says it; `NONE` is an eager step."""
@@ -50,11 +50,6 @@ MEASURES = {
     ),
 }
 QUANTILES = {"0.5": "p50", "0.9": "p90", "0.99": "p99", "1": "max"}
-
-KEY = (
-    *("runtime_mode", "num_tokens", "num_reqs", "uniform", "has_lora"),
-    *("num_active_loras", "descriptor"),
-)
 
 
 def _row(column: str, name: str, kind: Kind, doc: str) -> tuple[str, Spec]:
@@ -142,7 +137,7 @@ def collect(found: Collector, session: SavedSession, facts: Facts) -> None:
     """Add the metrics of one rank's steps and graphs."""
     _modes(found, session, facts)
     for row in session.table("cuda_graph_replay_latency").to_dict("records"):
-        labels = {name: text(row[name]) for name in KEY}
+        labels = {name: text(row[name]) for name in GRAPH_COLUMNS}
         labels["runtime_mode"] = labels["runtime_mode"] or UNKNOWN
         found.add(REPLAYS, row["steps"], labels)
         found.add(LAUNCHES, row["launches"], labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +26,15 @@ class Judged(Protocol):
         """Each with its reason."""
 
 
+def _started(source: Source) -> str | None:
+    """When it was recorded, to the second."""
+    told = source.metadata.get("start_time")
+    try:
+        return datetime.fromisoformat(str(told)).isoformat(" ", "seconds")
+    except ValueError:
+        return None if told is None else str(told)
+
+
 def page(
     source: Source, sections: Mapping[str, Sequence[Drawn]], verdict: Judged, folder: Path
 ) -> str:
@@ -39,7 +49,7 @@ def page(
     return shell.render(
         "page.html",
         title=str(source.metadata.get("session_id") or source.path.name),
-        started=source.metadata.get("start_time"),
+        started=_started(source),
         vllm=_vllm(source),
         figures=headline(source.session),
         verdict=verdict,

@@ -10,17 +10,20 @@ import base64
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
-from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import profilemate
-from profilemate.errors import OutputError, ToolError
+from profilemate.errors import ToolError
 from profilemate.parse.report import engine, theme
 from profilemate.parse.report.base import LABELS, Drawing
+from profilemate.parse.writers.one_file import replaced_file
+
+_FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
 
 
 def render(template: str, **values: Any) -> str:
@@ -54,21 +57,9 @@ def write(text: str, out: Path, what: str) -> Path:
     Raises:
         OutputError: It cannot be written; `what` is in its message.
     """
-    scratch = out.with_name(f".{out.name}.part")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        # Request ids are foreign text: a lone surrogate must not cost the user the page.
-        scratch.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
-        scratch.replace(out)
-    except OSError as e:
-        with suppress(OSError):
-            scratch.unlink(missing_ok=True)
-        raise OutputError(
-            f"cannot write the {what}",
-            path=out,
-            why=e.strerror or str(e),
-            hint="Choose another place with -o.",
-        ) from e
+    # Request ids are foreign text: a lone surrogate must not cost the user the page.
+    with replaced_file(out, force=True, what=what) as file:
+        file.write(text.encode("utf-8", errors="backslashreplace"))
     return out
 
 
@@ -142,10 +133,19 @@ def _environment() -> Any:
             "the report needs jinja2, which is not installed",
             hint="pip install 'profilemate[report]'",
         ) from e
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_asset),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["prose"] = _prose
+    return environment
+
+
+def _prose(text: str) -> Any:
+    """Words with vLLM's flags in them, as HTML: a flag looks like one, and breaks nowhere else."""
+    from markupsafe import Markup, escape
+
+    return Markup(_FLAG.sub(r"<code>\g<0></code>", str(escape(text))))

@@ -7,31 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from profilemate.parse.findings.graph_names import graph_names
+from profilemate.parse.findings.reading import floats
 from profilemate.parse.report.times import Intervals, intervals
 from profilemate.parse.saved import SavedSession
 from profilemate.parse.tables import TABLES
-
-Floats = npt.NDArray[np.float64]
-
-KEY = [
-    "runtime_mode",
-    "num_tokens",
-    "num_reqs",
-    "uniform",
-    "has_lora",
-    "num_active_loras",
-    "descriptor",
-]
-"""What tells graphs apart."""
-
-
-def floats(series: pd.Series) -> Floats:
-    """A column as floats; NA is NaN."""
-    return series.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def plain(values: Any, digits: int = 6) -> list[Any]:

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from profilemate.parse.attribution import gpu_time
-from profilemate.parse.gpu_timing import timed
 from profilemate.parse.tables.base import (
     Bools,
     Column,
@@ -21,7 +20,13 @@ from profilemate.parse.tables.base import (
     frame_of,
     nullable,
 )
-from profilemate.parse.tables.cuda_graphs import KEY, KEY_COLUMNS, GraphSteps, graph_steps
+from profilemate.parse.tables.cuda_graphs import (
+    KEY,
+    KEY_COLUMNS,
+    GraphSteps,
+    between_events,
+    graph_steps,
+)
 from profilemate.parse.trace import Trace
 
 FURTHER_KEY_COLUMNS = (
@@ -118,7 +123,7 @@ def cuda_graph_replay_latency(trace: Trace) -> pd.DataFrame:
     graph = found.rows["graph"].to_numpy(dtype=np.int64)
     graphs = len(found.keys)
     on_gpu, launched = gpu.count > 0, work.launches > 0
-    events = timed(trace, found.rows["pid"], found.rows["run"])
+    events = between_events(trace, found)
     values = {
         "launch": (work.host, launched),
         "delay": (gpu.first - work.called, on_gpu),

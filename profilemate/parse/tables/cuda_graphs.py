@@ -146,7 +146,8 @@ class GraphSteps:
 
     Attributes:
         rows: `pid`, `run`, `graph` (a number), `ts`, `dur` (on the host), `told` (launches that
-            hooks saw or expected, -1 where none says), in order of time.
+            hooks saw or expected, -1 where none says), `own` (it is the graph of the step's model,
+            not of another one in it, such as a drafter's), in order of time.
         keys: The graphs, by their number.
         work: Launches and GPU records of each row.
     """
@@ -210,8 +211,10 @@ def _graph_steps(trace: Trace, unknown: bool) -> GraphSteps:
     every = every.sort_values(["ts", "pid", "graph"], ignore_index=True)
     found = owners(trace)
     own = _rows_of(every, pd.concat([launched, alone]), len(trace.frames["graph.replay"]))
+    told = _rows_of(every, by_step, len(every_step))
+    every["own"] = np.isin(np.arange(len(every)), told)
     group = np.append(own, -1)[found.replay]
-    group = np.where(group >= 0, group, _rows_of(every, by_step, len(every_step))[found.step])
+    group = np.where(group >= 0, group, told[found.step])
     return GraphSteps(every, keys, work_of(trace, group, len(every)))
 
 
@@ -266,13 +269,49 @@ def _describe(key: Mapping[Hashable, object]) -> str:
     return f"{key['mode']}:BatchDescriptor({text})"
 
 
+@dataclass(frozen=True, slots=True)
+class Durations:
+    """How long model steps on graphs took, by the best that is known of each.
+
+    Attributes:
+        ns: The duration, -1 where none is known.
+        on: Row of `PLACES` that says where it was measured, -1 where it was not.
+    """
+
+    ns: Ints
+    on: Ints
+
+
+PLACES = ("gpu", "CUDA events", "host")
+"""Where a duration can be measured, the best first: GPU records, events on the GPU, the host."""
+
+
+def between_events(trace: Trace, found: GraphSteps) -> Ints:
+    """Time between CUDA events of each row, ns, -1 where unknown; only a model's own have any."""
+    steps = found.rows
+    return np.where(steps["own"], timed(trace, steps["pid"], steps["run"]), -1)
+
+
+def durations_of(trace: Trace, found: GraphSteps) -> Durations:
+    """The duration of each row of `found`."""
+    steps, gpu = found.rows, found.work.gpu
+    measured = (
+        np.where(gpu.count > 0, gpu.span, -1),
+        between_events(trace, found),
+        numbers(steps["dur"], -1),
+    )
+    ns, on = np.full(len(steps), -1, dtype=np.int64), np.full(len(steps), -1, dtype=np.int64)
+    for place, values in enumerate(measured):
+        better = (on < 0) & (values >= 0)
+        ns[better], on[better] = values[better], place
+    return Durations(ns, on)
+
+
 def cuda_graph_timeline(trace: Trace) -> pd.DataFrame:
     """One row per model step that ran on a graph, in order of time."""
     found = graph_steps(trace)
-    steps, keys, gpu = found.rows, found.keys, found.work.gpu
-    host = numbers(steps["dur"], -1)
-    events = timed(trace, steps["pid"], steps["run"])
-    dur = np.where(gpu.count > 0, gpu.span, np.where(events >= 0, events, host))
+    steps, keys = found.rows, found.keys
+    dur = durations_of(trace, found).ns
     known = keys.astype(object).where(keys.notna(), None)
     names = pd.Series([_describe(key) for key in known.to_dict("records")], dtype="string")
     data = {

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from profilemate.parse.combine import Process, RankTrace, split_ranks
-from profilemate.parse.tables.base import Column, Table, flags, frame_of, numbers
-from profilemate.parse.tables.cuda_graphs import graph_steps
+from profilemate.parse.tables.base import Column, Table, flags, frame_of
+from profilemate.parse.tables.cuda_graphs import PLACES, durations_of, graph_steps
 from profilemate.parse.trace import Trace
 
 COLUMNS = (
@@ -39,10 +39,14 @@ COLUMNS = (
     Column(
         "replay_p50_ms",
         "fine_milliseconds",
-        "median of their durations, as in cuda_graph_timeline: on the GPU where it was recorded, "
-        "else on the host",
+        "median of their durations, as in cuda_graph_timeline: of GPU records, else between CUDA "
+        "events (PROFILEMATE_GPU_TIMING), else on the host",
     ),
-    Column("replay_on", "value", "where that was measured: gpu, host, or both"),
+    Column(
+        "replay_on",
+        "value",
+        "where that was measured: gpu, CUDA events, host, or a mix: gpu and host",
+    ),
     Column(
         "replay_ratio",
         "ratio",
@@ -94,15 +98,13 @@ def _replays(trace: Trace, pid: int) -> tuple[int, int | None, str | None]:
     """Model steps of a process that ran on graphs, the median of their durations, and of what."""
     found = graph_steps(trace)
     mine = found.rows["pid"].to_numpy(dtype=np.int64) == pid
-    gpu = found.work.gpu
-    on_gpu = gpu.count[mine] > 0
-    host = numbers(found.rows["dur"], -1)[mine]
-    dur = np.where(on_gpu, gpu.span[mine], host)
-    known = np.sort(dur[dur >= 0])
-    where = {(True, True): "both", (True, False): "gpu", (False, True): "host"}
-    told = where.get((bool(on_gpu.any()), bool((~on_gpu & (host >= 0)).any())))
+    every = durations_of(trace, found)
+    on = every.on[mine]
+    known = np.sort(every.ns[mine][on >= 0])
+    told = " and ".join(PLACES[place] for place in np.unique(on[on >= 0]).tolist())
     # The nearest rank: a duration that was measured.
-    return int(mine.sum()), int(known[(len(known) - 1) // 2]) if len(known) else None, told
+    p50 = int(known[(len(known) - 1) // 2]) if len(known) else None
+    return int(mine.sum()), p50, told or None
 
 
 TABLES = (

@@ -19,6 +19,7 @@ from profilemate.parse.timeline.scope import (
     Scope,
     args_of,
     column,
+    counters,
     instants,
     of_pid,
     samples,
@@ -57,18 +58,11 @@ def _scheduler(scope: Scope, group: Track, pid: int, kind: Ints, flows: Flows) -
     yield from slices(scope, track, events, rows)
     # What the call says of requests is how it leaves them.
     end = ts + np.maximum(dur, 0)
-    for name in ("running", "waiting"):
-        values = column(calls, name)
-        track = scope.tracks.make(
-            "counter",
-            f"Requests {name}",
-            group,
-            unit="requests",
-            share="requests",
-            about=f"Requests {name} after each Scheduler.schedule call.",
-            pid=pid,
-        )
-        yield from samples(scope, track, end, values, rows[values[rows] != UNKNOWN])
+    said = {
+        name: (f"Requests {name}", f"Requests {name} after each Scheduler.schedule call.")
+        for name in ("running", "waiting")
+    }
+    yield from counters(scope, group, pid, calls, end, said, unit="requests")
 
 
 # ------------------------------------------------------------------ the KV cache

@@ -123,6 +123,38 @@ def samples(
         yield Batch(track, kept, ts, values=values)
 
 
+def counters(
+    scope: Scope,
+    group: Track,
+    pid: int,
+    frame: pd.DataFrame,
+    ts: Ints,
+    about: Mapping[str, tuple[str, str]],
+    *,
+    unit: str,
+) -> Iterator[Batch]:
+    """Columns of a process's rows as counters on one scale; none for a column that is not known.
+
+    Args:
+        scope: The timeline.
+        group: Where they go.
+        pid: The process.
+        frame: The rows of all processes.
+        ts: When each of them is sampled.
+        about: Name and description of each counter, by its column.
+        unit: What all of them count.
+    """
+    mine = of_pid(frame, pid)
+    for name, (title, words) in about.items():
+        values = column(frame, name)
+        known = mine[values[mine] != UNKNOWN]
+        if len(known):
+            track = scope.tracks.make(
+                "counter", title, group, unit=unit, share=unit, about=words, pid=pid
+            )
+            yield from samples(scope, track, ts, values, known)
+
+
 def args_of(frame: pd.DataFrame, **more: Any) -> dict[str, Any]:
     """Every field of our events, as arguments."""
     named = (c for c in frame.columns if c not in (*COMMON_COLUMNS, "seq", "op"))

@@ -16,9 +16,9 @@ from profilemate.parse.timeline.scope import (
     Scope,
     args_of,
     column,
+    counters,
     instants,
     of_pid,
-    samples,
     slices,
 )
 from profilemate.parse.timeline.tracks import Batch, Flows, Ints, Track, Words
@@ -65,20 +65,11 @@ def _steps(scope: Scope, group: Track, pid: int, kind: Ints, calls: Ints) -> Ite
     args = args_of(steps, **_work(scope))
     events = Events(ts, column(steps, "dur"), names, categories, args, _flows(scope, calls))
     yield from slices(scope, track, events, rows)
-    for name, field in (("to run", "unpadded"), ("with padding", "num_tokens")):
-        values = column(steps, field)
-        known = rows[values[rows] != UNKNOWN]
-        if len(known):
-            track = scope.tracks.make(
-                "counter",
-                f"Tokens {name}",
-                group,
-                unit="tokens",
-                share="tokens",
-                about=f"Tokens {name} in each model step.",
-                pid=pid,
-            )
-            yield from samples(scope, track, ts, values, known)
+    about = {
+        "unpadded": ("Tokens to run", "Tokens to run in each model step."),
+        "num_tokens": ("Tokens with padding", "Tokens with padding in each model step."),
+    }
+    yield from counters(scope, group, pid, steps, ts, about, unit="tokens")
 
 
 def _work(scope: Scope) -> dict[str, pd.arrays.IntegerArray]:

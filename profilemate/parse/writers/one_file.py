@@ -11,7 +11,7 @@ from typing import IO
 from profilemate.errors import OutputError
 
 
-def may_write(out: Path, *, force: bool) -> None:
+def may_write(out: Path, *, force: bool, what: str = "file") -> None:
     """Refuse a file that may not be written, before the work is done.
 
     Raises:
@@ -19,7 +19,7 @@ def may_write(out: Path, *, force: bool) -> None:
     """
     if out.is_dir():
         raise OutputError(
-            "cannot write the file",
+            f"cannot write the {what}",
             path=out,
             why="this is a directory",
             hint="choose a file with -o",
@@ -34,13 +34,18 @@ def may_write(out: Path, *, force: bool) -> None:
 
 
 @contextmanager
-def replaced_file(out: Path, *, force: bool) -> Iterator[IO[bytes]]:
+def replaced_file(out: Path, *, force: bool, what: str = "file") -> Iterator[IO[bytes]]:
     """Give a file to fill, which becomes `out` when the block ends without an error.
+
+    Args:
+        out: The file.
+        force: Replace one that is there.
+        what: What it is, in the error.
 
     Raises:
         OutputError: See `may_write`; or it cannot be written.
     """
-    may_write(out, force=force)
+    may_write(out, force=force, what=what)
     target = Path(os.path.realpath(out))  # through a link, not instead of it
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
@@ -50,7 +55,7 @@ def replaced_file(out: Path, *, force: bool) -> Iterator[IO[bytes]]:
         unfinished.replace(target)
     except OSError as e:
         raise OutputError(
-            "cannot write the file",
+            f"cannot write the {what}",
             path=out,
             why=e.strerror or str(e),
             hint="choose another file with -o",

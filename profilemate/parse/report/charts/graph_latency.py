@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from profilemate.parse.findings.reading import floats
 from profilemate.parse.report.base import Chart, Drawing, Field, Grid, Nothing, Spec
 from profilemate.parse.report.charts import marks
 from profilemate.parse.report.charts.graph_usage import MOST_DRAWN
-from profilemate.parse.report.source import Source, floats, plain
+from profilemate.parse.report.source import Source, plain
 
 PANELS = {
     "launch": ("host launch (ms)", "var(--blue)"),

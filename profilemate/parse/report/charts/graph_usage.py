@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from profilemate.parse.findings.reading import Floats, floats
 from profilemate.parse.report.base import Chart, Drawing, Field, Grid, Nothing, Spec
 from profilemate.parse.report.charts import marks
-from profilemate.parse.report.source import KEY, Floats, Source, floats, plain
+from profilemate.parse.report.source import Source, plain
+from profilemate.parse.saved import GRAPH_COLUMNS
 
 MOST_DRAWN = 30
 PANELS = {
@@ -23,15 +25,17 @@ COLOURS = {"steps_pct": "var(--blue)", "gpu_pct": "var(--green)", "padding_pct":
 def padding_of(source: Source) -> Floats:
     """Padding tokens of the steps of each graph of `source.graphs`, NaN where not known."""
     steps = source.steps
-    sums = steps.groupby(KEY, dropna=False, sort=False)["padding_tokens"].sum(min_count=1)
+    sums = steps.groupby(list(GRAPH_COLUMNS), dropna=False, sort=False)["padding_tokens"].sum(
+        min_count=1
+    )
     found = {_key(key): value for key, value in sums.items()}
-    keys = map(_key, source.graphs[KEY].itertuples(index=False, name=None))
+    keys = map(_key, source.graphs[list(GRAPH_COLUMNS)].itertuples(index=False, name=None))
     return floats(pd.Series([found.get(key) for key in keys], dtype="Float64"))
 
 
 def _key(values: Any) -> tuple[Any, ...]:
     """A graph's key; no LoRA adapters are 0 in one file and may be None in the other."""
-    known = {n: None if pd.isna(v) else v for n, v in zip(KEY, values, strict=True)}
+    known = {n: None if pd.isna(v) else v for n, v in zip(GRAPH_COLUMNS, values, strict=True)}
     known["num_active_loras"] = known["num_active_loras"] or 0
     return tuple(known.values())
 

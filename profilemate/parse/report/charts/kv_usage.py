@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from profilemate.parse.findings.reading import Floats, floats
 from profilemate.parse.report.base import Chart, Drawing, Field, Grid, Nothing, Spec
 from profilemate.parse.report.charts import marks
-from profilemate.parse.report.source import Floats, Source, floats, plain
+from profilemate.parse.report.source import Source, plain
 from profilemate.parse.report.times import extremes, step_means, thin
 
 BAND = (60, 80)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from profilemate.parse.findings.reading import floats
 from profilemate.parse.report.base import Chart, Drawing, Field, Grid, Nothing, Spec
 from profilemate.parse.report.charts import marks
-from profilemate.parse.report.source import Source, floats, plain
+from profilemate.parse.report.source import Source, plain
 from profilemate.parse.report.theme import MODE_NAMES, MODES
 
 MOST_POINTS = 3000

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from profilemate.parse.findings.reading import Floats, floats
 from profilemate.parse.report.base import Chart, Drawing, Field, Grid, Nothing, Spec
 from profilemate.parse.report.charts import marks
-from profilemate.parse.report.source import Source, floats, plain
-from profilemate.parse.report.times import thin
+from profilemate.parse.report.source import Source, plain
+from profilemate.parse.report.times import Intervals, thin
 
 
 def draw(source: Source) -> Drawing:
@@ -37,7 +40,26 @@ def draw(source: Source) -> Drawing:
         },
         "running": {"t": plain(times[kept]), "rate": plain(running[kept], 3)},
     }
-    grid = Grid(
+    by_interval = {"lookups": lookups, "asked": asked, "hit": found}
+    notes = [f"Bars: of each {spans.length:g} s. Line: since the start, as vLLM counts."]
+    if again.any():
+        notes.append(f"{int(again.sum()):,} look-ups of preempted requests are left out, as there.")
+    if len(kept) < len(known):
+        notes.append(f"{len(known):,} points shown as {len(kept):,}, extremes kept.")
+    total, hit = int(tokens.sum()), int(hits.sum())
+    share = f"{100 * hit / total:.2f} %" if total else "none"
+    return Drawing(
+        spec=_spec(source),
+        data=data,
+        grid=_grid(spans, by_interval, rate),
+        says=f"{hit:,} of {total:,} tokens asked for were found in the prefix cache ({share}).",
+        notes=notes,
+        over_time=True,
+    )
+
+
+def _grid(spans: Intervals, counts: Mapping[str, Floats], rate: Floats) -> Grid:
+    return Grid(
         f"{spans.length:g} s of the recording",
         (
             Field("from", "from", "sec"),
@@ -50,26 +72,9 @@ def draw(source: Source) -> Drawing:
         {
             "from": plain(spans.begin),
             "to": plain(spans.end),
-            "lookups": plain(lookups.astype(np.int64)),
-            "asked": plain(asked.astype(np.int64)),
-            "hit": plain(found.astype(np.int64)),
+            **{name: plain(values.astype(np.int64)) for name, values in counts.items()},
             "rate": plain(rate, 3),
         },
-    )
-    notes = [f"Bars: of each {spans.length:g} s. Line: since the start, as vLLM counts."]
-    if again.any():
-        notes.append(f"{int(again.sum()):,} look-ups of preempted requests are left out, as there.")
-    if len(kept) < len(known):
-        notes.append(f"{len(known):,} points shown as {len(kept):,}, extremes kept.")
-    total, hit = int(tokens.sum()), int(hits.sum())
-    share = f"{100 * hit / total:.2f} %" if total else "none"
-    return Drawing(
-        spec=_spec(source),
-        data=data,
-        grid=grid,
-        says=f"{hit:,} of {total:,} tokens asked for were found in the prefix cache ({share}).",
-        notes=notes,
-        over_time=True,
     )
 
 

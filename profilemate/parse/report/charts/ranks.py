@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 from profilemate.errors import InputError
+from profilemate.parse.findings.reading import Floats, floats
 from profilemate.parse.report.base import Chart, Drawing, Field, Grid, Nothing, Spec
 from profilemate.parse.report.charts import marks
 from profilemate.parse.report.charts.graph_latency import SHAPE, panel
-from profilemate.parse.report.source import Floats, Source, floats, plain
+from profilemate.parse.report.source import Source, plain
 from profilemate.parse.saved import SavedSession
 
 PANELS = {
