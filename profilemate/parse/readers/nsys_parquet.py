@@ -15,10 +15,10 @@ import numpy as np
 
 from profilemate import schema
 from profilemate.errors import InputError, ToolError
-from profilemate.parse.activity import ANNOTATION_PREFIXES, ActivitySink, Ints
+from profilemate.parse.activity import ANNOTATION_PREFIXES, ActivitySink
 from profilemate.parse.progress import Progress
 from profilemate.parse.readers.base import OpenOptions
-from profilemate.parse.readers.nsys_activity import Only, read_activity
+from profilemate.parse.readers.nsys_activity import ArrayBatch, Batch, read_activity
 from profilemate.parse.readers.nsys_facts import Facts, note_absence, read_facts
 from profilemate.parse.readers.nsys_layout import EVENT_TYPES, Found, Tables, locate
 from profilemate.parse.trace import Marker, Recording, SourceInfo
@@ -91,21 +91,20 @@ class ParquetStore:
             yield from zip(*(batch.column(c).to_pylist() for c in columns), strict=True)
 
     def batches(
-        self, table: str, columns: Sequence[str], only: Only | None = None
-    ) -> Iterator[list[Ints]]:
-        """Columns of integers, NULL as 0."""
+        self, table: str, columns: Sequence[str], now: Sequence[str] = ()
+    ) -> Iterator[Batch]:
+        """The rows of a table in some columns."""
         compute, number = self.parquet.compute, self.parquet.arrow.int64()
-        asked = [*columns, *([] if only is None or only[0] in columns else [only[0]])]
-        for batch in self.parquet.batches(table, asked):
+        for batch in self.parquet.batches(table, columns):
             # The order of the file's columns need not be ours.
-            arrays = {
-                name: compute.fill_null(compute.cast(batch.column(name), number), 0).to_numpy(
-                    zero_copy_only=False
-                )
-                for name in asked
-            }
-            kept = slice(None) if only is None else np.isin(arrays[only[0]], only[1])
-            yield [arrays[name][kept] for name in columns]
+            yield ArrayBatch(
+                {
+                    name: compute.fill_null(compute.cast(batch.column(name), number), 0).to_numpy(
+                        zero_copy_only=False
+                    )
+                    for name in columns
+                }
+            )
 
     def values(self, strings: Found, ids: Sequence[int]) -> dict[int, str]:
         """Strings by their number."""
