@@ -14,7 +14,7 @@ import os
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,23 +33,9 @@ _GAP = 8  # pages that are rather read in vain than skipped
 _PIECES = 500  # that are read at once; Linux takes 1024
 _SLACK = 256  # bytes behind the last page, so that a window may begin anywhere
 _WORD = 8
-_ONES, _HIGH = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
-_BAD = 0x80  # the size that stands for a type which is no number; no sum of sizes has this bit
-_NULL, _INT64, _FLOAT, _ZERO, _ONE, _TEXT = 0, 6, 7, 8, 9, 12  # types of values
-
-
-def _sizes() -> npt.NDArray[np.uint16]:
-    """Bytes that a value takes by its type, for two types at once."""
-    size = np.full(256, _BAD, dtype=np.uint16)
-    size[: _ONE + 1] = (0, 1, 2, 3, 4, 6, 8, 8, 0, 0)
-    both = np.arange(1 << 16)
-    found: npt.NDArray[np.uint16] = size[both & 255] | size[both >> 8] << 8
-    return found
-
-
-_SIZES = _sizes()
-_SHIFT = np.array([63, 56, 48, 40, 32, 16, 0, 0, 63, 63], dtype=np.int64)  # by type
-_SIZE = (0, 1, 2, 3, 4, 6, 8, 8, 0, 0)
+_NULL, _FLOAT, _ONE, _TEXT = 0, 7, 9, 12  # types of values; 1 to 6 are integers, 8 is 0
+_BITS = np.zeros(256, dtype=np.int64)  # that a number takes by its type
+_BITS[: _ONE + 1] = (0, 8, 16, 24, 32, 48, 64, 64, 0, 0)
 
 
 class UnusualError(Exception):
@@ -190,40 +176,60 @@ def _cells(flat: Bytes, size: int, pages: int, head: int) -> tuple[Ints, Ints]:
     return cell, counts
 
 
+class _Sum(NamedTuple):
+    """What the values before a column take, of each row.
+
+    Attributes:
+        same: Bytes of those that take the same in all rows.
+        more: Bytes of the others; None where there are none.
+        bad: Rows of which one of them is a text, or not known; None for no row.
+    """
+
+    same: int
+    more: Ints | None
+    bad: npt.NDArray[np.bool_] | None
+
+
 class Rows:
     """Rows of some leaves of a table, in order.
 
     A row is its length, its rowid (both of one to nine bytes), a header and the values. The header
-    is its own length, and the type of each value: one byte, unless it is a long text.
+    is its own length, and the type of each value: one byte, unless it is a long text. Most columns
+    are of one type in all rows.
 
     Attributes:
         count: How many.
     """
 
     def __init__(self, flat: Bytes, size: int, pages: int, width: int, upto: int) -> None:
-        self._flat, self._width = flat, width
+        self._flat = flat
         _require((flat[np.arange(pages) * size] == _LEAF).all())
         _require(8 * upto + width + 2 <= _LOCAL)
         cell, counts = _cells(flat, size, pages, head=8)
         self.count = len(cell)
         self._rowid = self._after(cell)
         self._head = self._after_rowid(counts)
-        self._words = -(-(1 + upto) // _WORD)
+        words = -(-(1 + upto) // _WORD)
         window: npt.NDArray[Any] = np.ndarray(
-            (len(flat) - _SLACK + 1,),
-            dtype=f"V{_WORD * self._words}",
-            buffer=flat,
-            strides=(1,),
+            (len(flat) - _SLACK + 1,), dtype=f"V{_WORD * words}", buffer=flat, strides=(1,)
         )
-        self._types: Bytes = (
-            window[self._head].view(np.uint8).reshape(self.count, _WORD * self._words)
+        types = window[self._head].view(np.uint64).reshape(self.count, words)
+        every, some = (
+            np.array([pick.reduce(types[:, n]) for n in range(words)], dtype=np.uint64)
+            for pick in (np.bitwise_and, np.bitwise_or)
         )
-        length = self._types[:, 0].copy()
+        self._varies = (every ^ some).view(np.uint8) != 0
+        self._every = every.view(np.uint8)  # the type of each column that does not vary
+        self._types: Bytes = types.view(np.uint8)
+        self._sums = [_Sum(0, None, None)]
+        length: Any = self._types[:, 0] if self._varies[0] else int(self._every[0])
         # Shorter: a row from before a column was added. Longer: a type of more than one byte.
-        _require(bool(((length > width) & (length < 128)).all()))
+        _require(self.count == 0 or (np.min(length) > width and np.max(length) < 128))
         self._values = self._head + length
-        self._types[:, 0] = 0
-        self._sum()
+        # All that may be asked for lies on the page of its row.
+        same, more, _ = self._before(upto)
+        end = self._values + same if more is None else self._values + same + more
+        _require((end <= (self._head | (size - 1)) + 1).all())
 
     def _after(self, at: Ints) -> Ints:
         """Where numbers of a variable length that begin at some positions end."""
@@ -232,7 +238,7 @@ class Rows:
         while more.any():
             at += more
             more &= self._flat[at - 1] >= 128
-            _require(len(at) == 0 or int(at.max()) < len(self._flat) - _SLACK)
+            _require(int(at.max()) < len(self._flat) - _SLACK)
         return at
 
     def _after_rowid(self, counts: Ints) -> Ints:
@@ -246,16 +252,6 @@ class Rows:
             return found
         return self._after(self._rowid)
 
-    def _sum(self) -> None:
-        """Add up what the values take: of each column where it begins, behind the header."""
-        sizes = _SIZES.take(self._types.view(np.uint16)).view(np.uint64)
-        self._bad = sizes & _HIGH
-        self._begin = sizes * _ONES  # byte n of a word: the sum of its bytes up to n
-        self._before = np.zeros((self.count, self._words), dtype=np.int64)
-        for word in range(1, self._words):
-            total = (self._begin[:, word - 1] >> np.uint64(56)).astype(np.int64)
-            self._before[:, word] = self._before[:, word - 1] + total
-
     def rowids(self, at: Ints) -> Ints:
         """The rowids of some rows.
 
@@ -263,30 +259,41 @@ class Rows:
             UnusualError: One of them is negative.
         """
         place, last = self._rowid[at], self._head[at] - 1
-        _require(len(at) == 0 or int((last - place).max()) < 8)
+        longest = int((last - place).max(initial=0))
+        _require(longest < 8)  # the ninth byte is another one, and says that it is negative
         found = np.zeros(len(at), dtype=np.int64)
-        while len(at):
-            inside = place <= last
-            byte = self._flat[place].astype(np.int64) & 127
-            found = np.where(inside, (found << 7) | byte, found)
-            if not inside.any():
-                break
-            place = place + 1
+        for step in range(longest + 1):
+            byte = self._flat[place + step].astype(np.int64) & 127
+            found = np.where(place + step <= last, (found << 7) | byte, found)
         return found
 
-    def is_null(self, column: int, at: Ints | None = None) -> npt.NDArray[np.bool_]:
+    def is_null(self, column: int) -> npt.NDArray[np.bool_]:
         """Of which rows a column is NULL."""
-        found: npt.NDArray[np.bool_] = self._type(column, at) == _NULL
+        found: npt.NDArray[np.bool_] = self._types[:, column + 1] == _NULL
         return found
 
     def is_text(self, column: int) -> npt.NDArray[np.bool_]:
         """Of which rows a column is a text, or bytes."""
-        found: npt.NDArray[np.bool_] = self._type(column, None) >= _TEXT
+        found: npt.NDArray[np.bool_] = self._types[:, column + 1] >= _TEXT
         return found
 
-    def _type(self, column: int, at: Ints | None) -> Bytes:
-        types = self._types[:, column + 1]
-        return types if at is None else types[at]
+    def _before(self, column: int) -> _Sum:
+        """What the values before a column take."""
+        while len(self._sums) <= column:
+            same, more, bad = self._sums[-1]
+            at = len(self._sums)  # in the header: of the column before
+            types: Bytes = self._types[:, at]
+            if not self._varies[at]:
+                types = self._every[at : at + 1]
+                same += int(_BITS[types[0]]) >> 3
+            else:
+                bits = _BITS.take(types) >> 3
+                more = bits if more is None else more + bits
+            if (types > _ONE).any():
+                wrong = np.broadcast_to(types > _ONE, self.count)
+                bad = wrong if bad is None else bad | wrong
+            self._sums.append(_Sum(same, more, bad))
+        return self._sums[column]
 
     def _place(self, column: int, at: Ints | None) -> Ints:
         """Where the value of a column begins, of each of some rows.
@@ -295,34 +302,10 @@ class Rows:
             UnusualError: One of the values before it is a text, or is not known.
         """
         rows: Any = slice(None) if at is None else at
-        word, byte = divmod(column, _WORD)  # the types before it lie in bytes 1 to `column`
-        up_to = _HIGH >> np.uint64(8 * (_WORD - 1 - byte))
-        bad = (self._bad[rows, word] & up_to).any() or self._bad[rows, :word].any()
-        _require(not bad)
-        begin = (self._begin[rows, word] >> np.uint64(8 * byte)).astype(np.uint8)
-        found: Ints = self._values[rows] + begin
-        return found + self._before[rows, word] if word else found
-
-    def column(self, column: int, at: Ints | None = None) -> Ints:
-        """The integers in a column, 0 for NULL; of some rows or of all.
-
-        Raises:
-            UnusualError: One of them is not an integer.
-        """
-        types = self._type(column, at)
-        if not len(types):
-            return np.empty(0, dtype=np.int64)
-        place = self._place(column, at)
-        same = int(types[0])
-        if (types == same).all():
-            _require(same <= _ONE and same != _FLOAT)
-            if not _SIZE[same]:
-                return np.full(len(types), same == _ONE, dtype=np.int64)
-            return self._signed(place) >> (64 - 8 * _SIZE[same])
-        _require(int(types.max()) <= _ONE and not (types == _FLOAT).any())
-        values = self._signed(place) >> _SHIFT.take(types)
-        simple = (types == _NULL) | (types >= _ZERO)
-        return np.where(simple, types == _ONE, values) if simple.any() else values
+        same, more, bad = self._before(column)
+        _require(bad is None or not bad[rows].any())
+        found: Ints = self._values[rows] + same
+        return found if more is None else found + more[rows]
 
     def check(self, column: int) -> None:
         """Make sure that `column` will give the integers of any rows.
@@ -330,11 +313,41 @@ class Rows:
         Raises:
             UnusualError: It would not.
         """
-        types = self._types[:, column + 1]
-        _require(int(types.max(initial=0)) <= _ONE and not (types == _FLOAT).any())
-        self._place(column, np.empty(0, dtype=np.int64) if not self._bad.any() else None)
+        _require(self._before(column).bad is None)
+        self._integers(column, None)
 
-    def _signed(self, at: Ints) -> Ints:
+    def _integers(self, column: int, at: Ints | None) -> Bytes:
+        """The types of a column: of each row, or one where all are the same.
+
+        Raises:
+            UnusualError: One of them is not an integer.
+        """
+        types: Bytes = self._types[:, column + 1]
+        if self.count and not self._varies[column + 1]:
+            types = self._every[column + 1 : column + 2]
+        elif at is not None:
+            types = types[at]
+        _require(int(types.max(initial=0)) <= _ONE and not (types == _FLOAT).any())
+        return types
+
+    def column(self, column: int, at: Ints | None = None) -> Ints:
+        """The integers in a column, 0 for NULL; of some rows or of all.
+
+        Raises:
+            UnusualError: One of them is not an integer.
+        """
+        types = self._integers(column, at)
+        bits = _BITS.take(types)
+        if len(types) == 1 and not bits[0]:
+            count = self.count if at is None else len(at)
+            return np.full(count, types[0] == _ONE, dtype=np.int64)
+        # The first bytes are those of the value; nothing of another one is left.
+        values = self._word(self._place(column, at)) >> np.minimum(64 - bits, 63)
+        if bits.all():
+            return values
+        return np.where(bits == 0, types == _ONE, values)
+
+    def _word(self, at: Ints) -> Ints:
         """Eight bytes from some positions on, the highest one first."""
         window: Ints = np.ndarray(
             (len(self._flat) - _WORD + 1,), dtype="<i8", buffer=self._flat, strides=(1,)
@@ -352,7 +365,7 @@ class Rows:
         found = np.zeros(self.count, dtype=bool)
         texts = np.flatnonzero(self.is_text(column))
         if len(texts):
-            word = self._signed(self._place(column, texts)).view(np.uint64)
+            word = self._word(self._place(column, texts)).view(np.uint64)
             for prefix in prefixes:
                 known = prefix.encode()[:_WORD]
                 unused = np.uint64(8 * (_WORD - len(known)))
