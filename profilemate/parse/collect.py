@@ -91,6 +91,7 @@ def add_activity(
     trace.api_calls = None if found.api_calls is None else dict(found.api_calls)
     kept = one_activity(found.columns, infos)
     trace.notes += kept.notes
+    give_back()
     matched = match(kept.columns)
     trace.launches, trace.work, trace.gpu = matched.launches, matched.work, matched.gpu
     ranges = sorted(

@@ -26,7 +26,7 @@ Bytes = npt.NDArray[np.uint8]
 _MAGIC = b"SQLite format 3\x00"
 _HEADER = 100  # bytes of the file's header
 _INTERIOR, _LEAF = 5, 13  # kinds of pages of a table
-_PAGES = (1 << 12, 1 << 15)  # sizes of pages that are read; nsys writes the smallest of these
+_PAGES = (1 << 12, 1 << 13, 1 << 14, 1 << 15)  # sizes of pages; nsys writes the smallest of these
 _LOCAL = 480  # bytes of a row that always lie on its page, whatever their size
 _LEVELS = 12  # of a tree; SQLite itself stops at 20
 _GAP = 8  # pages that are rather read in vain than skipped
@@ -112,10 +112,11 @@ class Pages:
         flat = np.empty(len(numbers) * self.size + _SLACK, dtype=np.uint8)
         flat[-_SLACK:] = 0
         _require(numbers.min(initial=2) > 1 and numbers.max(initial=2) <= self.count)
+        _require(len(numbers) > 0)
         step = np.diff(numbers)
         cuts = (np.flatnonzero(step != 1) + 1).tolist()
         pieces: list[Any] = []  # what follows each other in the file
-        at, held = int(numbers[0]) if len(numbers) else 2, 0
+        at, held = int(numbers[0]), 0
         for begin, end in pairwise([0, *cuts, len(numbers)]):
             first = int(numbers[begin])
             skipped = first - at
@@ -256,11 +257,11 @@ class Rows:
         """The rowids of some rows.
 
         Raises:
-            UnusualError: One of them is negative.
+            UnusualError: One of them is not between 0 and 2 to the power of 56.
         """
         place, last = self._rowid[at], self._head[at] - 1
         longest = int((last - place).max(initial=0))
-        _require(longest < 8)  # the ninth byte is another one, and says that it is negative
+        _require(longest < 8)  # nine bytes are a rowid below 0 or beyond all rows
         found = np.zeros(len(at), dtype=np.int64)
         for step in range(longest + 1):
             byte = self._flat[place + step].astype(np.int64) & 127
