@@ -194,7 +194,7 @@ def _read_calls(
         if len(at):
             _give(batch, calls, at, facts.shift, sorted(launches), sink)
     total: Counter[str] = Counter()
-    for n, count in counts.items():
+    for n, count in sorted(counts.items()):
         total[called[n]] += count
     sink.calls(total)
     return launches
