@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sqlite3
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from build import VERSIONS, Export, Row
 from gpu_build import GPU_VERSIONS, GpuExport
+from nsys_exports import Size, write
 from recorded import ROOT, real_traces
 from same_trace import assert_same_trace
 
@@ -23,6 +21,7 @@ from profilemate.parse.trace import Trace
 
 BUNDLED = ROOT / "tests" / "data" / "vllm_cpu_server" / "recording.sqlite"
 SHIFT = 1_795_507_742_546_650_858
+SIZE = Size(30_000, 15_000, 15_000)
 
 
 def in_order(trace: Trace) -> Trace:
@@ -118,7 +117,8 @@ def test_messages_of_every_kind(
 def test_a_table_that_sqlite_has_to_end(
     tmp_path: Path, by_pages: Reads, by_sqlite: Reads, table: str
 ) -> None:
-    path = exports().write(tmp_path / "x.sqlite", SIZE) or tmp_path / "x.sqlite"
+    path = tmp_path / "x.sqlite"
+    write(path, SIZE)
     with closing(sqlite3.connect(path)) as db:
         (rows,) = db.execute(f"SELECT count(*) FROM {table}").fetchone()
         # No export has a float here: pages behind this row are not looked at.
@@ -132,24 +132,9 @@ def test_a_table_that_sqlite_has_to_end(
     assert_same_trace(trace, by_sqlite(path))
 
 
-def exports() -> ModuleType:
-    """`scripts/nsys_exports.py`."""
-    if "nsys_exports" not in sys.modules:
-        path = ROOT / "scripts" / "nsys_exports.py"
-        spec = importlib.util.spec_from_file_location("nsys_exports", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules["nsys_exports"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules["nsys_exports"]
-
-
-SIZE = exports().Size(30_000, 15_000, 15_000)
-
-
 def test_a_run_with_graphs(tmp_path: Path, by_pages: Reads, by_sqlite: Reads) -> None:
     path = tmp_path / "x.sqlite"
-    exports().write(path, SIZE)
+    write(path, SIZE)
     trace = by_pages(path)
     assert_same_trace(trace, by_sqlite(path))
     assert trace.sources[0].window == window_by_query(path)
