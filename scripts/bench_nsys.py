@@ -154,7 +154,7 @@ def table(best: dict[str, dict[str, Any]], floor: str) -> Iterator[str]:
     yield "| --- | ---: | ---: | ---: | ---: | ---: |"
     for name, told in best.items():
         wall, cpu = (told[k] / best[floor][k] for k in ("wall", "cpu"))
-        peak = told["peak"] * 1024 / 1e6
+        peak = told["peak"] / 1024
         figures = f"{told['wall']:.1f} | {told['cpu']:.1f} | {peak:.0f} | {wall:.2f} | {cpu:.2f}"
         yield f"| {name} | {figures} |"
 

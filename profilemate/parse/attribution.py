@@ -25,6 +25,7 @@ import pandas as pd
 from profilemate.parse import activity
 from profilemate.parse.activity import Columns, Ints
 from profilemate.parse.fold import Hashes, chain, compact
+from profilemate.parse.freed import give_back
 from profilemate.parse.trace import GpuWork, Trace
 from profilemate.parse.unions import Folded, fold, fold_work
 
@@ -140,6 +141,7 @@ def match(columns: Mapping[str, Columns]) -> Matched:
             the recording; of `gpu`, none may have been kept.
     """
     calls, frame = _roots(columns["launches"], columns["starts"])
+    give_back()
     work, overlaps = columns["work"], columns["overlaps"]
     launch = calls.launch(work)
     count = len(frame["ts"])
@@ -164,6 +166,7 @@ def match(columns: Mapping[str, Columns]) -> Matched:
     }
     rows = {**work, "launch": launch, **calls.caller(work, launch, frame)}
     rows = {name: compact(rows[name]) for name in activity.WORK}
+    give_back()
     gpu = columns["gpu"]
     of_record = calls.launch(gpu)
     records = {**gpu, "launch": of_record, **calls.caller(gpu, of_record, frame)}
