@@ -136,6 +136,9 @@ def ahead(
     pool: ThreadPoolExecutor, pieces: Sequence[Ints], work: Callable[[Ints], _Result]
 ) -> Iterator[_Result]:
     """What a function gives for every piece, in their order; some ahead, in threads."""
+    if len(pieces) == 1:
+        yield work(pieces[0])
+        return
     waiting: deque[Future[_Result]] = deque()
     try:
         for piece in pieces:
