@@ -138,19 +138,18 @@ class Run:
 
     def messages(self) -> Rows:
         """Our texts: two per step."""
-        for step, begin in zip(self.step.tolist(), self.begin.tolist(), strict=True):
+        for step in self.step.tolist():
             mode, count = ("FULL", 1) if step % 4 else ("PIECEWISE", PIECES)
             tokens = 8 * (1 + step % 4)
             yield (
                 MESSAGES + 2 * step,
-                f"pm1.step t={begin + 100} ago=100 step={step} mode={mode} num_tokens={tokens} "
+                f"pm1.step ago=100 step={step} mode={mode} num_tokens={tokens} "
                 f"uniform=True has_lora=False unpadded={tokens - 3} reqs={tokens - 3} "
                 f"prefill_tokens=0 decode_tokens={tokens - 3} launches={count}",
             )
             yield (
                 MESSAGES + 2 * step + 1,
-                f"pm1.graph.replay t={begin + 40_100} ago=100 step={step} "
-                f"mode={mode} num_tokens={tokens}",
+                f"pm1.graph.replay step={step} mode={mode} num_tokens={tokens}",
             )
 
 
@@ -171,7 +170,8 @@ _INSERTS = (
         "globalPid, demangledName, shortName, launchType, registersPerThread, gridX, gridY, "
         "gridZ, blockX, blockY, blockZ, staticSharedMemory, dynamicSharedMemory, "
         "localMemoryPerThread, localMemoryTotal, gridId, graphNodeId) "
-        "VALUES (?1, ?2, 0, 1, 7, ?3, ?6, ?4, ?4, 0, 128, 512, 1, 1, 256, 1, 1, 0, 49152, "
+        "VALUES (?1, ?2, 0, 1, 7, ?3, ?6, ?4, ?4, 0, 32 + ?4 % 200, 1 + ?4 * 37 % 4000, "
+        "1 + ?4 % 2, 1, 32 << ?4 % 6, 1, 1, ?4 % 4 * 8192, ?4 % 3 * 49152, "
         "0, 0, 0, ?5)",
     ),
     (

@@ -25,9 +25,11 @@ import pandas as pd
 from profilemate.parse import activity
 from profilemate.parse.activity import Columns, Ints
 from profilemate.parse.fold import Hashes, chain, compact
+from profilemate.parse.freed import give_back
 from profilemate.parse.trace import GpuWork, Trace, frame_of
 from profilemate.parse.unions import Folded, fold, fold_work
 
+_TOGETHER = 1 << 17  # rows that are looked up at once
 FAR = (1 << 63) - 1
 """End of a range of which the end is not known."""
 
@@ -36,6 +38,8 @@ def numbered(*columns: npt.NDArray[Any]) -> Ints:
     """A small number for every distinct row of some columns."""
     code = np.zeros(len(columns[0]), dtype=np.int64)
     for column in columns:
+        if len(column) and (column == column[0]).all():
+            continue  # it tells nothing apart
         values, part = np.unique(column, return_inverse=True)
         code = np.unique(code * len(values) + part, return_inverse=True)[1]
     return code
@@ -116,10 +120,13 @@ class _Calls:
     def caller(self, work: Columns, launch: Ints, launches: Columns) -> dict[str, Ints]:
         """Begin and thread of the call that started each."""
         by = _by_correlation(self.starts, work, np.arange(len(self.starts["ts"])))
+        called = np.flatnonzero((launch < 0) & (by >= 0))
+        by = by[called]
         found = {}
         for name, column in (("host_ts", "ts"), ("host_tid", "tid")):
-            called = np.where(by >= 0, np.append(self.starts[column], -1)[by], -1)
-            found[name] = np.where(launch >= 0, np.append(launches[column], -1)[launch], called)
+            values = np.append(launches[column], -1)[launch]  # -1 took the last element
+            values[called] = self.starts[column][by]
+            found[name] = compact(values)
         return found
 
 
@@ -134,6 +141,7 @@ def match(columns: Mapping[str, Columns]) -> Matched:
             the recording; of `gpu`, none may have been kept.
     """
     calls, frame = _roots(columns["launches"], columns["starts"])
+    give_back()
     work, overlaps = columns["work"], columns["overlaps"]
     launch = calls.launch(work)
     count = len(frame["ts"])
@@ -158,6 +166,7 @@ def match(columns: Mapping[str, Columns]) -> Matched:
     }
     rows = {**work, "launch": launch, **calls.caller(work, launch, frame)}
     rows = {name: compact(rows[name]) for name in activity.WORK}
+    give_back()
     gpu = columns["gpu"]
     of_record = calls.launch(gpu)
     records = {**gpu, "launch": of_record, **calls.caller(gpu, of_record, frame)}
@@ -193,15 +202,18 @@ def _by_correlation(host: Columns, gpu: Columns, root: Ints) -> Ints:
     named = np.flatnonzero(host["correlation"] != 0)
     process = numbered(host["recording"][named], host["pid"][named])
     for number in range(int(process.max()) + 1 if len(process) else 0):
-        mine = named[process == number]
-        mine = mine[np.argsort(host["correlation"][mine], kind="stable")]
+        mine = named[process == number] if process.any() else named
         known = host["correlation"][mine]
+        if (known[1:] < known[:-1]).any():
+            order = np.argsort(known, kind="stable")
+            mine, known = mine[order], known[order]
         recording, pid = host["recording"][mine[0]], host["pid"][mine[0]]
         theirs = np.flatnonzero((gpu["recording"] == recording) & (gpu["pid"] == pid))
-        wanted = gpu["correlation"][theirs]
-        at = np.searchsorted(known, wanted, side="right") - 1  # of two calls, the later one
-        hit = (at >= 0) & (known[at] == wanted) & (wanted != 0)
-        found[theirs[hit]] = root[mine[at[hit]]]
+        for some in np.split(theirs, range(_TOGETHER, len(theirs), _TOGETHER)):
+            wanted = gpu["correlation"][some]
+            at = np.searchsorted(known, wanted, side="right") - 1  # of two calls, the later one
+            hit = (at >= 0) & (known[at] == wanted) & (wanted != 0)
+            found[some[hit]] = root[mine[at[hit]]]
     return found
 
 

@@ -13,6 +13,7 @@ from profilemate.parse.activity import Ints
 from profilemate.parse.attribution import match
 from profilemate.parse.collected import Collected
 from profilemate.parse.duplicates import one_activity, strangers
+from profilemate.parse.freed import give_back
 from profilemate.parse.messages import Messages
 from profilemate.parse.processes import Processes
 from profilemate.parse.reading import Read
@@ -63,6 +64,7 @@ def gather_up(reads: Sequence[Read]) -> tuple[Messages, Activity]:
             collected.take(number, one.activity)
     ranges = [(number, marker) for number, one in enumerate(reads) for marker in one.ranges]
     columns = {kind: collected.columns(kind) for kind in _TIMES}
+    give_back()
     return messages, Activity(columns, collected.every_name, collected.api_calls, ranges)
 
 
@@ -90,6 +92,7 @@ def add_activity(
     trace.api_calls = None if found.api_calls is None else dict(found.api_calls)
     kept = one_activity(found.columns, infos)
     trace.notes += kept.notes
+    give_back()
     matched = match(kept.columns)
     trace.launches, trace.work, trace.gpu = matched.launches, matched.work, matched.gpu
     ranges = sorted(

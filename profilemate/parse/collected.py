@@ -30,7 +30,8 @@ _KINDS: Mapping[str, tuple[str, ...]] = {
     "overlaps": OVERLAP_COLUMNS,
 }
 
-_WIDE = ("ts", "dur", "start", "end", "pid")  # columns that are computed with
+_TIMES = ("ts", "dur", "start", "end")  # nothing is gained by looking for their extremes
+_WIDE = (*_TIMES, "pid")  # columns that are computed with
 
 
 class Collected:
@@ -166,7 +167,7 @@ class Collected:
     def _add(self, kind: str, batch: Columns) -> None:
         part = {name: np.asarray(batch[name], dtype=np.int64) for name in _KINDS[kind]}
         if len(part["pid"]):
-            self._parts[kind].append({n: v if n in _WIDE else compact(v) for n, v in part.items()})
+            self._parts[kind].append({n: v if n in _TIMES else compact(v) for n, v in part.items()})
 
     def columns(self, kind: str) -> dict[str, Ints]:
         """All columns of a kind, with the number of the recording.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from profilemate.errors import InputError
 from profilemate.parse.collected import Collected
+from profilemate.parse.freed import give_back
 from profilemate.parse.gather import Tolerant
 from profilemate.parse.messages import Messages
 from profilemate.parse.progress import Progress, no_progress
@@ -78,6 +79,7 @@ def read_recording(
     activity.read(0, recording)
     marked = len(messages.rows["step"]) > 0
     ranges = [] if marked else list(recording.annotations())
+    give_back()
     error = recording.error if isinstance(recording, Tolerant) else None
     return Read(recording.info, messages, activity, ranges, error)
 

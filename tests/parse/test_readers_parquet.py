@@ -12,9 +12,12 @@ from typing import Any
 
 import pytest
 from build import PUSH_POP, START_UNIX_NS, Export, Row
+from gpu_build import GpuExport
+from same_trace import assert_same_trace
 
 from profilemate.errors import InputError, ToolError
-from profilemate.parse.readers import open_recording
+from profilemate.parse.project import read_trace
+from profilemate.parse.readers import nsys_parquet, open_recording
 from profilemate.parse.recording import Marker
 
 pa = pytest.importorskip("pyarrow")
@@ -34,6 +37,7 @@ def convert(
     types: dict[str, Any] | None = None,
     *,
     every_column: bool = False,
+    **how: Any,
 ) -> Path:
     """Make of an sqlite export the directory that nsys would have made."""
     types = TYPES | (types or {})
@@ -56,7 +60,7 @@ def convert(
                 or name in types
                 or name in ("name", "value", "text", "utcTime", "localTime")
             }
-            pq.write_table(pa.table(columns), directory / f"{table}.parquet")
+            pq.write_table(pa.table(columns), directory / f"{table}.parquet", **how)
     return directory
 
 
@@ -106,6 +110,28 @@ def test_the_same_as_the_sqlite_export(tmp_path: Path) -> None:
 def test_other_types_of_the_same_columns(tmp_path: Path, types: dict[str, Any]) -> None:
     sqlite = Export(rows(50)).write(tmp_path / "x.sqlite")
     assert read(convert(sqlite, tmp_path / "x_pqtdir", types)) == read(sqlite)
+
+
+@pytest.mark.parametrize("size", [1, 3, 2048])
+@pytest.mark.parametrize("told", [True, False, ["start", "id"]])
+def test_groups_of_few_rows_with_and_without_what_is_told_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, told: bool | list[str]
+) -> None:
+    monkeypatch.setattr(nsys_parquet, "_BATCH", 20)
+    sqlite = GpuExport().write(tmp_path / "x.sqlite")
+    with closing(sqlite3.connect(sqlite)) as db:  # some ranges without an end, the last one too
+        db.execute("UPDATE NVTX_EVENTS SET end = NULL WHERE rowid > 9")
+        db.commit()
+    how: dict[str, Any] = {"row_group_size": size, "write_statistics": told}
+    directory = convert(sqlite, tmp_path / "x_pqtdir", every_column=True, **how)
+    left, right = read_trace([sqlite]), read_trace([directory])
+    assert left.sources[0].window == right.sources[0].window
+    left.sources = right.sources
+    columns = ["kind", "start", "node"]  # records of several tables come in turn
+    left.gpu, right.gpu = (
+        t.gpu.sort_values(columns, kind="stable", ignore_index=True) for t in (left, right)
+    )
+    assert_same_trace(left, right)
 
 
 def test_an_export_of_a_few_tables_only(tmp_path: Path) -> None:

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 from recorded import NSYS_VARIABLES, Recorded, nsys_of, record
+from same_trace import assert_same_trace
 
 from profilemate.errors import InputError, ToolError
 from profilemate.parse.decode import decode_recordings
-from profilemate.parse.readers import open_recording
+from profilemate.parse.project import read_trace
+from profilemate.parse.readers import nsys_rep, open_recording
 from profilemate.parse.recording import Marker
 
 pytestmark = pytest.mark.real
@@ -147,19 +149,44 @@ def test_the_parquet_export_reads_the_same(newer: Recorded) -> None:
     assert (ours.window, ours.start_unix_ns) == (theirs.window, theirs.start_unix_ns)
 
 
-def test_of_a_report_only_what_is_read_is_exported(newer: Recorded, tmp_path: Path) -> None:
+READ = {
+    "ANALYSIS_DETAILS",
+    "META_DATA_EXPORT",
+    "NVTX_EVENTS",
+    "StringIds",
+    "TARGET_INFO_SESSION_START_TIME",
+}
+
+
+def test_of_a_report_only_what_is_read_is_exported(
+    newer: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     open_recording(newer.report, nsys=newer.nsys)
     (export,) = (tmp_path / "cache" / "exports").iterdir()
+    assert {path.stem for path in export.iterdir()} == READ
+    monkeypatch.setattr(nsys_rep, "find_spec", lambda name: None)  # as without pyarrow
+    open_recording(newer.report, nsys=newer.nsys, cache_dir=tmp_path / "other")
+    (export,) = (tmp_path / "other").iterdir()
     with closing(sqlite3.connect(export)) as db:
         tables = {t for (t,) in db.execute("SELECT name FROM sqlite_master")}
-    assert tables == {
-        "ANALYSIS_DETAILS",
-        "META_DATA_CAPTURE",
-        "META_DATA_EXPORT",
-        "NVTX_EVENTS",
-        "StringIds",
-        "TARGET_INFO_SESSION_START_TIME",
-    }
+    assert tables == {*READ, "META_DATA_CAPTURE"}
+
+
+def test_every_export_of_a_report_gives_the_same_trace(
+    newer: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traces = [read_trace([newer.report], nsys=newer.nsys)]
+    (export,) = (tmp_path / "cache" / "exports").iterdir()
+    assert export.is_dir()
+    monkeypatch.setattr(nsys_rep, "find_spec", lambda name: None)
+    traces.append(read_trace([newer.report], nsys=newer.nsys, cache_dir=tmp_path / "sqlite"))
+    monkeypatch.setattr(nsys_rep, "wanted_tables", lambda: (".*",))
+    traces.append(read_trace([newer.report], nsys=newer.nsys, cache_dir=tmp_path / "whole"))
+    (whole,) = (tmp_path / "whole").iterdir()
+    with closing(sqlite3.connect(whole)) as db:
+        assert db.execute("SELECT count(*) FROM PROCESSES").fetchone()[0] > 0
+    for trace in traces[1:]:
+        assert_same_trace(traces[0], trace)
 
 
 def test_a_report_that_was_cut_short(recorded: Recorded, tmp_path: Path) -> None:

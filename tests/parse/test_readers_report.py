@@ -8,14 +8,16 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from build import Export, Row
 
 from profilemate.errors import InputError, OutputError, ToolError
-from profilemate.parse.readers import nsys_rep, open_recording
+from profilemate.parse.readers import OpenOptions, nsys_rep, open_recording
 
 NEW = b"NVIDIA Tegra Profiler Report 2023@4@4@54-234433681190v0\x0a\x0brest U3w[END]"
 OLD = b"NVIDIA Tegra Profiler Report 1.\x0a\x0brest U3w[END]"
@@ -37,9 +39,14 @@ elif sys.argv[1:] == ["export", "--help"]:
     print("usage: nsys export [<args>] [nsys-rep-file]", "{options}")
 elif {error!r}:
     sys.exit({error!r})
+elif any(word in " ".join(sys.argv) for word in {fails!r}):
+    sys.exit("Exportation error: this one cannot do that")
 else:
     target = next(a for a in sys.argv if a.startswith("--output=")).removeprefix("--output=")
-    shutil.copy(folder / "export.sqlite", target)
+    if "--type=parquetdir" in sys.argv:
+        shutil.copytree(folder / "export_pqtdir", target)
+    else:
+        shutil.copy(folder / "export.sqlite", target)
 """
 
 
@@ -57,12 +64,18 @@ class StandIn:
 
 
 def stand_in(
-    folder: Path, *, version: str = "2023.4.4.54", options: str = "--tables=", error: str = ""
+    folder: Path,
+    *,
+    version: str = "2023.4.4.54",
+    options: str = "--tables=",
+    error: str = "",
+    fails: Sequence[str] = (),
 ) -> StandIn:
     folder.mkdir()
     Export([Row(5, "pm1.preempt req=a")]).write(folder / "export.sqlite")
     code = folder / "nsys.py"
-    code.write_text(STAND_IN.format(version=version, options=options, error=error))
+    told = STAND_IN.format(version=version, options=options, error=error, fails=tuple(fails))
+    code.write_text(told)
     path = folder / "nsys"
     path.write_text(
         f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(code))} "$@"\n'
@@ -128,6 +141,108 @@ def test_an_nsys_without_the_option_exports_everything(tmp_path: Path, report: P
     open_recording(report, nsys=nsys.path)
     (call,) = nsys.exports()
     assert "--tables" not in call
+
+
+NEWER = "--tables= sqlite, arrowdir, and parquetdir."
+
+
+@pytest.fixture
+def with_parquet(tmp_path: Path) -> Callable[..., StandIn]:
+    """Makes an nsys that writes both kinds of exports; their content differs to tell them apart."""
+    pytest.importorskip("pyarrow")
+    from test_readers_parquet import convert
+
+    def make(name: str = "bin", **how: Any) -> StandIn:
+        nsys = stand_in(tmp_path / name, options=NEWER, **how)
+        source = Export([Row(5, "pm1.preempt req=b")]).write(tmp_path / f"{name}.sqlite")
+        convert(source, nsys.path.parent / "export_pqtdir")
+        return nsys
+
+    return make
+
+
+def texts(report: Path, nsys: StandIn) -> list[str]:
+    return [m.text for m in open_recording(report, nsys=nsys.path).markers()]
+
+
+def test_parquet_files_where_nsys_writes_them(
+    tmp_path: Path, report: Path, with_parquet: Callable[..., StandIn]
+) -> None:
+    nsys = with_parquet()
+    for _ in range(2):
+        assert texts(report, nsys) == ["pm1.preempt req=b"]
+    (call,) = nsys.exports()
+    assert "--type=parquetdir" in call
+    assert "^NVTX_EVENTS$" in call
+    info = open_recording(report, nsys=nsys.path).info
+    assert (info.kind, info.path, info.size) == ("nsys report", report, len(NEW))
+    assert [p.suffix for p in (tmp_path / "cache" / "exports").iterdir()] == [""]
+
+
+def test_without_pyarrow_it_is_sqlite(
+    report: Path, with_parquet: Callable[..., StandIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nsys = with_parquet()
+    monkeypatch.setattr(nsys_rep, "find_spec", lambda name: None)
+    assert texts(report, nsys) == ["pm1.preempt req=a"]
+    monkeypatch.undo()
+    assert len(nsys.exports()) == 1
+
+
+def test_where_parquet_files_fail_it_is_sqlite(
+    tmp_path: Path, report: Path, with_parquet: Callable[..., StandIn]
+) -> None:
+    nsys = with_parquet(fails=["parquetdir"])
+    for _ in range(2):
+        assert texts(report, nsys) == ["pm1.preempt req=a"]
+    # Nor is it tried once more.
+    assert ["parquetdir" in call for call in nsys.exports()] == [True, False]
+    (export,) = (tmp_path / "cache" / "exports").iterdir()
+    assert export.suffix == ".sqlite"
+
+
+@pytest.mark.parametrize("wrong", ["cut short", "no table", "empty", "text", "gone"])
+def test_parquet_files_that_are_no_good(
+    tmp_path: Path, report: Path, with_parquet: Callable[..., StandIn], wrong: str
+) -> None:
+    nsys = with_parquet()
+    made = nsys.path.parent / "export_pqtdir"
+    if wrong == "gone":  # damaged after it was put into the cache
+        assert texts(report, nsys) == ["pm1.preempt req=b"]
+        (made,) = (tmp_path / "cache" / "exports").iterdir()
+    events = made / "NVTX_EVENTS.parquet"
+    if wrong in ("cut short", "gone"):
+        events.write_bytes(events.read_bytes()[:-9])
+    elif wrong == "empty":
+        events.write_bytes(b"")
+    elif wrong == "no table":
+        for path in made.iterdir():
+            path.unlink()
+    else:
+        pq = pytest.importorskip("pyarrow.parquet")
+        table = pq.read_table(events)
+        number = table.schema.get_field_index("start")
+        cast = table.column("start").cast("string")
+        pq.write_table(table.set_column(number, "start", cast), events)
+    assert texts(report, nsys) == ["pm1.preempt req=a"]
+    (export,) = (tmp_path / "cache" / "exports").iterdir()
+    assert export.suffix == ".sqlite"
+
+
+def test_an_sqlite_export_that_is_there_is_used(
+    report: Path, with_parquet: Callable[..., StandIn]
+) -> None:
+    nsys = with_parquet()
+    path = nsys_rep.export_report(report, OpenOptions(nsys=nsys.path))
+    assert path.suffix == ".sqlite"
+    assert texts(report, nsys) == ["pm1.preempt req=a"]
+    assert len(nsys.exports()) == 1
+
+
+def test_where_some_tables_fail_it_is_all(report: Path, tmp_path: Path) -> None:
+    nsys = stand_in(tmp_path / "bin", fails=["--tables"])
+    assert texts(report, nsys) == ["pm1.preempt req=a"]
+    assert ["--tables" in call for call in nsys.exports()] == [True, False]
 
 
 def test_an_export_is_made_once_for_a_report_as_it_is(tmp_path: Path, report: Path) -> None:

@@ -16,24 +16,55 @@ from typing import Protocol
 import numpy as np
 
 from profilemate.parse import activity
-from profilemate.parse.activity import ActivitySink, Columns, Ints, is_graph_launch
+from profilemate.parse.activity import ActivitySink, Ints, is_graph_launch
 from profilemate.parse.readers.nsys_facts import Facts
-from profilemate.parse.readers.nsys_layout import Found
-
-Only = tuple[str, Sequence[int]]
-"""A column, and the values of the rows that are wanted."""
+from profilemate.parse.readers.nsys_layout import Found, by_role
 
 _COPY_KINDS = {1: "HtoD", 2: "DtoH", 8: "DtoD", 10: "PtoP"}  # CUpti_ActivityMemcpyKind
 _NAMES_END = 1 << 40  # above every number of a string: names that we make up ourselves
+
+
+class Batch(Protocol):
+    """Some rows of a table."""
+
+    def __len__(self) -> int:
+        """How many rows."""
+
+    def column(self, name: str, at: Ints | None = None) -> Ints:
+        """A column of integers, NULL as 0; of some rows or of all."""
+
+    def extent(self, first: str, last: str) -> tuple[int, int] | None:
+        """Smallest and largest time stamp in two columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayBatch:
+    """A `Batch` whose columns are there already, one at least."""
+
+    columns: Mapping[str, Ints]
+
+    def __len__(self) -> int:
+        """How many rows."""
+        return len(next(iter(self.columns.values())))
+
+    def column(self, name: str, at: Ints | None = None) -> Ints:
+        """A column."""
+        return self.columns[name] if at is None else self.columns[name][at]
+
+    def extent(self, first: str, last: str) -> tuple[int, int] | None:
+        """Smallest and largest time stamp; 0 may stand for NULL, so it is none."""
+        times = np.concatenate([self.columns[first], self.columns[last]])
+        times = times[times != 0]
+        return (int(times.min()), int(times.max())) if len(times) else None
 
 
 class BatchStore(Protocol):
     """The large tables of an export, in batches of columns."""
 
     def batches(
-        self, table: str, columns: Sequence[str], only: Only | None = None
-    ) -> Iterator[list[Ints]]:
-        """Columns of integers, NULL as 0."""
+        self, table: str, columns: Sequence[str], now: Sequence[str] = ()
+    ) -> Iterator[Batch]:
+        """The rows of a table in some columns, of which some are going to be asked for at once."""
 
     def values(self, strings: Found, ids: Sequence[int]) -> Mapping[int, str]:
         """Strings by their number; of all of them those that exist."""
@@ -54,33 +85,47 @@ _RECORDS = (
     _Records("CUPTI_ACTIVITY_KIND_MEMSET", activity.MEMSET, ()),
     _Records("CUPTI_ACTIVITY_KIND_GRAPH_TRACE", activity.GRAPH, ()),
 )
-RECORD_TABLES = tuple(records.table for records in _RECORDS)
-"""Tables of GPU records; reading the activity reads all of each."""
-
 _STARTS = re.compile("Launch|Memcpy|Memset|Prefetch")
 """Names of calls that may start GPU work; those of the others are not read one by one."""
 
 _TIMES = ("start", "end")
+_OF_GRAPHS = ("graphNodeId", "graphId", "graphExecId")
 _CALLS = "CUPTI_ACTIVITY_KIND_RUNTIME"
 
 
-def _table(facts: Facts, name: str) -> Found | None:
-    return next((f for f in facts.found if name in f.spec.called), None)
+def _table(found: Sequence[Found], name: str) -> Found | None:
+    return next((f for f in found if name in f.spec.called), None)
+
+
+def _calls(found: Sequence[Found]) -> Found | None:
+    """The table of API calls, where it can be read."""
+    calls, strings = _table(found, _CALLS), by_role(found, "strings")
+    needed = {*_TIMES, "nameId"}
+    return calls if calls and strings and needed <= calls.columns.keys() else None
+
+
+def _records(found: Sequence[Found]) -> Iterator[tuple[_Records, Found]]:
+    """The tables of GPU records that can be read."""
+    for records in _RECORDS:
+        table = _table(found, records.table)
+        if table is not None and {*_TIMES} <= table.columns.keys():
+            yield records, table
+
+
+def tables_read(found: Sequence[Found]) -> list[str]:
+    """Those tables of which `read_activity` reads each row's times."""
+    calls = _calls(found)
+    return [*([] if calls is None else [calls.table]), *(f.table for _, f in _records(found))]
 
 
 def read_activity(store: BatchStore, facts: Facts, sink: ActivitySink) -> None:
     """Give a sink what an export knows of the GPU."""
-    strings = facts.table("strings")
-    names: dict[int, str] = {}
-    calls = _table(facts, _CALLS)
-    if calls is not None and strings is not None and {"start", "end", "nameId"} <= {*calls.columns}:
-        names |= _read_calls(store, facts, calls, strings, sink)
-    streams = [
-        _Stream(store, facts, records, found)
-        for records in _RECORDS
-        if (found := _table(facts, records.table)) is not None
-        and {"start", "end"} <= {*found.columns}
-    ]
+    strings, calls = facts.table("strings"), _calls(facts.found)
+    if calls is not None and strings is not None:
+        names = _read_calls(store, facts, calls, strings, sink)
+    else:
+        names = {}
+    streams = [_Stream(store, facts, *of) for of in _records(facts.found)]
     known = _Names(store, strings, sink)
     sink.names(names)
     # nsys gives the records of each table in order of time: what is furthest behind comes next.
@@ -95,14 +140,14 @@ def read_activity(store: BatchStore, facts: Facts, sink: ActivitySink) -> None:
         stream.note()
 
 
-def distinct(numbers: Ints) -> Ints:
-    """The different ones among numbers, most of which lie close together, in order."""
+def counted(numbers: Ints) -> tuple[Ints, Ints]:
+    """The different ones among numbers, most of which lie close together, and how many of each."""
     low, high = (int(numbers.min()), int(numbers.max())) if len(numbers) else (0, -1)
     if high - low > 1 << 20:
-        return np.unique(numbers)
-    there = np.zeros(high - low + 1, dtype=bool)
-    there[numbers - low] = True
-    return np.flatnonzero(there) + low
+        return np.unique(numbers, return_counts=True)
+    count = np.bincount(numbers - low)
+    there = np.flatnonzero(count)
+    return there + low, count[there]
 
 
 class _Names:
@@ -115,7 +160,7 @@ class _Names:
 
     def add(self, numbers: Ints) -> None:
         """Give the names of these numbers."""
-        new = set(distinct(numbers).tolist()) - self._given
+        new = set(counted(numbers)[0].tolist()) - self._given
         if new:
             self._given |= new
             names = {n: _made_up(n - _NAMES_END) for n in new if n >= _NAMES_END}
@@ -129,31 +174,54 @@ def _read_calls(
 ) -> dict[int, str]:
     """Launches to the sink, all calls counted there; the names of the launches."""
     counts: Counter[int] = Counter()
-    for (ids,) in store.batches(calls.table, [calls.columns["nameId"]]):
-        values = distinct(ids)
-        number = np.bincount(np.searchsorted(values, ids))
-        counts.update(dict(zip(values.tolist(), number.tolist(), strict=True)))
-    called = store.values(strings, sorted(counts))
-    sink.calls({called.get(n, f"call {n}"): count for n, count in counts.items()})
-    launches = {n: text for n, text in called.items() if is_graph_launch(text)}
-    starting = [n for n, text in called.items() if _STARTS.search(text) is not None]
-    wanted = sorted({*launches, *starting})
-    ours = ("start", "end", "globalTid", "correlationId", "nameId")
-    only = (calls.columns["nameId"], wanted)
-    for column in _columns(store, calls, ours, only) if wanted else ():
-        thread = column["globalTid"]
-        batch = {
-            "ts": column["start"] - facts.shift,
-            "dur": column["end"] - column["start"],
-            "pid": (thread >> 24) & 0xFFFFFF,
-            "tid": thread & 0xFFFFFF,
-            "correlation": column["correlationId"],
-            "name": column["nameId"],
-        }
-        mine = np.isin(column["nameId"], sorted(launches))
-        sink.launches({name: values[mine] for name, values in batch.items()})
-        sink.starts({name: batch[name][~mine] for name in activity.START_COLUMNS})
+    called: dict[int, str] = {}
+    launches: dict[int, str] = {}
+    starting: set[int] = set()
+    ours = (*_TIMES, "globalTid", "correlationId", "nameId")
+    have = [calls.columns[name] for name in ours if name in calls.columns]
+    number, start, end = (calls.columns[name] for name in ("nameId", *_TIMES))
+    for batch in store.batches(calls.table, have, [number, start, end]):
+        ids = batch.column(number)
+        values, many = counted(ids)
+        counts.update(dict(zip(values.tolist(), many.tolist(), strict=True)))
+        if new := sorted(counts.keys() - called.keys()):
+            texts = store.values(strings, new)
+            called |= {n: texts.get(n, f"call {n}") for n in new}
+            launches |= {n: called[n] for n in texts if is_graph_launch(called[n])}
+            starting |= {n for n in texts if _STARTS.search(called[n]) is not None}
+        facts.extend(calls.table, batch.extent(start, end))
+        at = np.flatnonzero(np.isin(ids, sorted({*launches, *starting} & set(values.tolist()))))
+        if len(at):
+            _give(batch, calls, at, facts.shift, sorted(launches), sink)
+    total: Counter[str] = Counter()
+    for n, count in sorted(counts.items()):
+        total[called[n]] += count
+    sink.calls(total)
     return launches
+
+
+def _give(
+    batch: Batch, calls: Found, at: Ints, shift: int, launches: Sequence[int], sink: ActivitySink
+) -> None:
+    """Give some calls to the sink: launches, or what else may start GPU work."""
+
+    def column(name: str) -> Ints:
+        if name not in calls.columns:
+            return np.zeros(len(at), dtype=np.int64)
+        return batch.column(calls.columns[name], at)
+
+    start, thread = column("start"), column("globalTid")
+    found = {
+        "ts": start - shift,
+        "dur": column("end") - start,
+        "pid": (thread >> 24) & 0xFFFFFF,
+        "tid": thread & 0xFFFFFF,
+        "correlation": column("correlationId"),
+        "name": column("nameId"),
+    }
+    mine = np.isin(found["name"], launches)
+    sink.launches({name: values[mine] for name, values in found.items()})
+    sink.starts({name: found[name][~mine] for name in activity.START_COLUMNS})
 
 
 class _Stream:
@@ -169,50 +237,49 @@ class _Stream:
         self._facts, self._records, self._found = facts, records, found
         self._name = next((n for n in records.named if n in found.columns), None)
         self._without_time = 0
-        ours = (
-            *("start", "end", "globalPid", "deviceId", "streamId", "correlationId"),
-            *("graphNodeId", "graphId", "graphExecId"),
-            *([] if self._name is None else [self._name]),
-        )
-        self._batches = _columns(store, found, ours, None)
+        ours = (*_TIMES, "globalPid", "deviceId", "streamId", "correlationId", *_OF_GRAPHS)
+        named = () if self._name is None else (self._name,)
+        have = [found.columns[n] for n in (*ours, *named) if n in found.columns]
+        self._batches = store.batches(found.table, have, have)
 
     def next(self) -> dict[str, Ints] | None:
         """The next batch of records that have a time; None for none."""
-        column = next(self._batches, None)
-        if column is None:
+        batch = next(self._batches, None)
+        if batch is None:
             self.over = True
             return None
-        self._extend(column)
+        columns, table = self._found.columns, self._found.table
+        self._facts.extend(table, batch.extent(columns["start"], columns["end"]))
+        at = None
+        start, end = (batch.column(columns[name]) for name in _TIMES)
         # CUPTI: start and end are both 0 where the time could not be collected.
-        timed = (column["start"] != 0) | (column["end"] != 0)
-        if not timed.all():
+        if not end.all() and not (timed := (start != 0) | (end != 0)).all():
             self._without_time += int((~timed).sum())
-            column = {name: values[timed] for name, values in column.items()}
-        count = len(column["start"])
-        if not count:
+            at = np.flatnonzero(timed)
+            start, end = start[at], end[at]
+        if not len(start):
             return None
-        batch = {
-            "start": column["start"] - self._facts.shift,
-            "end": column["end"] - self._facts.shift,
-            "pid": (column["globalPid"] >> 24) & 0xFFFFFF,
-            "device": column["deviceId"],
-            "stream": column["streamId"],
-            "correlation": column["correlationId"],
-            "graph": np.where(column["graphId"] != 0, column["graphId"], column["graphExecId"]),
-            "node": column["graphNodeId"],
-            "kind": np.full(count, self._records.kind, dtype=np.int64),
-            "name": _number(self._records, column, self._name),
-        }
-        self.reached = int(batch["start"][-1])
-        return batch
+        nothing = np.zeros(len(start), dtype=np.int64)
 
-    def _extend(self, column: Columns) -> None:
-        """Take times into the recording's window, where it was opened without them."""
-        if len(column["start"]) and self._found.table in self._facts.later:
-            window = (int(column["start"].min()), max(int(column[n].max()) for n in _TIMES))
-            first, last = (time - self._facts.shift for time in window)
-            known = self._facts.info.window or (first, last)
-            self._facts.info.window = (min(known[0], first), max(known[1], last))
+        def column(name: str | None) -> Ints:
+            return nothing if name not in columns else batch.column(columns[str(name)], at)
+
+        graph = column("graphId")
+        if "graphExecId" in columns:
+            graph = np.where(graph != 0, graph, column("graphExecId"))
+        self.reached = int(start[-1]) - self._facts.shift
+        return {
+            "start": start - self._facts.shift,
+            "end": end - self._facts.shift,
+            "pid": (column("globalPid") >> 24) & 0xFFFFFF,
+            "device": column("deviceId"),
+            "stream": column("streamId"),
+            "correlation": column("correlationId"),
+            "graph": graph,
+            "node": column("graphNodeId"),
+            "kind": np.full(len(start), self._records.kind, dtype=np.int64),
+            "name": _named(self._records, column(self._name)),
+        }
 
     def note(self) -> None:
         """Say what was left out."""
@@ -223,11 +290,9 @@ class _Stream:
             )
 
 
-def _number(records: _Records, column: Columns, name: str | None) -> Ints:
-    if records.kind == activity.KERNEL:
-        return column["start"] * 0 if name is None else column[name]
-    copied = column[name] if name is not None else column["start"] * 0
-    return _NAMES_END + (records.kind << 20) + copied
+def _named(records: _Records, name: Ints) -> Ints:
+    """Numbers of the names of records: of a string, or of a name that we make up."""
+    return name if records.kind == activity.KERNEL else _NAMES_END + (records.kind << 20) + name
 
 
 def _made_up(number: int) -> str:
@@ -235,13 +300,3 @@ def _made_up(number: int) -> str:
     if kind == activity.MEMCPY:
         return f"Memcpy {_COPY_KINDS.get(copied, copied)}"
     return "Memset" if kind == activity.MEMSET else "CUDA graph"
-
-
-def _columns(
-    store: BatchStore, found: Found, ours: Sequence[str], only: Only | None
-) -> Iterator[dict[str, Ints]]:
-    """Batches by our names of the columns; those that the export lacks are 0."""
-    have = [name for name in ours if name in found.columns]
-    for arrays in store.batches(found.table, [found.columns[n] for n in have], only):
-        column = dict(zip(have, arrays, strict=True))
-        yield {n: column.get(n, np.zeros(len(arrays[0]), dtype=np.int64)) for n in ours}

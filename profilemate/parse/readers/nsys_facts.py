@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -58,9 +58,23 @@ class Facts:
     open_end: int | None = None
     later: Collection[str] = ()
 
+    def extend(self, table: str, extent: tuple[int, int] | None) -> None:
+        """Take times as they are stored into the window, if they are of a table that waits."""
+        if extent is not None and table in self.later:
+            first, last = (time - self.shift for time in extent)
+            known = self.info.window or (first, last)
+            self.info.window = (min(known[0], first), max(known[1], last))
+
     def table(self, role: Role) -> Found | None:
         """The table of a role, None where the export lacks it."""
         return by_role(self.found, role)
+
+
+def united(extents: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
+    """From the first time of all to the last; None for none at all."""
+    if not extents:
+        return None
+    return min(first for first, _ in extents), max(last for _, last in extents)
 
 
 def _number(text: object) -> int | None:
@@ -106,9 +120,8 @@ def _window(
         for times in [[f.columns[t] for t in f.spec.times if t in f.columns]]
         if (extent := store.extent(f.table, times[0], times[-1])) is not None
     ]
-    if not extents:
-        return None
-    return min(first for first, _ in extents) - shift, max(last for _, last in extents) - shift
+    window = united(extents)
+    return None if window is None else (window[0] - shift, window[1] - shift)
 
 
 def _stored_window(text: str | None) -> tuple[int, int] | None:
@@ -128,7 +141,11 @@ def _diagnostics(store: Store, table: Found | None) -> list[str]:
 
 
 def read_facts(
-    store: Store, path: Path, kind: str, size: int, later: Collection[str] = ()
+    store: Store,
+    path: Path,
+    kind: str,
+    size: int,
+    waits: Callable[[Sequence[Found]], Collection[str]] = lambda found: (),
 ) -> Facts | None:
     """Read everything but the messages; None if the store holds no nsys export at all.
 
@@ -137,7 +154,8 @@ def read_facts(
         path: Where it is.
         kind: What it is called in a sentence.
         size: Its bytes.
-        later: Tables whose times count towards the window only once they are read.
+        waits: Tells of the tables found whose times are left out of the window, because they are
+            all going to be read anyway.
 
     Raises:
         InputError: The events are there but in a layout that we do not know.
@@ -153,8 +171,10 @@ def read_facts(
     facts.shift = _number(export.get("shift")) or 0
     duration = _first(store, facts.table("details"), "duration")
     facts.open_end = None if duration is None else duration + facts.shift
-    facts.later = () if _stored_window(export.get("window")) else later
-    info.window = _stored_window(export.get("window")) or _window(store, found, facts.shift, later)
+    info.window = _stored_window(export.get("window"))
+    if info.window is None:
+        facts.later = waits(found)
+        info.window = _window(store, found, facts.shift, facts.later)
     if "scrubbed" in export:
         info.notes.append(f"Scrubbed by profilemate {export['scrubbed']}.")
     info.notes += _diagnostics(store, facts.table("diagnostics"))

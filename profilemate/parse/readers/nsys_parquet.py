@@ -6,7 +6,8 @@ only ours are kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ import numpy as np
 
 from profilemate import schema
 from profilemate.errors import InputError, ToolError
-from profilemate.parse.activity import ANNOTATION_PREFIXES, ActivitySink, Ints
+from profilemate.parse.activity import ANNOTATION_PREFIXES, ActivitySink
 from profilemate.parse.progress import Progress
 from profilemate.parse.readers.base import OpenOptions
-from profilemate.parse.readers.nsys_activity import Only, read_activity
+from profilemate.parse.readers.nsys_activity import ArrayBatch, Batch, read_activity
 from profilemate.parse.readers.nsys_facts import Facts, note_absence, read_facts
 from profilemate.parse.readers.nsys_layout import EVENT_TYPES, Found, Tables, locate
 from profilemate.parse.recording import Marker, Recording, SourceInfo
@@ -47,7 +48,8 @@ class _Parquet:
         self._file = pyarrow.parquet.ParquetFile
         self._path = path
 
-    def _broken(self, table: str, error: Exception) -> InputError:
+    def broken(self, table: str, error: object) -> InputError:
+        """What to say of the file of a table."""
         return InputError(
             "Cannot read the parquet export",
             path=self._path / (table + SUFFIX),
@@ -55,21 +57,52 @@ class _Parquet:
             hint="Export the report again: nsys export --type parquetdir -f true REPORT.nsys-rep",
         )
 
+    @contextmanager
+    def open(self, table: str) -> Iterator[Any]:
+        """The file of a table.
+
+        Raises:
+            InputError: It is damaged, here or where it is read.
+        """
+        try:
+            with self._file(self._path / (table + SUFFIX)) as file:
+                yield file
+        except (self.arrow.ArrowException, OSError) as e:
+            raise self.broken(table, e) from e
+
     def columns(self, table: str) -> list[str]:
         """Names of a table's columns."""
-        try:
-            with self._file(self._path / (table + SUFFIX)) as file:
-                return list(file.schema_arrow.names)
-        except (self.arrow.ArrowException, OSError) as e:
-            raise self._broken(table, e) from e
+        with self.open(table) as file:
+            return list(file.schema_arrow.names)
 
-    def batches(self, table: str, columns: Sequence[str]) -> Iterator[Any]:
-        """Record batches with some columns of a table."""
-        try:
-            with self._file(self._path / (table + SUFFIX)) as file:
-                yield from file.iter_batches(batch_size=_BATCH, columns=list(columns))
-        except (self.arrow.ArrowException, OSError) as e:
-            raise self._broken(table, e) from e
+    def batches(
+        self,
+        table: str,
+        columns: Sequence[str],
+        wanted: Callable[[Any], bool] = lambda group: True,
+    ) -> Iterator[Any]:
+        """Record batches with some columns of a table, of those row groups that are wanted."""
+        with self.open(table) as file:
+            facts = file.metadata
+            groups: list[int] = []
+            rows = 0
+            # nsys writes groups of 2048 rows, and Arrow reads ahead as much as it is asked for.
+            for number in range(facts.num_row_groups):
+                group = facts.row_group(number)
+                if wanted(group):
+                    groups.append(number)
+                    rows += group.num_rows
+                if groups and (rows >= _BATCH or number == facts.num_row_groups - 1):
+                    yield from file.iter_batches(_BATCH, groups, list(columns))
+                    groups, rows = [], 0
+            if groups:
+                yield from file.iter_batches(_BATCH, groups, list(columns))
+
+
+def _extremes(group: Any, column: int) -> tuple[Any, Any] | None:
+    """Smallest and largest value of a column in a row group, as its writer says; None unknown."""
+    told = group.column(column).statistics
+    return (told.min, told.max) if told is not None and told.has_min_max else None
 
 
 class ParquetStore:
@@ -91,40 +124,87 @@ class ParquetStore:
             yield from zip(*(batch.column(c).to_pylist() for c in columns), strict=True)
 
     def batches(
-        self, table: str, columns: Sequence[str], only: Only | None = None
-    ) -> Iterator[list[Ints]]:
-        """Columns of integers, NULL as 0."""
+        self, table: str, columns: Sequence[str], now: Sequence[str] = ()
+    ) -> Iterator[Batch]:
+        """The rows of a table in some columns."""
         compute, number = self.parquet.compute, self.parquet.arrow.int64()
-        asked = [*columns, *([] if only is None or only[0] in columns else [only[0]])]
-        for batch in self.parquet.batches(table, asked):
+        for batch in self.parquet.batches(table, columns):
             # The order of the file's columns need not be ours.
-            arrays = {
-                name: compute.fill_null(compute.cast(batch.column(name), number), 0).to_numpy(
-                    zero_copy_only=False
-                )
-                for name in asked
-            }
-            kept = slice(None) if only is None else np.isin(arrays[only[0]], only[1])
-            yield [arrays[name][kept] for name in columns]
+            yield ArrayBatch(
+                {
+                    # Unsigned ones that need their highest bit are negative in sqlite, too.
+                    name: compute.fill_null(
+                        compute.cast(batch.column(name), number, safe=False), 0
+                    ).to_numpy(zero_copy_only=False)
+                    for name in columns
+                }
+            )
 
     def values(self, strings: Found, ids: Sequence[int]) -> dict[int, str]:
         """Strings by their number."""
         number, value = strings.columns["id"], strings.columns["value"]
+        place = self.parquet.columns(strings.table).index(number)
+        sought = np.array(sorted(ids), dtype=np.int64)
+
+        def may_hold(group: Any) -> bool:
+            known = _extremes(group, place)
+            if known is None:
+                return True
+            first, after = np.searchsorted(sought, known[0]), np.searchsorted(sought, known[1] + 1)
+            return bool(first < after)
+
         found: dict[int, str] = {}
-        for batch in self.parquet.batches(strings.table, [number, value]):
-            rows = np.flatnonzero(np.isin(batch.column(number).to_numpy(), ids))
+        for batch in self.parquet.batches(strings.table, [number, value], may_hold):
+            rows = np.flatnonzero(np.isin(batch.column(number).to_numpy(), sought))
             texts = batch.column(value).take(self.parquet.arrow.array(rows)).to_pylist()
             found |= zip(batch.column(number).to_numpy()[rows].tolist(), texts, strict=True)
         return found
 
     def extent(self, table: str, first: str, last: str) -> tuple[int, int] | None:
         """Smallest and largest time stamp in two columns."""
-        ends: list[int] = []
-        for batch in self.parquet.batches(table, sorted({first, last})):
-            for column in batch.columns:
-                ends += self.parquet.compute.min_max(column).as_py().values()
-        known = [end for end in ends if end is not None]
+        names = list(dict.fromkeys((first, last)))
+        told = self._told(table, names)
+        if told is None:
+            told = []
+            for batch in self.parquet.batches(table, names):
+                for name in names:
+                    told += self.parquet.compute.min_max(batch.column(name)).as_py().values()
+        known = [end for end in told if end is not None]
         return (min(known), max(known)) if known else None
+
+    def _told(self, table: str, names: Sequence[str]) -> list[int] | None:
+        """The extremes of each row group, None where the file does not tell those of all."""
+        found: list[int] = []
+        with self.parquet.open(table) as file:
+            facts, places = file.metadata, [file.schema_arrow.names.index(n) for n in names]
+            for number in range(facts.num_row_groups):
+                group = facts.row_group(number)
+                for place in places:
+                    known = _extremes(group, place)
+                    told = group.column(place).statistics
+                    if known is not None:
+                        found += known
+                    elif told is None or told.null_count != group.num_rows:
+                        return None
+        return found
+
+    def check(self) -> None:
+        """Make sure that all that is going to be read can be.
+
+        Raises:
+            InputError: A table is damaged, or a column of numbers holds something else.
+        """
+        types = self.parquet.arrow.types
+        tables = locate(self.tables())
+        if not tables:
+            raise self.parquet.broken("*", "no table of nsys is there")
+        for found in tables:
+            numbers = {*found.columns} - {"text", "value", "name"}
+            with self.parquet.open(found.table) as file:
+                for name in numbers if found.spec.role in ("events", "gpu") else ():
+                    type_ = file.schema_arrow.field(found.columns[name]).type
+                    if not (types.is_integer(type_) or types.is_null(type_)):
+                        raise self.parquet.broken(found.table, f"{name} is {type_}, no number")
 
 
 class _ParquetRecording:
@@ -235,7 +315,20 @@ class NsysParquetReader:
             ToolError: pyarrow is not installed.
             InputError: A file is damaged, or the layout is not known.
         """
+        return self._open(ParquetStore(path), path, options)
+
+    def open_checked(self, path: Path, options: OpenOptions) -> Recording:
+        """Open an export of which every table that is needed can be read for certain.
+
+        Raises:
+            ToolError: pyarrow is not installed.
+            InputError: That is not so, or the layout is not known.
+        """
         store = ParquetStore(path)
+        store.check()
+        return self._open(store, path, options)
+
+    def _open(self, store: ParquetStore, path: Path, options: OpenOptions) -> Recording:
         size = sum(p.stat().st_size for p in path.glob(f"*{SUFFIX}"))
         facts = read_facts(store, path, self.name, size)
         assert facts is not None  # sniff looked

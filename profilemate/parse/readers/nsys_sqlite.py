@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from profilemate import schema
 from profilemate.errors import InputError, NotThisFormatError
-from profilemate.parse.activity import ANNOTATION_PREFIXES, ActivitySink
+from profilemate.parse.activity import ANNOTATION_PREFIXES, ActivitySink, Ints
 from profilemate.parse.progress import Progress
 from profilemate.parse.readers.base import OpenOptions
-from profilemate.parse.readers.nsys_activity import RECORD_TABLES, read_activity
+from profilemate.parse.readers.nsys_activity import read_activity, tables_read
+from profilemate.parse.readers.nsys_events import found_events, string_numbers
 from profilemate.parse.readers.nsys_facts import Facts, note_absence, read_facts
 from profilemate.parse.readers.nsys_layout import (
     EVENT_TYPES,
     PUSH_POP_RANGE,
     START_END_RANGE,
     Found,
+    by_role,
 )
 from profilemate.parse.readers.nsys_store import (
     SqliteStore,
@@ -70,47 +73,48 @@ def _messages_sql(facts: Facts, events: Mapping[str, str]) -> str:
     return f"SELECT e.rowid, {start}, {end}, coalesce({thread}, 0), {text} {source}"
 
 
+def begins(text: str, prefixes: Sequence[str]) -> str:
+    """The condition in SQL that a text begins with one of some prefixes."""
+    globs = (p.replace("[", "[[]").replace("'", "''") for p in prefixes)
+    return "(" + " OR ".join(f"{text} GLOB '{glob}*'" for glob in globs) + ")"
+
+
 def annotations_sql(facts: Facts, prefixes: Sequence[str]) -> str:
-    """The query of start, end, thread and text of ranges that begin with one of some texts."""
+    """The query of ranges that begin with one of some texts: rowid, start, end, thread, text."""
     events, strings = facts.table("events"), facts.table("strings")
     assert events is not None  # callers look first
     column = {ours: f"e.{quoted(theirs)}" for ours, theirs in events.columns.items()}
-
-    def begins(text: str) -> str:
-        globs = (p.replace("[", "[[]").replace("'", "''") for p in prefixes)
-        return "(" + " OR ".join(f"{text} GLOB '{glob}*'" for glob in globs) + ")"
 
     texts, wanted = ["NULL"], ["0"]
     if "textId" in column and strings is not None and not strings.missing:
         number, value = (quoted(strings.columns[c]) for c in ("id", "value"))
         table = quoted(strings.table)
         texts.insert(0, f"(SELECT {value} FROM {table} WHERE {number} = {column['textId']})")
-        wanted.append(f"{column['textId']} IN (SELECT {number} FROM {table} WHERE {begins(value)})")
+        mine = f"SELECT {number} FROM {table} WHERE {begins(value, prefixes)}"
+        wanted.append(f"{column['textId']} IN ({mine})")
     if "text" in column:
         texts.insert(0, column["text"])
-        wanted.append(begins(column["text"]))
+        wanted.append(begins(column["text"], prefixes))
     return (
-        f"SELECT {column['start']}, {column.get('end', 'NULL')}, coalesce({column['globalTid']}, 0)"
-        f", coalesce({', '.join(texts)}) FROM {quoted(events.table)} e "
-        f"WHERE ({' OR '.join(wanted)}) AND {column['eventType']} IN ({PUSH_POP_RANGE}, "
-        f"{START_END_RANGE})"
+        f"SELECT e.rowid, {column['start']}, {column.get('end', 'NULL')}, "
+        f"coalesce({column['globalTid']}, 0), coalesce({', '.join(texts)}) "
+        f"FROM {quoted(events.table)} e WHERE ({' OR '.join(wanted)}) "
+        f"AND {column['eventType']} IN ({PUSH_POP_RANGE}, {START_END_RANGE})"
     )
 
 
 def string_bounds(store: SqliteStore, facts: Facts) -> dict[str, int]:
     """Smallest and largest number of the strings that are messages of ours."""
-    strings = facts.table("strings")
-    bounds = {"first": 1, "last": 0}  # nothing lies between them
-    if strings is not None and not strings.missing:
-        number, value = (quoted(strings.columns[c]) for c in ("id", "value"))
-        sql = f"SELECT min({number}), max({number}) FROM {quoted(strings.table)} WHERE {value}"
-        for first, last in store.query(f"{sql} GLOB '{schema.PREFIX}*'"):
-            if first is not None:
-                bounds = {"first": first, "last": last}
+    return _bounds(store, string_numbers(store, facts, begins("value", [schema.PREFIX])))
+
+
+def _bounds(store: SqliteStore, numbers: Ints) -> dict[str, int]:
     if store.damage is not None:
-        # An aggregate over a damaged table gives nothing, while most strings may still be there.
-        bounds = {"first": 0, "last": (1 << 63) - 1}
-    return bounds
+        # Not all numbers are known then, while most strings may still be there.
+        return {"first": 0, "last": (1 << 63) - 1}
+    if not len(numbers):
+        return {"first": 1, "last": 0}  # nothing lies between them
+    return {"first": int(numbers.min()), "last": int(numbers.max())}
 
 
 class _SqliteRecording:
@@ -144,7 +148,9 @@ class _SqliteRecording:
         try:
             with opened(self._path) as store:
                 sql = annotations_sql(facts, ANNOTATION_PREFIXES)
-                for start, end, thread, text in store.ranges(events.table, sql, "e.rowid", {}):
+                numbers = string_numbers(store, facts, begins("value", ANNOTATION_PREFIXES))
+                found = found_events(store, facts, events, numbers, ANNOTATION_PREFIXES, sql)
+                for _, start, end, thread, text in found:
                     if store.damage is None or not _is_half(start, text or "\x00"):
                         dur = None if end is None or end == facts.open_end else end - start
                         pid, tid = (thread >> 24) & 0xFFFFFF, thread & 0xFFFFFF
@@ -169,9 +175,11 @@ class _SqliteRecording:
         shift, open_end = facts.shift, facts.open_end
         what = f"reading {self._path.name}"
         total = store.last_row(events.table) or None
-        bounds = string_bounds(store, facts)
+        numbers = string_numbers(store, facts, begins("value", [schema.PREFIX]))
         sql = _messages_sql(facts, events.columns)
-        found = store.ranges(events.table, sql, "e.rowid", bounds)
+        for name, value in _bounds(store, numbers).items():
+            sql = sql.replace(f":{name}", str(value))
+        found = found_events(store, facts, events, numbers, [schema.PREFIX], sql)
         cut = 0
         for count, (row, start, end, thread, text) in enumerate(found):
             if count % _PROGRESS_EVERY == 0:
@@ -194,6 +202,12 @@ class _SqliteRecording:
             f"The file is damaged ({self._damage}): {count} messages were read up to the damage, "
             "whatever came after it is lost. Export the report again for the rest."
         )
+
+
+def _waiting(store: SqliteStore, found: Sequence[Found]) -> list[str]:
+    """Large tables that are going to be read to their end: their times are seen then."""
+    events = by_role(found, "events")
+    return store.large([*([] if events is None else [events.table]), *tables_read(found)])
 
 
 def _is_half(start: object, text: str) -> bool:
@@ -241,8 +255,8 @@ class NsysSqliteReader:
         """
         try:
             with opened(path) as store:
-                later = store.large(RECORD_TABLES)
-                facts = read_facts(store, path, self.name, path.stat().st_size, later)
+                size = path.stat().st_size
+                facts = read_facts(store, path, self.name, size, partial(_waiting, store))
         except sqlite3.Error as e:
             raise damaged(path, str(e)) from e
         if facts is None and store.damage is not None:

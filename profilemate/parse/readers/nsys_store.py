@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
 
 from profilemate.parse.activity import Ints
-from profilemate.parse.readers.nsys_activity import Only
+from profilemate.parse.readers.nsys_activity import ArrayBatch, Batch
+from profilemate.parse.readers.nsys_facts import united
 from profilemate.parse.readers.nsys_layout import Found, Tables
-from profilemate.parse.readers.nsys_ranges import SCAN_ROWS, Range, RowRanges, as_columns
+from profilemate.parse.readers.nsys_scan import (
+    THREADS,
+    Layout,
+    PageBatch,
+    Scan,
+    opened_pages,
+)
+from profilemate.parse.readers.sqlite_pages import Pages, Rows
 
-_BATCH = 1 << 16  # rows
+LARGE = 1 << 19  # rows that it takes some time to look at
+_BATCH = 1 << 15  # rows
 _CACHE_KIB = 32 * 1024
 _DAMAGE = (
     sqlite3.SQLITE_CORRUPT,
@@ -77,17 +89,33 @@ def _cut_short(path: Path) -> str | None:
     return f"{size} of its {page * pages} bytes are there"
 
 
+_Result = TypeVar("_Result")
+
+
+def as_columns(rows: list[tuple[Any, ...]], width: int) -> list[Ints]:
+    """Rows of integers as columns."""
+    flat = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=len(rows) * width)
+    return list(np.ascontiguousarray(flat.reshape(len(rows), width).T))
+
+
 class SqliteStore:
     """A `Store` on a connection. Damage ends a query early and is kept in `damage`."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
-        self._ranges = RowRanges(path, database_uri(path), lambda: connect(path))
+        self._path = path
+        self._pages: Pages | None = None
+        self._pool: ThreadPoolExecutor | None = None
         self.damage = _cut_short(path)
 
     def close(self) -> None:
         """End the threads that scan large tables. Nobody need do that if none was scanned."""
-        self._ranges.close()
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+        if self._pages is not None:
+            self._pages.close()
+            self._pages = None
 
     def query(
         self, sql: str, parameters: Mapping[str, object] | None = None
@@ -114,69 +142,61 @@ class SqliteStore:
         """The rows of a small table."""
         return self.query(f"SELECT {', '.join(map(quoted, columns))} FROM {quoted(table)}")
 
-    def batches(
-        self, table: str, columns: Sequence[str], only: Only | None = None
-    ) -> Iterator[list[Ints]]:
-        """Columns of integers, NULL as 0."""
-        # Of a damaged file anything may come: the cast makes integers of it.
-        shown = ", ".join(f"CAST(coalesce({quoted(c)}, 0) AS INTEGER)" for c in columns)
-        sql = f"SELECT {shown} FROM {quoted(table)}"
-        if only is not None:
-            sql += f" WHERE {quoted(only[0])} IN ({', '.join(map(str, only[1]))})"
-        joined = "WHERE" if only is None else "AND"
-        ranged = self._ranges.ranges(self.last_row(table), self._ranges.rows)
-        first = 1
-
-        def read(rows: Range) -> list[Ints]:
-            return self._ranges.columns(f"{sql} {joined} {rows.sql('rowid')}", len(columns))
-
-        if ranged is not None and self.damage is None:
-            try:
-                for rows, found in self._ranges.each(ranged, read):
-                    yield found
-                    first = rows.last + 1
-                return
-            except sqlite3.DatabaseError as e:
-                self._refuse_unless_damage(e)
-            sql += f" {joined} rowid >= {first}"
-        slowly = self.query(sql)
-        while batch := list(islice(slowly, _BATCH)):
-            yield as_columns(batch, len(columns))
-
-    def ranges(
-        self, table: str, sql: str, rowid: str, parameters: Mapping[str, int]
-    ) -> Iterator[tuple[Any, ...]]:
-        """The rows of a query on a large table of which few rows are wanted, in their order.
+    def scan(
+        self, table: str, columns: Sequence[str], work: Callable[[Rows, Layout], _Result]
+    ) -> tuple[Scan[_Result], Iterator[_Result]]:
+        """The rows of a table through a function that is called in threads.
 
         Args:
             table: The table.
-            sql: The query, with a WHERE.
-            rowid: How it calls the rowid of the table.
-            parameters: Integers that the query names.
+            columns: Those that the function reads.
+            work: Called with some rows at a time.
+
+        Returns:
+            The scan, which knows how far it came, and what the function gave, in order of rows.
         """
-        ranged = self._ranges.ranges(self.last_row(table), SCAN_ROWS)
-        first = 1
-        for name, value in parameters.items():
-            sql = sql.replace(f":{name}", str(value))
-        if ranged is not None and self.damage is None:
-            try:
-                for rows, found in self._ranges.each(
-                    ranged, lambda rows: self._ranges.fetched(f"{sql} AND {rows.sql(rowid)}")
-                ):
-                    yield from found
-                    first = rows.last + 1
-                return
-            except sqlite3.DatabaseError as e:
-                self._refuse_unless_damage(e)
-            sql += f" AND {rowid} >= {first}"
-        yield from self.query(sql)
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="profilemate-pages")
+        # Pages tell what a query does only where no log of an unfinished write changes them.
+        if self._pages is None and self.damage is None and unfinished_log(self._path) is None:
+            self._pages = opened_pages(self._path)
+        pages = None if self.damage is not None else self._pages
+        scan = Scan(pages, self._layout(table), columns, work)
+        return scan, scan.results(self._pool)
+
+    def _layout(self, table: str) -> Layout | None:
+        """Where a table lies, None where its rows are not stored as they are declared."""
+        sql = "SELECT rootpage FROM sqlite_master WHERE type = 'table' AND name = :name"
+        root = next((n for (n,) in self.query(sql, {"name": table})), 0)
+        columns = list(self.query(f"PRAGMA table_xinfo({quoted(table)})"))
+        if self.damage is not None or not root or any(hidden for *_, hidden in columns):
+            return None
+        # The rowid by another name is not stored in its column.
+        stored = {name: n for n, name, _, _, _, key, _ in columns if not key}
+        return Layout(root, stored, len(columns))
+
+    def batches(
+        self, table: str, columns: Sequence[str], now: Sequence[str] = ()
+    ) -> Iterator[Batch]:
+        """The rows of a table in some columns, of which some are going to be asked for at once."""
+        scan, found = self.scan(
+            table, columns, lambda rows, layout: PageBatch(rows, layout).prepare(columns, now)
+        )
+        yield from found
+        if scan.whole:
+            return
+        # Of a damaged file anything may come: the cast makes integers of it.
+        shown = ", ".join(f"CAST(coalesce({quoted(c)}, 0) AS INTEGER)" for c in columns)
+        rest = "" if scan.after is None else f" WHERE rowid > {scan.after}"
+        slowly = self.query(f"SELECT {shown} FROM {quoted(table)}{rest}")
+        while some := list(islice(slowly, _BATCH)):
+            yield ArrayBatch(dict(zip(columns, as_columns(some, len(columns)), strict=True)))
 
     def large(self, tables: Sequence[str]) -> list[str]:
         """Those of some tables that take their time to scan."""
-        here = self.tables()
         if self.damage is not None:
             return []
-        return [name for name in tables if name in here and self.last_row(name) > SCAN_ROWS]
+        return [name for name in tables if self.last_row(name) > LARGE]
 
     def last_row(self, table: str) -> int:
         """The largest rowid; 0 where there is none, or one that is not positive."""
@@ -189,10 +209,6 @@ class SqliteStore:
         except sqlite3.OperationalError:  # a view, or a table without rowids
             return 0
         return int(last) if first > 0 else 0
-
-    def _refuse_unless_damage(self, error: sqlite3.DatabaseError) -> None:
-        if error.sqlite_errorcode & 0xFF not in _DAMAGE:
-            raise error
 
     def values(self, strings: Found, ids: Sequence[int]) -> dict[int, str]:
         """Strings by their number."""
@@ -208,24 +224,26 @@ class SqliteStore:
 
     def extent(self, table: str, first: str, last: str) -> tuple[int, int] | None:
         """Smallest and largest time stamp in two columns."""
+        times = list(dict.fromkeys((first, last)))
+        scan, found = self.scan(
+            table,
+            times,
+            lambda rows, layout: PageBatch(rows, layout).prepare(times, times).extent(first, last),
+        )
+        known = [extent for extent in found if extent is not None]
+        if not scan.whole:
+            known += self.extent_after(scan.after, table, first, last)
+        return united(known)
+
+    def extent_after(
+        self, after: int | None, table: str, first: str, last: str
+    ) -> list[tuple[int, int]]:
+        """The same of the rows behind one, or of all: one extent, or none."""
         a, b = quoted(first), quoted(last)
-        sql = f"SELECT min({a}), max({a}), max({b}) FROM {quoted(table)}"
-        ranged = self._ranges.ranges(self.last_row(table), SCAN_ROWS)
-        if ranged is None or len(ranged) < 2 or self.damage is not None:
-            found = list(self.query(sql))
-        else:
-            try:
-                each = self._ranges.each(
-                    ranged, lambda rows: self._ranges.fetched(f"{sql} WHERE {rows.sql('rowid')}")
-                )
-                found = [row for _, some in each for row in some]
-            except sqlite3.DatabaseError as e:
-                self._refuse_unless_damage(e)
-                found = list(self.query(sql))
-        known = [row for row in found if row[0] is not None]
-        if not known:
-            return None
-        return min(row[0] for row in known), max(h for row in known for h in row if h is not None)
+        rest = "" if after is None else f" WHERE rowid > {after}"
+        sql = f"SELECT min({a}), max({a}), min({b}), max({b}) FROM {quoted(table)}{rest}"
+        known = [time for row in self.query(sql) for time in row if time is not None]
+        return [(min(known), max(known))] if known else []
 
 
 @contextmanager
