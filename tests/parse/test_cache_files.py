@@ -265,3 +265,24 @@ def test_processes_do_not_disturb_each_other(tmp_path: Path) -> None:
         assert (process.returncode, err) == (0, "")
         assert out.splitlines() == expected
     assert {path.suffix for path in folder.iterdir()} <= {files.SUFFIX}
+
+
+def test_an_export_may_be_a_folder_of_parquet_files(tmp_path: Path) -> None:
+    name = "0123456789abcdef"
+    for stem in (f"run-{name}", f"kept-{name}", "mine"):
+        (tmp_path / f"{stem}_pqtdir").mkdir()
+        for table in ("NVTX_EVENTS", "StringIds"):
+            (tmp_path / f"{stem}_pqtdir" / f"{table}.parquet").write_bytes(bytes(1000))
+    (tmp_path / f"run-{name}.sqlite").write_bytes(bytes(300))
+    (tmp_path / f"link-{name}_pqtdir").symlink_to(tmp_path / "mine_pqtdir")
+    (tmp_path / f"kept-{name}_pqtdir" / "notes.txt").write_text("of somebody")
+    found = files.exports(tmp_path)
+    assert {(path.name, size) for path, size, _ in found} == {
+        (f"run-{name}_pqtdir", 2000),
+        (f"kept-{name}_pqtdir", 2000),
+        (f"run-{name}.sqlite", 300),
+    }
+    assert [files.remove(path) for path, _, _ in found] == [size for _, size, _ in found]
+    left = {path.name for path in tmp_path.rglob("*") if not path.is_dir()}
+    assert left == {"notes.txt", "NVTX_EVENTS.parquet", "StringIds.parquet"}
+    assert len(list((tmp_path / "mine_pqtdir").iterdir())) == 2

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from profilemate.parse.readers.nsys_rep import PARQUET as PARQUET_FOLDER
 from profilemate.parse.readers.nsys_rep import default_cache_dir
 
 SUFFIX = ".columns"
@@ -19,6 +20,7 @@ PART = ".part"
 _NAME = re.compile(r"[0-9a-f]{32}\.columns")
 _PART_NAME = re.compile(r"[0-9a-f]{32}\.[^/]*\.part")
 _EXPORT = re.compile(r".+-[0-9a-f]{16}\.sqlite")
+_EXPORT_FOLDER = re.compile(rf".+-[0-9a-f]{{16}}{PARQUET_FOLDER}")
 _ABANDONED_S = 3600
 
 File = tuple[Path, int, int]
@@ -36,8 +38,20 @@ def kept(folder: Path) -> list[File]:
 
 
 def exports(folder: Path) -> list[File]:
-    """The exports of reports in a folder, likewise."""
-    return _matching(folder, _EXPORT)
+    """The exports of reports in a folder, likewise; one may be a folder of parquet files."""
+    found = _matching(folder, _EXPORT)
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            with suppress(OSError):
+                if _EXPORT_FOLDER.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                    size = sum(path.stat().st_size for path in _tables(Path(entry.path)))
+                    found.append((Path(entry.path), size, entry.stat().st_mtime_ns))
+    return sorted(found, key=lambda item: (item[2], item[0]))
+
+
+def _tables(folder: Path) -> list[Path]:
+    """The files that an export to parquet files is made of."""
+    return [p for p in folder.glob("*.parquet") if p.is_file() and not p.is_symlink()]
 
 
 def _matching(folder: Path, pattern: re.Pattern[str]) -> list[File]:
@@ -52,7 +66,12 @@ def _matching(folder: Path, pattern: re.Pattern[str]) -> list[File]:
 
 
 def remove(path: Path) -> int:
-    """Remove a file of the cache; return how many bytes that freed."""
+    """Remove a file, or an export, of the cache; return how many bytes that freed."""
+    if path.is_dir() and not path.is_symlink():
+        freed = sum(remove(table) for table in _tables(path))
+        with suppress(OSError):  # whatever else somebody put there stays
+            path.rmdir()
+        return freed
     with suppress(OSError):
         size = path.stat().st_size
         path.unlink()
