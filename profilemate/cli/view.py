@@ -10,8 +10,7 @@ from typing import Annotated
 
 import typer
 
-from profilemate.cli import show
-from profilemate.cli.cached import NoCache
+from profilemate.cli import options, show
 from profilemate.cli.examples import examples
 
 EXAMPLES = examples(
@@ -25,10 +24,9 @@ EXAMPLES = examples(
 def view(
     what: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="SESSION|TRACE...|FILE.pftrace",
-            help="A session directory, recordings of one run, or a timeline.",
-            show_default=False,
+        options.argument(
+            "SESSION|TRACE...|FILE.pftrace",
+            "A session directory, recordings of one run, or a timeline.",
         ),
     ],
     report: Annotated[
@@ -45,15 +43,8 @@ def view(
             show_default=False,
         ),
     ] = 0,
-    nsys: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="PROFILEMATE_NSYS",
-            help="The nsys that exports reports. [default: the one on PATH]",
-            show_default=False,
-        ),
-    ] = None,
-    no_cache: NoCache = False,
+    nsys: options.Nsys = None,
+    no_cache: options.NoCache = False,
 ) -> None:
     """Open a timeline in the browser.
 
