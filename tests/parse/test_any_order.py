@@ -178,7 +178,7 @@ def test_a_spool_goes_to_a_file_and_comes_back(monkeypatch: pytest.MonkeyPatch) 
     one = Spool()
     for item in items:
         one.append(item)
-    assert one._file is not None
+    assert one.in_file
     assert [one[n] for n in range(len(one))] == items
     other: Spool = pickle.loads(pickle.dumps(one))
     assert [other[n] for n in range(len(other))] == items
