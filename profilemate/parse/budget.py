@@ -10,6 +10,7 @@ FLOOR = 250 * MB
 """The least that can be asked for: what Python and its packages take, and a slice to work on."""
 
 _PROGRAM = 190 * MB  # the interpreter, pandas and pyarrow, and what one message or batch needs
+_ROWS, _ENTRIES = 1 << 16, 1 << 21
 _A_ROW = 1600  # bytes that a row of the largest table takes while it is spelled, and all before it
 _AN_ENTRY = 150  # bytes that the operation of a block takes while lives are found
 
@@ -28,8 +29,8 @@ class Budget:
     """
 
     held: int = 512 * MB
-    rows: int = 1 << 16
-    entries: int = 1 << 21
+    rows: int = _ROWS
+    entries: int = _ENTRIES
     strict: bool = False
     used: int = 0
 
@@ -41,7 +42,7 @@ class Budget:
         room = max(limit - _PROGRAM, FLOOR - _PROGRAM)
         return cls(
             held=room // 4,
-            rows=min(cls.rows, max(1 << 10, room // 2 // _A_ROW)),
-            entries=min(cls.entries, max(1 << 12, room // 2 // _AN_ENTRY)),
+            rows=min(_ROWS, max(1 << 10, room // 2 // _A_ROW)),
+            entries=min(_ENTRIES, max(1 << 12, room // 2 // _AN_ENTRY)),
             strict=True,
         )

@@ -98,7 +98,7 @@ def unpack(data: bytes, wanted: Collection[str] | None = None) -> dict[str, Any]
 
 def _size(spec: list[Any]) -> int:
     _, length, _, width, steps, masked = spec
-    return int(masked) + (length - bool(steps)) * int(width[1:] or 0)
+    return int(masked) + (int(length) - bool(steps)) * int(width[1:] or 0)
 
 
 def _unpacked(spec: list[Any], data: memoryview) -> Ints:

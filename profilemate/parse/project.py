@@ -131,7 +131,7 @@ def build_tables(
         progress: Told how many tables there are yet to build.
         run: The trace of the whole run, where that is more.
     """
-    return dict(Built(trace, progress, run=run))
+    return Built(trace, progress, run=run).frames()
 
 
 def parse_session(

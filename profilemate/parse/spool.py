@@ -5,9 +5,13 @@ The file has no name, so that nothing is left behind however the program ends.
 
 from __future__ import annotations
 
+import os
 import pickle
 import tempfile
 from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from profilemate.errors import OutputError
 from profilemate.parse.budget import Budget
@@ -108,6 +112,26 @@ class Blocks:
         self._release(self._held)
         if self._file is not None:
             self._file.close()
+
+
+def array(rows: int, dtype: str, budget: Budget) -> npt.NDArray[Any]:
+    """An array of its own, in a file where it is more than may be kept.
+
+    Raises:
+        OutputError: It can be neither.
+    """
+    size = rows * np.dtype(dtype).itemsize
+    if not size or budget.used + size <= budget.held:
+        return np.empty(rows, dtype=dtype)
+    try:
+        with tempfile.TemporaryFile() as file:
+            # Without space for a page that is written later the kernel would end the program.
+            os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, dtype=dtype, mode="r+", shape=(rows,))
+    except OSError as e:
+        if budget.strict:
+            raise _full(e) from e
+        return np.empty(rows, dtype=dtype)
 
 
 def _full(error: OSError) -> OutputError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ EXTREMES = (NONE, NONE + 1, -1, 0, 1, 255, 256, 1 << 32, (1 << 63) - 1)
 def test_any_column_comes_back(seed: int) -> None:
     rng = random.Random(seed)
     count = rng.choice([0, 1, 2, 3, 50])
-    pools = [
+    pools: list[Callable[[], int]] = [
         lambda: rng.choice(EXTREMES),
         lambda: rng.randrange(1 << rng.randrange(1, 63)) - (1 << 20),
         lambda: rng.choice([NONE, 3]),
