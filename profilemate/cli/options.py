@@ -64,6 +64,16 @@ Jobs = Annotated[
     ),
 ]
 
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Memory to take at most, 300M or more: block operations and what is made of them then "
+        "wait in temporary files, where TMPDIR says or beside the output. Nothing is cached.",
+        show_default=False,
+    ),
+]
+
 Scheduler = Annotated[
     str | None,
     typer.Option(

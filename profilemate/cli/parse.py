@@ -51,6 +51,7 @@ def parse(
     cache: options.CacheFolder = None,
     jobs: options.Jobs = None,
     scheduler: options.Scheduler = None,
+    max_memory: options.MaxMemory = None,
     no_cache: options.NoCache = False,
 ) -> None:
     """Rebuild the tables of a run from its recording.
@@ -58,6 +59,7 @@ def parse(
     Writes one session directory: CSV files, a summary and metadata.json.
     """
     # Imported here: `--help` and `annotate path` need no pandas.
+    from profilemate.parse.budget import memory_limit
     from profilemate.parse.project import parse_session
 
     decoded = decoded_traces(no_cache, cache)
@@ -73,6 +75,7 @@ def parse(
             progress=progress,
             jobs=jobs,
             scheduler=scheduler,
+            limit=memory_limit(max_memory),
         )
     if not quiet:
         say_note(decoded)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pandas as pd
 
+from profilemate.parse.budget import give_back
 from profilemate.parse.kv_log import together
 from profilemate.parse.progress import Progress, no_progress
 from profilemate.parse.tables import TABLES
@@ -54,6 +55,7 @@ class Built(Mapping[str, Iterator[pd.DataFrame]]):
             if self._note is not None:
                 self._note(name, frame)
             yield frame
+        give_back()
 
     def frames(self) -> dict[str, pd.DataFrame]:
         """All tables, each as one frame."""

@@ -39,7 +39,8 @@ class Divided:
         count = rows_of(batch)
         if count:
             self._total += count
-            self._sample.append(picked(batch, slice(None, None, _SAMPLED)))
+            # By their numbers: a slice would keep the whole batch.
+            self._sample.append(picked(batch, np.arange(0, count, _SAMPLED)))
             self._blocks.add(pack(batch))
 
     def column(self, name: str) -> Iterator[Ints]:

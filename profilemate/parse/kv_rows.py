@@ -10,7 +10,7 @@ import numpy as np
 from profilemate import schema
 from profilemate.parse.budget import Budget
 from profilemate.parse.ids import NONE, IdsArray, Ints
-from profilemate.parse.packed import joined, pack, picked, unpack
+from profilemate.parse.packed import joined, pack, unpack
 from profilemate.parse.scan import Events, Strings
 from profilemate.parse.spool import Blocks
 from profilemate.schema import KINDS, KV_OPS, Value
@@ -84,6 +84,8 @@ class KvRows:
                     **{name: self._column(name, columns.get(name), count) for name in FIELDS},
                 }
             )
+        if self._rows >= self.budget.rows:
+            self._flush()
 
     def _column(self, name: str, values: Any, count: int) -> Any:
         kind = FIELDS[name]
@@ -115,6 +117,8 @@ class KvRows:
                 columns[name] = self._said(kind, known)
                 self.broken |= {row[0] for row, ok in zip(waiting, fits, strict=True) if not ok}
         self._take(columns)
+        if self._rows >= self.budget.rows:
+            self._flush()
 
     def _said(self, kind: str, values: list[Any]) -> Any:
         if kind == "ids":
@@ -128,15 +132,12 @@ class KvRows:
     def _take(self, columns: dict[str, Any]) -> None:
         self._pending.append(columns)
         self._rows += len(columns["op"])
-        if self._rows >= self.budget.rows:
-            self._flush()
 
     def _flush(self) -> None:
         pending, self._pending, self._rows = self._pending, [], 0
         if pending:
-            rows, most = joined(pending), self.budget.rows
-            for first in range(0, len(rows["op"]), most):
-                self._blocks.add(pack(picked(rows, slice(first, first + most))))
+            # Messages are whole in a batch, so that most often batches need no sorting.
+            self._blocks.add(pack(joined(pending)))
 
     def settle(self) -> None:
         """Put what waits into batches, before these are looked at."""

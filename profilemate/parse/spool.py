@@ -63,7 +63,9 @@ class Blocks:
         """Put everything into the file."""
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - kept open
+                self._file = tempfile.TemporaryFile(  # noqa: SIM115 - kept open
+                    buffering=0, dir=self.budget.folder
+                )
             for number, block in enumerate(self._blocks):
                 if isinstance(block, bytes) and block:
                     self._file.seek(self._end)
@@ -74,7 +76,7 @@ class Blocks:
                     self._release(len(block))
         except OSError as e:
             if self.budget.strict:
-                raise _full(e) from e
+                raise _full(e, self.budget) from e
             self._refused = True
 
     def _release(self, size: int) -> None:
@@ -124,20 +126,20 @@ def array(rows: int, dtype: str, budget: Budget) -> npt.NDArray[Any]:
     if not size or budget.used + size <= budget.held:
         return np.empty(rows, dtype=dtype)
     try:
-        with tempfile.TemporaryFile() as file:
+        with tempfile.TemporaryFile(dir=budget.folder) as file:
             # Without space for a page that is written later the kernel would end the program.
             os.posix_fallocate(file.fileno(), 0, size)
             return np.memmap(file, dtype=dtype, mode="r+", shape=(rows,))
     except OSError as e:
         if budget.strict:
-            raise _full(e) from e
+            raise _full(e, budget) from e
         return np.empty(rows, dtype=dtype)
 
 
-def _full(error: OSError) -> OutputError:
+def _full(error: OSError, budget: Budget) -> OutputError:
     return OutputError(
         "cannot put data aside",
-        path=tempfile.gettempdir(),
+        path=budget.folder or tempfile.gettempdir(),
         why=error.strerror or str(error),
         hint="Name a folder with more space in TMPDIR, or allow more with --max-memory.",
     )

@@ -16,7 +16,6 @@ import numpy as np
 from profilemate import schema
 from profilemate.errors import InputError
 from profilemate.parse.activity import ActivitySink, Ints
-from profilemate.parse.progress import Progress
 from profilemate.parse.readers.base import OpenOptions
 from profilemate.parse.readers.kineto import parts
 from profilemate.parse.readers.kineto.found import integer, nanoseconds
@@ -32,8 +31,9 @@ _KEYS = (b'"traceEvents"', b'"schemaVersion"', b'"deviceProperties"', b'"baseTim
 
 
 class _KinetoRecording:
-    def __init__(self, path: Path, info: SourceInfo, progress: Progress) -> None:
-        self._path, self._info, self._progress = path, info, progress
+    def __init__(self, path: Path, info: SourceInfo, options: OpenOptions) -> None:
+        self._path, self._info, self._progress = path, info, options.progress
+        self._workers = 1 if options.streamed else parts.workers()
         self._reading = Reading()
 
     @property
@@ -47,7 +47,7 @@ class _KinetoRecording:
 
     def markers(self) -> Iterator[Marker]:
         """Our messages; everything else that is wanted is put aside on the way."""
-        cuts = parts.cuts(self._path, parts.workers())
+        cuts = parts.cuts(self._path, self._workers)
         result = parts.read_parts(self._path, cuts, self._told) if cuts else None
         if result is not None:
             self._reading, markers = result
@@ -189,4 +189,4 @@ class KinetoJsonReader:
     def open(self, path: Path, options: OpenOptions) -> Recording:
         """Open a trace; it is read by `markers`."""
         info = SourceInfo(path, self.name, path.stat().st_size, recorder="torch profiler (Kineto)")
-        return _KinetoRecording(path, info, options.progress)
+        return _KinetoRecording(path, info, options)

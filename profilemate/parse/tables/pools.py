@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -61,18 +62,21 @@ def _pools(trace: Trace) -> Pools:
     seen = dict.fromkeys(zip(*(v.tolist() for v in _place(said)), strict=True), False)
     for _, part in trace.kv.slices(("pid", "pool", "op")):
         needs = part["op"].isin(_CACHING_OPS).to_numpy(dtype=bool)
-        pairs = np.unique(np.stack([*_place(part), needs], axis=1), axis=0)
-        for pid, pool, caches in pairs.tolist():
-            seen[pid, pool] = seen.get((pid, pool), False) or bool(caches)
+        pid, pool = _place(part)
+        for process, number in product(np.unique(pid).tolist(), np.unique(pool).tolist()):
+            mine = (pid == process) & (pool == number)
+            if mine.any():
+                caches = bool((mine & needs).any())
+                seen[process, number] = seen.get((process, number), False) or caches
     pids = np.array(sorted({pid for pid, _ in seen}), dtype=np.int64)
     nums = np.array(sorted({pool for _, pool in seen}), dtype=np.int64)
     count = len(pids) * len(nums)
     exists = np.zeros(count, dtype=bool)
     caching = np.zeros(count, dtype=bool)
-    for (pid, pool), needs in seen.items():
+    for (pid, pool), found in seen.items():
         stream = _stream(pids, nums, np.array([pid]), np.array([pool]))
         exists[stream] = True
-        caching[stream] = needs
+        caching[stream] = found
     # Repeated with every session: the last value that is known.
     of_said = _stream(pids, nums, *_place(said))
     facts = said[["num_blocks", "caching", "medium"]].groupby(of_said).last().reindex(range(count))
