@@ -44,6 +44,7 @@ def perfetto(
     nsys: shared.Nsys = None,
     cache: shared.CacheFolder = None,
     no_cache: shared.NoCache = False,
+    max_memory: shared.MaxMemory = None,
 ) -> None:
     """Write the timeline of a run, for Perfetto.
 
@@ -51,14 +52,23 @@ def perfetto(
     with an arrow from each schedule call to its step and on to the GPU. Open it with
     `profilemate view`.
     """
-    from profilemate.parse.project import read_trace
+    from profilemate.parse.budget import memory_limit
+    from profilemate.parse.project import beside, read_trace
     from profilemate.parse.timeline import file
 
     options = file.Options(kernels, file.window_of(window))
     file.check(out, force=force)
-    decoded = decoded_traces(no_cache, cache)
+    decoded, limit = decoded_traces(no_cache, cache), memory_limit(max_memory)
     with show.progress(quiet) as progress:
-        trace = read_trace(traces, nsys=nsys, cache_dir=cache, decoded=decoded, progress=progress)
+        trace = read_trace(
+            traces,
+            nsys=nsys,
+            cache_dir=cache,
+            decoded=decoded,
+            progress=progress,
+            limit=limit,
+            folder=beside(out),
+        )
         result = file.write_timeline(trace, out, options, force=force, progress=progress)
     if not quiet:
         say_note(decoded)

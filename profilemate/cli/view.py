@@ -45,6 +45,7 @@ def view(
     ] = 0,
     nsys: options.Nsys = None,
     no_cache: options.NoCache = False,
+    max_memory: options.MaxMemory = None,
 ) -> None:
     """Open a timeline in the browser.
 
@@ -52,6 +53,7 @@ def view(
     UI is served to this machine alone until its tab is closed, or until Ctrl-C. Without it the
     page is ui.perfetto.dev, which fetches the trace from here; nothing is uploaded.
     """
+    from profilemate.parse.budget import memory_limit
     from profilemate.view.find import report_of, timeline_of
     from profilemate.view.server import Server
     from profilemate.view.site import shipped_ui, site_of
@@ -60,9 +62,10 @@ def view(
         page = report_of(what).resolve().as_uri()
         _open(page, no_browser)
         return
+    limit = memory_limit(max_memory)
     with (
         show.progress(quiet=False) as progress,
-        timeline_of(what, nsys, progress, cached=not no_cache) as trace,
+        timeline_of(what, nsys, progress, cached=not no_cache, limit=limit) as trace,
     ):
         server = Server(site_of(trace, shipped_ui(), port))
         try:

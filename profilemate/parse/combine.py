@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -74,10 +75,10 @@ def processes_of(trace: Trace) -> list[Process]:
     return sorted(found, key=lambda p: (p.first, p.pid))
 
 
-def _times(trace: Trace) -> list[pd.DataFrame]:
+def _times(trace: Trace) -> Iterator[pd.DataFrame]:
     """When the events of each kind were, and in which process; of block operations in parts."""
-    others = [trace.frames[name] for name in FRAME_NAMES if name != "kv"]
-    return [*others, *(part for _, part in trace.kv.slices(("pid", "ts")))]
+    yield from (trace.frames[name] for name in FRAME_NAMES if name != "kv")
+    yield from (part for _, part in trace.kv.slices(("pid", "ts")))
 
 
 def _process(trace: Trace, pid: int, count: pd.Series, last: pd.DataFrame) -> Process:
