@@ -29,8 +29,9 @@ from profilemate.parse.built import Built
 from profilemate.parse.decode import put_together
 from profilemate.parse.divided import Divided
 from profilemate.parse.reading import read_recording
+from profilemate.parse.recording import Marker
 from profilemate.parse.spool import Blocks, array
-from profilemate.parse.trace import Marker, Trace
+from profilemate.parse.trace import Trace
 from profilemate.schema import Event
 
 ROOT = Path(__file__).resolve().parents[2]

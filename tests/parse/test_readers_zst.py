@@ -16,7 +16,8 @@ from profilemate.errors import InputError, NotThisFormatError, ToolError
 from profilemate.parse.decode import decode_recordings
 from profilemate.parse.readers import find_recordings, open_recording
 from profilemate.parse.readers.kineto import inflate, parts
-from profilemate.parse.trace import SourceInfo, Trace
+from profilemate.parse.recording import SourceInfo
+from profilemate.parse.trace import Trace
 
 
 @pytest.fixture
