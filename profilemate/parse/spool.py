@@ -128,7 +128,10 @@ def array(rows: int, dtype: str, budget: Budget) -> npt.NDArray[Any]:
     try:
         with tempfile.TemporaryFile(dir=budget.folder) as file:
             # Without space for a page that is written later the kernel would end the program.
-            os.posix_fallocate(file.fileno(), 0, size)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:  # macOS
+                file.truncate(size)
             return np.memmap(file, dtype=dtype, mode="r+", shape=(rows,))
     except OSError as e:
         if budget.strict:
