@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from profilemate.cli import options, show
+from profilemate.cli import ended, options, show
 from profilemate.cli.cached import decoded_traces, say_note
 from profilemate.cli.examples import examples
 
@@ -63,7 +63,7 @@ def parse(
     from profilemate.parse.project import parse_session
 
     decoded = decoded_traces(no_cache, cache)
-    with show.progress(quiet or as_json) as progress:
+    with ended.in_order(), show.progress(quiet or as_json) as progress:
         session = parse_session(
             traces,
             out,

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from profilemate.cli import ended, show
 from profilemate.cli import options as shared
-from profilemate.cli import show
 from profilemate.cli.cached import decoded_traces, say_note
 from profilemate.cli.examples import examples
 
@@ -59,7 +59,7 @@ def perfetto(
     options = file.Options(kernels, file.window_of(window))
     file.check(out, force=force)
     decoded, limit = decoded_traces(no_cache, cache), memory_limit(max_memory)
-    with show.progress(quiet) as progress:
+    with ended.in_order(), show.progress(quiet) as progress:
         trace = read_trace(
             traces,
             nsys=nsys,

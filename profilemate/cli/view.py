@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from profilemate.cli import options, show
+from profilemate.cli import ended, options, show
 from profilemate.cli.examples import examples
 
 EXAMPLES = examples(
@@ -64,6 +64,7 @@ def view(
         return
     limit = memory_limit(max_memory)
     with (
+        ended.in_order(),
         show.progress(quiet=False) as progress,
         timeline_of(what, nsys, progress, cached=not no_cache, limit=limit) as trace,
     ):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -209,6 +210,36 @@ def test_the_command_writes_the_same(tmp_path: Path) -> None:
         if name != "metadata.json":
             assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert not (tmp_path / "cache").exists(), "nothing is cached"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_is_ended_takes_back_what_it_began(tmp_path: Path, number: int) -> None:
+    lines = (
+        f'{{"ph":"i","cat":"profilemate","name":"{text}","pid":7,"tid":7,"ts":{1 + t / 1000},'
+        '"s":"t"},\n'
+        for t, text in bench_tables.messages(300_000)
+    )
+    trace = tmp_path / "t.trace.json"
+    with trace.open("w") as file:
+        file.write("[\n")
+        file.writelines(lines)
+    there = {trace, tmp_path / "old"}
+    (tmp_path / "old").mkdir()
+    command = [sys.executable, "-m", "profilemate", "parse", str(trace), "-o", "out"]
+    with subprocess.Popen(
+        [*command, "--max-memory", "300M"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": "", "PROFILEMATE_CACHE": str(tmp_path / "old")},
+    ) as process:
+        while process.poll() is None and not [*tmp_path.glob(".out.*")]:
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, said = process.communicate()
+    assert process.returncode == 128 + number, said.decode()
+    assert b"Traceback" not in said
+    assert {*tmp_path.iterdir()} == there
 
 
 def test_memory_hardly_grows_with_the_operations(tmp_path: Path) -> None:
