@@ -66,6 +66,7 @@ def perfetto(
             cache_dir=cache,
             decoded=decoded,
             progress=progress,
+            records=kernels,
             limit=limit,
             folder=beside(out),
         )

@@ -199,7 +199,7 @@ def parse_session(
         CsvSession(out, TABLES, force=force).check()  # before the work, not after it
     if timeline:
         builder()
-    trace = read_trace(paths, records=timeline, folder=beside(out or Path("session")), **how)
+    trace = read_trace(paths, records=False, folder=beside(out or Path("session")), **how)
     return write_session(trace, out, force=force, timeline=timeline, progress=progress)
 
 

@@ -72,7 +72,9 @@ def timeline_of(
     with tempfile.TemporaryDirectory(prefix="profilemate-") as folder:
         made = Path(folder) / f"timeline{_PFTRACE}"
         decoded = TraceCache() if cached else None
-        trace = read_trace(sources, nsys=nsys, decoded=decoded, progress=progress, limit=limit)
+        trace = read_trace(
+            sources, nsys=nsys, decoded=decoded, progress=progress, records=False, limit=limit
+        )
         write_timeline(trace, made, Options(), progress=progress)
         yield made
 
