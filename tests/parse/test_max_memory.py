@@ -23,15 +23,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pool_programs import Program, programs, run
 from same_trace import assert_same_trace
+from sidecars import WORKER, Recorder, make_up, torch_trace
 
 from profilemate.errors import InputError, OutputError
 from profilemate.parse.budget import FLOOR, Budget, memory_limit
 from profilemate.parse.built import Built
 from profilemate.parse.decode import put_together
 from profilemate.parse.divided import Divided
+from profilemate.parse.project import read_trace
 from profilemate.parse.reading import read_recording
 from profilemate.parse.recording import Marker
 from profilemate.parse.spool import Blocks, array
+from profilemate.parse.timeline.file import Options, write_timeline
 from profilemate.parse.trace import Trace
 from profilemate.schema import Event
 
@@ -269,3 +272,16 @@ def test_memory_hardly_grows_with_the_operations(tmp_path: Path) -> None:
     # Without a limit it is some 40 MB more; names of requests and messages make up the rest.
     assert taken(600_000) - taken(200_000) < 30 << 20
     assert FLOOR == 300 << 20
+
+
+def test_a_timeline_without_kernels_needs_no_record(tmp_path: Path) -> None:
+    run_, recorder = make_up(3, steps=30), Recorder()
+    path = torch_trace(tmp_path / "t.json", run_, WORKER, run_.of(WORKER), recorder)
+    made = []
+    for records in (True, False):
+        trace = read_trace([path], records=records)
+        assert (len(trace.gpu) > 0) == records
+        assert len(trace.work.rows["start"]) > 0
+        write_timeline(trace, tmp_path / f"{records}.pftrace", Options())
+        made.append((tmp_path / f"{records}.pftrace").read_bytes())
+    assert made[0] == made[1]
