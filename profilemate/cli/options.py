@@ -68,8 +68,10 @@ MaxMemory = Annotated[
     str | None,
     typer.Option(
         metavar="SIZE",
-        help="Memory to take at most, 300M or more: block operations and what is made of them then "
-        "wait in temporary files, where TMPDIR says or beside the output. Nothing is cached.",
+        help="Memory to take at most, 300M or more. Block operations and what is made of them then "
+        "wait in temporary files, where TMPDIR says or beside the output; pages of these that the "
+        "kernel may drop do not count. Steps, launches, names of requests and single messages stay "
+        "in memory. Nothing is cached, and one recording is read at a time.",
         show_default=False,
     ),
 ]
