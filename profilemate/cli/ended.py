@@ -11,12 +11,17 @@ from contextlib import contextmanager
 @contextmanager
 def in_order() -> Iterator[None]:
     """Turn SIGTERM into an exit of Python, with the exit code that shells give it."""
+    asked = 0
 
     def end(number: int, _: object) -> None:
-        sys.exit(128 + number)
+        nonlocal asked
+        asked = 128 + number
+        sys.exit(asked)
 
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+    if asked:  # C code that looks for an attribute may have lost the exception
+        sys.exit(asked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -228,6 +229,19 @@ def test_a_command_that_is_ended_takes_back_what_it_began(tmp_path: Path, number
         file.writelines(lines)
     there = {trace, tmp_path / "old"}
     (tmp_path / "old").mkdir()
+    for _ in range(5):  # a machine may be too busy for us to see it write
+        code = _ended(tmp_path, trace, number)
+        left = {*tmp_path.iterdir()} - there
+        assert left in (set(), {tmp_path / "out"}), left
+        if code and not left:
+            break
+        assert (tmp_path / "out" / "metadata.json").is_file(), "whole or not at all"
+        shutil.rmtree(tmp_path / "out")
+    assert code == 128 + number
+
+
+def _ended(tmp_path: Path, trace: Path, number: int) -> int:
+    """Send a signal to a command that has begun to write; its exit code."""
     command = [sys.executable, "-m", "profilemate", "parse", str(trace), "-o", "out"]
     with subprocess.Popen(
         [*command, "--max-memory", "300M"],
@@ -240,9 +254,8 @@ def test_a_command_that_is_ended_takes_back_what_it_began(tmp_path: Path, number
             time.sleep(0.02)
         process.send_signal(number)
         _, said = process.communicate()
-    assert process.returncode == 128 + number, said.decode()
     assert b"Traceback" not in said
-    assert {*tmp_path.iterdir()} == there
+    return process.returncode
 
 
 def test_memory_hardly_grows_with_the_operations(tmp_path: Path) -> None:
