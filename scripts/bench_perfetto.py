@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 
 from profilemate.parse import activity
-from profilemate.parse.frames import integers
 from profilemate.parse.ids import NONE
+from profilemate.parse.nullable import integers
 from profilemate.parse.timeline.file import Options, write_timeline
 from profilemate.parse.trace import FRAME_NAMES, GpuWork, Trace, columns_of, empty_frame, frame_of
 

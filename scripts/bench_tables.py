@@ -1,7 +1,7 @@
 """From messages to tables: how long a recording of many block operations takes, stage by stage.
 
 Messages as the annotator writes them, of a pool that serves requests of many blocks each, are
-decoded, made into all tables, and written. `--plain` does without pyarrow.
+read, made into all tables, and written. `--plain` does without pyarrow.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import random
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -16,17 +17,30 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
+import bench_document
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from profilemate import schema  # noqa: E402
 from profilemate.parse.activity import ActivitySink  # noqa: E402
-from profilemate.parse.decode import decode_recordings  # noqa: E402
-from profilemate.parse.project import build_tables, write_session  # noqa: E402
+from profilemate.parse.budget import Budget, memory_limit  # noqa: E402
+from profilemate.parse.decode import put_together  # noqa: E402
+from profilemate.parse.project import write_session  # noqa: E402
+from profilemate.parse.reading import read_recording  # noqa: E402
 from profilemate.parse.recording import Marker, SourceInfo  # noqa: E402
 from profilemate.parse.writers import csv_session  # noqa: E402
 from profilemate.schema import KINDS  # noqa: E402
 
+COLUMNS = (
+    "operations",
+    "lives of blocks",
+    "limit",
+    "read, s",
+    "tables and CSV, s",
+    "us an operation",
+    "peak MB",
+)
 BLOCKS = 20_000
 STEP_NS = 10_000_000
 RUNNING = 128
@@ -109,41 +123,76 @@ def messages(operations: int) -> Iterator[tuple[int, str]]:
         yield step * STEP_NS, schema.encode_batch(events, t=step * STEP_NS, seq=step + 1)
 
 
+def measured(operations: int, limit: int | None) -> list[str]:
+    """Read, make all tables, write them: what each took, as cells of a row."""
+    used = time.process_time
+    start = used()
+    for _ in messages(operations):
+        pass
+    made = used() - start
+    start = used()
+    budget = Budget.of(limit, tempfile.gettempdir())
+    trace = put_together([read_recording(Recording(operations), budget=budget)])
+    read = used() - start - made
+    start = used()
+    with tempfile.TemporaryDirectory() as folder:
+        session = write_session(trace, Path(folder) / "session")
+    written = used() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return [
+        f"{len(trace.kv):,}",
+        f"{session.rows['kv_block_lifetimes']:,}",
+        "none" if limit is None else f"{limit >> 20} MB",
+        f"{read:.1f}",
+        f"{written:.1f}",
+        f"{(read + written) / operations * 1e6:.1f}",
+        f"{peak:.0f}",
+    ]
+
+
+def chapter() -> str:
+    """Everything once, each in a process of its own."""
+    rows = []
+    for operations in (1_000_000, 10_000_000):
+        for limit in ((), ("--max-memory", "500M")):
+            command = [sys.executable, __file__, "--row", "-n", str(operations), *limit]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            rows.append(done.stdout.strip())
+    return "\n".join(
+        [
+            "Made by `python scripts/bench_tables.py --write`: messages of a made-up pool of "
+            f"{BLOCKS:,} blocks, read, made",
+            "into all tables, and written as CSV. Seconds are of CPU. Memory is the most that the "
+            "process had,",
+            "pages of temporary files among it, which the kernel may take away at any time.",
+            "",
+            f"| {' | '.join(COLUMNS)} |",
+            "| ---: " * len(COLUMNS) + "|",
+            *rows,
+        ]
+    )
+
+
 def main() -> None:
-    """Run the stages and print what each took."""
+    """Measure and print, or write the chapter."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", "--operations", type=int, default=1_000_000)
     parser.add_argument("--plain", action="store_true", help="without pyarrow")
+    parser.add_argument("--max-memory", metavar="SIZE", help="as of `profilemate parse`")
+    parser.add_argument("--row", action="store_true", help="print a row of the chapter")
+    parser.add_argument("--write", action="store_true", help="write the chapter")
     options = parser.parse_args()
+    if options.write:
+        bench_document.put("What block operations take", chapter())
+        return
     if options.plain:
         csv_session._arrow = lambda: None
-    times = {}
-
-    def stage(name: str, since: float) -> float:
-        now = time.process_time()
-        times[name] = now - since
-        return now
-
-    start = time.process_time()
-    made = list(messages(options.operations))
-    start = stage("generate", start)
-    recording = Recording(options.operations)
-    recording.markers = lambda: (Marker(t, None, 7, 7, text) for t, text in made)  # type: ignore[method-assign]
-    recording.info.window = (0, made[-1][0])
-    trace = decode_recordings([recording])
-    start = stage("decode", start)
-    tables = build_tables(trace)
-    start = stage("tables", start)
-    operations, lives = len(trace.frames["kv"]), len(tables["kv_block_lifetimes"])
-    del tables  # a session is written without ever holding all of them
-    with tempfile.TemporaryDirectory() as folder:
-        write_session(trace, Path(folder) / "session")
-        stage("tables and writing", start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{operations} block operations, {lives} lives")
-    for name, seconds in times.items():
-        print(f"{name:20} {seconds:8.2f} s CPU {seconds / operations * 1e6:8.2f} us an operation")
-    print(f"peak {peak:.0f} MB, messages included")
+    cells = measured(options.operations, memory_limit(options.max_memory))
+    if options.row:
+        print(f"| {' | '.join(cells)} |")
+        return
+    for name, cell in zip(COLUMNS, cells, strict=True):
+        print(f"{name:20} {cell}")
 
 
 if __name__ == "__main__":

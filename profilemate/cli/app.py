@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import profilemate
 from profilemate.cli import cache as cache_
-from profilemate.cli import compare, export, hta, perfetto, report, show, view
+from profilemate.cli import compare, export, hta, perfetto, report, scrub, show, view
+from profilemate.cli import parse as parse_
 from profilemate.cli import run as run_
-from profilemate.cli.cached import NoCache, decoded_traces, say_note
 from profilemate.cli.examples import examples
 from profilemate.parse.readers.kineto import native
 
@@ -43,15 +42,6 @@ annotate_app = typer.Typer(
 app.add_typer(annotate_app, name="annotate")
 app.add_typer(cache_.app, name="cache")
 
-Nsys = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="PROFILEMATE_NSYS",
-        help="The nsys that exports reports. [default: the one on PATH]",
-        show_default=False,
-    ),
-]
-
 
 def _version(value: bool) -> None:
     if value:
@@ -73,136 +63,6 @@ def _main(
     ] = False,
 ) -> None:
     """Options of the command as a whole."""
-
-
-@app.command(
-    no_args_is_help=True,
-    epilog=examples(
-        "profilemate parse run.nsys-rep -o session",
-        "profilemate parse run.sqlite --json | jq .kv_cache",
-        "profilemate parse /tmp/vllm_profiling/session_20260124_123456",
-        "profilemate parse rank*.nsys-rep -o session --jobs 8",
-    ),
-)
-def parse(
-    traces: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="TRACE...",
-            help="Recordings of one run: .nsys-rep, its .sqlite or parquetdir export, "
-            "or a directory of them, a live session for instance.",
-            show_default=False,
-        ),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            help="The session directory to write. [default: session_<start of the recording>; a "
-            "live session is updated where it is]",
-            show_default=False,
-        ),
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", "-f", help="Replace the session that DIR holds.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the summary as JSON, for machines.")
-    ] = False,
-    timeline: Annotated[
-        bool,
-        typer.Option("--timeline", help="Write timeline.pftrace too, for `profilemate view DIR`."),
-    ] = False,
-    nsys: Nsys = None,
-    cache: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Where exports of reports and decoded recordings are kept. [default: the user's "
-            "cache folder]",
-            show_default=False,
-        ),
-    ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            "--jobs",
-            min=1,
-            metavar="N",
-            help="Recordings that are read at a time. [default: as many as cores and memory allow]",
-            show_default=False,
-        ),
-    ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Have the workers of a Dask cluster read, for instance tcp://10.0.0.1:8786.",
-            show_default=False,
-        ),
-    ] = None,
-    no_cache: NoCache = False,
-) -> None:
-    """Rebuild the tables of a run from its recording.
-
-    Writes one session directory: CSV files, a summary and metadata.json.
-    """
-    # Imported here: `--help` and `annotate path` need no pandas.
-    from profilemate.parse.project import parse_session
-
-    decoded = decoded_traces(no_cache, cache)
-    with show.progress(quiet or as_json) as progress:
-        session = parse_session(
-            traces,
-            out,
-            force=force,
-            timeline=timeline,
-            nsys=nsys,
-            cache_dir=cache,
-            decoded=decoded,
-            progress=progress,
-            jobs=jobs,
-            scheduler=scheduler,
-        )
-    if not quiet:
-        say_note(decoded)
-    if as_json:
-        show.as_json(session.summary)
-    elif not quiet:
-        show.session(session)
-
-
-@app.command(
-    no_args_is_help=True,
-    epilog=examples("profilemate scrub run.nsys-rep shareable.sqlite"),
-    short_help="Copy a recording without what identifies you.",
-)
-def scrub(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="TRACE", help="A .nsys-rep report or its .sqlite export.", show_default=False
-        ),
-    ],
-    target: Annotated[
-        Path,
-        typer.Argument(metavar="OUT.sqlite", help="The copy to write.", show_default=False),
-    ],
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace OUT if it exists.")] = False,
-    nsys: Nsys = None,
-) -> None:
-    """Copy a recording without what it says of your machine, to share it.
-
-    Nsight Systems writes the environment, command lines, paths and host names into every report.
-    The copy keeps what the tables are made of and nothing else.
-    """
-    from profilemate.parse.scrub import scrub as scrub_
-
-    scrub_(source, target, force=force, nsys=nsys)
-    show.line(f"wrote {target} ({target.stat().st_size / 1e6:.1f} MB)")
 
 
 @annotate_app.command(
@@ -232,6 +92,8 @@ def path() -> None:
 
 
 for _command, _epilog, _short in (
+    (parse_.parse, parse_.EXAMPLES, None),
+    (scrub.scrub, scrub.EXAMPLES, "Copy a recording without what identifies you."),
     (run_.run, run_.EXAMPLES, None),
     (report.report, report.EXAMPLES, "Say what a session means."),
     (view.view, view.EXAMPLES, None),

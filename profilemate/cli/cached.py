@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from profilemate.cli import show
 
 if TYPE_CHECKING:  # needs pandas
     from profilemate.parse.cache import TraceCache
-
-NoCache = Annotated[
-    bool, typer.Option("--no-cache", help="Decode anew, and keep nothing for the next time.")
-]
 
 
 def decoded_traces(no_cache: bool, folder: Path | None = None) -> TraceCache | None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from profilemate.cli import show
+from profilemate.cli import options, show
 from profilemate.cli.examples import examples
 
 EXAMPLES = examples(
@@ -28,32 +28,28 @@ def _list_metrics(value: bool) -> None:
         raise typer.Exit
 
 
+FailOn = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fail-on",
+        metavar="CONDITION",
+        help="Exit with 1 if it holds: NAME>N or NAME<N. N% is the change of B relative to A, "
+        "+N or -N the change in the metric's unit, N is B itself. May be repeated.",
+    ),
+]
+Page = Annotated[
+    Path | None,
+    options.output("FILE.html", "Write the comparison as one page, with a chart and tables."),
+]
+
+
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="A", help="The session before.", show_default=False)],
-    b: Annotated[Path, typer.Argument(metavar="B", help="The session after.", show_default=False)],
-    fail_on: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--fail-on",
-            metavar="CONDITION",
-            help="Exit with 1 if it holds: NAME>N or NAME<N. N% is the change of B relative to A, "
-            "+N or -N the change in the metric's unit, N is B itself. May be repeated.",
-        ),
-    ] = None,
+    a: Annotated[Path, options.argument("A", "The session before.")],
+    b: Annotated[Path, options.argument("B", "The session after.")],
+    fail_on: FailOn = None,
     details: Annotated[bool, typer.Option("--all", "-a", help="Show every graph.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the comparison as JSON, for machines.")
-    ] = False,
-    page: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE.html",
-            help="Write the comparison as one page, with a chart and tables.",
-            show_default=False,
-        ),
-    ] = None,
+    as_json: Annotated[bool, options.json("the comparison as JSON")] = False,
+    page: Page = None,
     metrics: Annotated[
         bool,
         typer.Option("--metrics", callback=_list_metrics, is_eager=True, help="List the metrics."),

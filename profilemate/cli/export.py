@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from profilemate.cli import show
+from profilemate.cli import options, show
 from profilemate.cli.examples import examples
 
 EXAMPLES = examples(
@@ -25,11 +25,7 @@ def _complete(incomplete: str) -> list[tuple[str, str]]:
 def export(
     session: Annotated[
         Path,
-        typer.Argument(
-            metavar="SESSION",
-            help="A session directory, as `profilemate parse` writes it.",
-            show_default=False,
-        ),
+        options.argument("SESSION", "A session directory, as `profilemate parse` writes it."),
     ],
     format_: Annotated[
         str,
@@ -44,13 +40,7 @@ def export(
     ] = "openmetrics",
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="The file to write. [default: standard output]",
-            show_default=False,
-        ),
+        options.output("FILE", "The file to write. [default: standard output]"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
 ) -> None:

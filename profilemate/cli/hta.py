@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from profilemate.cli import show
-from profilemate.cli.cached import NoCache, decoded_traces
+from profilemate.cli import options, show
+from profilemate.cli.cached import decoded_traces
 from profilemate.cli.examples import examples
 
 EXAMPLES = examples(
@@ -20,26 +18,19 @@ EXAMPLES = examples(
 def hta(
     source: Annotated[
         Path,
-        typer.Argument(
-            metavar="SESSION_OR_TRACE",
-            help="A session directory that was made of torch profiler traces, or such a trace.",
-            show_default=False,
+        options.argument(
+            "SESSION_OR_TRACE",
+            "A session directory that was made of torch profiler traces, or such a trace.",
         ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            help="Where to write hta_*.csv and hta_summary.json. [default: the session]",
-            show_default=False,
+        options.output(
+            "DIR", "Where to write hta_*.csv and hta_summary.json. [default: the session]"
         ),
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", "-f", help="Replace an older result in DIR.")
-    ] = False,
-    no_cache: NoCache = False,
+    force: Annotated[bool, options.force("Replace an older result in DIR.")] = False,
+    no_cache: options.NoCache = False,
 ) -> None:
     """Break the time of a run down with HTA (Holistic Trace Analysis).
 

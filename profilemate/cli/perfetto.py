@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from profilemate.cli import show
-from profilemate.cli.cached import NoCache, decoded_traces, say_note
+from profilemate.cli import ended, show
+from profilemate.cli import options as shared
+from profilemate.cli.cached import decoded_traces, say_note
 from profilemate.cli.examples import examples
 
 EXAMPLES = examples(
@@ -21,11 +22,7 @@ EXAMPLES = examples(
 def perfetto(
     traces: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="TRACE...",
-            help="Recordings of one run, as for `profilemate parse`.",
-            show_default=False,
-        ),
+        shared.argument("TRACE...", "Recordings of one run, as for `profilemate parse`."),
     ],
     out: Annotated[
         Path,
@@ -42,28 +39,12 @@ def perfetto(
             show_default=False,
         ),
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", "-f", help="Replace FILE if it exists.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
-    nsys: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="PROFILEMATE_NSYS",
-            help="The nsys that exports reports. [default: the one on PATH]",
-            show_default=False,
-        ),
-    ] = None,
-    cache: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Where exports of reports and decoded recordings are kept. [default: the user's "
-            "cache folder]",
-            show_default=False,
-        ),
-    ] = None,
-    no_cache: NoCache = False,
+    force: Annotated[bool, shared.force("Replace FILE if it exists.")] = False,
+    quiet: shared.Quiet = False,
+    nsys: shared.Nsys = None,
+    cache: shared.CacheFolder = None,
+    no_cache: shared.NoCache = False,
+    max_memory: shared.MaxMemory = None,
 ) -> None:
     """Write the timeline of a run, for Perfetto.
 
@@ -71,14 +52,24 @@ def perfetto(
     with an arrow from each schedule call to its step and on to the GPU. Open it with
     `profilemate view`.
     """
-    from profilemate.parse.project import read_trace
+    from profilemate.parse.budget import memory_limit
+    from profilemate.parse.project import beside, read_trace
     from profilemate.parse.timeline import file
 
     options = file.Options(kernels, file.window_of(window))
     file.check(out, force=force)
-    decoded = decoded_traces(no_cache, cache)
-    with show.progress(quiet) as progress:
-        trace = read_trace(traces, nsys=nsys, cache_dir=cache, decoded=decoded, progress=progress)
+    decoded, limit = decoded_traces(no_cache, cache), memory_limit(max_memory)
+    with ended.in_order(), show.progress(quiet) as progress:
+        trace = read_trace(
+            traces,
+            nsys=nsys,
+            cache_dir=cache,
+            decoded=decoded,
+            progress=progress,
+            records=kernels,
+            limit=limit,
+            folder=beside(out),
+        )
         result = file.write_timeline(trace, out, options, force=force, progress=progress)
     if not quiet:
         say_note(decoded)

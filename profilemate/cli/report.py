@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from profilemate.cli import show
+from profilemate.cli import options, show
 from profilemate.cli.examples import examples
 from profilemate.cli.report_page import Page, Pictures, pages
 
@@ -38,34 +38,33 @@ def _list_thresholds(value: bool) -> None:
         raise typer.Exit
 
 
+Severity = Annotated[
+    FailOn | None,
+    typer.Option(
+        "--fail-on",
+        metavar="warning|critical",
+        help="Exit with 1 on a finding that is as bad as this, or worse.",
+    ),
+]
+Threshold = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=N",
+        help="Set a threshold; or name a TOML file of such lines. May be repeated.",
+    ),
+]
+
+
 def report(
     session: Annotated[
-        Path,
-        typer.Argument(
-            metavar="SESSION", help="A session directory of profilemate parse.", show_default=False
-        ),
+        Path, options.argument("SESSION", "A session directory of profilemate parse.")
     ],
-    fail_on: Annotated[
-        FailOn | None,
-        typer.Option(
-            "--fail-on",
-            metavar="warning|critical",
-            help="Exit with 1 on a finding that is as bad as this, or worse.",
-        ),
-    ] = None,
-    threshold: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=N",
-            help="Set a threshold; or name a TOML file of such lines. May be repeated.",
-        ),
-    ] = None,
+    fail_on: Severity = None,
+    threshold: Threshold = None,
     details: Annotated[
         bool, typer.Option("--all", "-a", help="Give the evidence of what is good, too.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print findings.json, for machines.")
-    ] = False,
+    as_json: Annotated[bool, options.json("findings.json")] = False,
     page: Page = None,
     png: Pictures = None,
     write: Annotated[

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from profilemate.cli import show
+from profilemate.cli import options, show
 from profilemate.cli.examples import examples
 from profilemate.errors import InputError, ProfilemateError, ToolError
 from profilemate.record.plan import Plan, Recorder, choose, make_plan
@@ -24,52 +24,43 @@ EXAMPLES = examples(
 )
 
 
+Steps = Annotated[
+    str | None,
+    typer.Option(metavar="START:COUNT", help="Record these engine steps only.", show_default=False),
+]
+Out = Annotated[
+    Path | None, options.output("DIR", "Folder for all of it. [default: profilemate_<now>]")
+]
+NsysPath = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="PROFILEMATE_NSYS",
+        metavar="PROGRAM",
+        help="The nsys to use. [default: the one on PATH]",
+        show_default=False,
+    ),
+]
+
+
 def run(
     command: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="COMMAND",
-            help="What to record, as you would type it.",
-            show_default=False,
-        ),
+        list[str], options.argument("COMMAND", "What to record, as you would type it.")
     ],
     nsys: Annotated[bool, typer.Option("--nsys", help="Record with Nsight Systems.")] = False,
     torch: Annotated[bool, typer.Option("--torch", help="Use vLLM's torch profiler.")] = False,
     live: Annotated[
         bool, typer.Option("--live", help="Record with profilemate alone: no GPU times.")
     ] = False,
-    steps: Annotated[
-        str | None,
-        typer.Option(
-            metavar="START:COUNT", help="Record these engine steps only.", show_default=False
-        ),
-    ] = None,
+    steps: Steps = None,
     nodes: Annotated[
         bool, typer.Option("--nodes", help="With nsys: every kernel of a CUDA graph.")
     ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            help="Folder for all of it. [default: profilemate_<now>]",
-            show_default=False,
-        ),
-    ] = None,
+    out: Out = None,
     parse: Annotated[bool, typer.Option(help="Parse at the end.")] = True,
     dry: Annotated[
         bool, typer.Option("--dry-run", help="Print the command; start nothing.")
     ] = False,
-    nsys_path: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="PROFILEMATE_NSYS",
-            metavar="PROGRAM",
-            help="The nsys to use. [default: the one on PATH]",
-            show_default=False,
-        ),
-    ] = None,
+    nsys_path: NsysPath = None,
 ) -> None:
     """Record a run of vLLM and parse the recording.
 

@@ -10,8 +10,7 @@ from typing import Annotated
 
 import typer
 
-from profilemate.cli import show
-from profilemate.cli.cached import NoCache
+from profilemate.cli import ended, options, show
 from profilemate.cli.examples import examples
 
 EXAMPLES = examples(
@@ -25,10 +24,9 @@ EXAMPLES = examples(
 def view(
     what: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="SESSION|TRACE...|FILE.pftrace",
-            help="A session directory, recordings of one run, or a timeline.",
-            show_default=False,
+        options.argument(
+            "SESSION|TRACE...|FILE.pftrace",
+            "A session directory, recordings of one run, or a timeline.",
         ),
     ],
     report: Annotated[
@@ -45,15 +43,9 @@ def view(
             show_default=False,
         ),
     ] = 0,
-    nsys: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="PROFILEMATE_NSYS",
-            help="The nsys that exports reports. [default: the one on PATH]",
-            show_default=False,
-        ),
-    ] = None,
-    no_cache: NoCache = False,
+    nsys: options.Nsys = None,
+    no_cache: options.NoCache = False,
+    max_memory: options.MaxMemory = None,
 ) -> None:
     """Open a timeline in the browser.
 
@@ -61,6 +53,7 @@ def view(
     UI is served to this machine alone until its tab is closed, or until Ctrl-C. Without it the
     page is ui.perfetto.dev, which fetches the trace from here; nothing is uploaded.
     """
+    from profilemate.parse.budget import memory_limit
     from profilemate.view.find import report_of, timeline_of
     from profilemate.view.server import Server
     from profilemate.view.site import shipped_ui, site_of
@@ -69,9 +62,11 @@ def view(
         page = report_of(what).resolve().as_uri()
         _open(page, no_browser)
         return
+    limit = memory_limit(max_memory)
     with (
+        ended.in_order(),
         show.progress(quiet=False) as progress,
-        timeline_of(what, nsys, progress, cached=not no_cache) as trace,
+        timeline_of(what, nsys, progress, cached=not no_cache, limit=limit) as trace,
     ):
         server = Server(site_of(trace, shipped_ui(), port))
         try:

@@ -127,6 +127,7 @@ class AnyOrder:
             "start": times.first,
             "end": times.last,
             "device": device[at],
+            "stream": records["stream"][at],
             "correlation": records["correlation"][at],
             "records": times.count,
             "kernels": _summed(row, rows, kernel),

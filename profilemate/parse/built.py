@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pandas as pd
 
+from profilemate.parse.budget import give_back
+from profilemate.parse.kv_log import together
 from profilemate.parse.progress import Progress, no_progress
 from profilemate.parse.tables import TABLES
 from profilemate.parse.tables.custom import custom_tables
@@ -14,15 +16,15 @@ from profilemate.parse.trace import Trace
 Note = Callable[[str, pd.DataFrame], None]
 
 
-class Built(Mapping[str, pd.DataFrame]):
-    """Every table of a trace by name, built when it is asked for and not kept.
+class Built(Mapping[str, Iterator[pd.DataFrame]]):
+    """Every table of a trace by name, in parts, built when they are asked for and not kept.
 
     Args:
         trace: The trace of one rank.
         progress: Told how many tables there are yet to build.
         run: The trace of the whole run, where that is more.
         further: This is not the lead rank: tables that are of the whole run are left out.
-        note: Given each table that is built.
+        note: Given each part of a table that is built.
     """
 
     def __init__(
@@ -46,10 +48,15 @@ class Built(Mapping[str, pd.DataFrame]):
     def __len__(self) -> int:
         return len(self._tables)
 
-    def __getitem__(self, name: str) -> pd.DataFrame:
+    def __getitem__(self, name: str) -> Iterator[pd.DataFrame]:
         table = self._tables[name]
         self._progress("building tables", self._places[name], len(self))
-        frame = table.build(self._run if table.of_run else self._trace)
-        if self._note is not None:
-            self._note(name, frame)
-        return frame
+        for frame in table.parts(self._run if table.of_run else self._trace):
+            if self._note is not None:
+                self._note(name, frame)
+            yield frame
+        give_back()
+
+    def frames(self) -> dict[str, pd.DataFrame]:
+        """All tables, each as one frame."""
+        return {name: together([*parts]) for name, parts in self.items()}

@@ -58,7 +58,7 @@ def gather_up(reads: Sequence[Read]) -> tuple[Messages, Activity]:
     if len(reads) == 1:
         messages, collected = reads[0].messages, reads[0].activity
     else:
-        messages, collected = Messages(), Collected()
+        messages, collected = Messages(reads[0].messages.kv.budget if reads else None), Collected()
         for number, one in enumerate(reads):
             messages.take(number, one.messages)
             collected.take(number, one.activity)

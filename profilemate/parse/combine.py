@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 
 from profilemate.parse.trace import FRAME_NAMES, Trace
 
-_ENGINE_FRAMES = ("kv", "kv.lookup", "kv.alloc_failed", "sched.step", "preempt", "request")
+_ENGINE_FRAMES = ("kv.lookup", "kv.alloc_failed", "sched.step", "preempt", "request")
 _WORKER_FRAMES = ("step", "graph.capture", "graph.replay")
 
 
@@ -62,7 +63,7 @@ class RankTrace:
 
 def processes_of(trace: Trace) -> list[Process]:
     """Every process with events of ours, in order of its first event."""
-    counts = pd.concat([f.groupby("pid")["ts"].agg(["size", "min"]) for f in _frames(trace)])
+    counts = pd.concat([f.groupby("pid")["ts"].agg(["size", "min"]) for f in _times(trace)])
     if counts.empty:
         return []
     total = counts.groupby(level=0).agg({"size": "sum", "min": "min"})
@@ -74,8 +75,10 @@ def processes_of(trace: Trace) -> list[Process]:
     return sorted(found, key=lambda p: (p.first, p.pid))
 
 
-def _frames(trace: Trace) -> list[pd.DataFrame]:
-    return [trace.frames[name] for name in FRAME_NAMES]
+def _times(trace: Trace) -> Iterator[pd.DataFrame]:
+    """When the events of each kind were, and in which process; of block operations in parts."""
+    yield from (trace.frames[name] for name in FRAME_NAMES if name != "kv")
+    yield from (part for _, part in trace.kv.slices(("pid", "ts")))
 
 
 def _process(trace: Trace, pid: int, count: pd.Series, last: pd.DataFrame) -> Process:
@@ -88,6 +91,7 @@ def _process(trace: Trace, pid: int, count: pd.Series, last: pd.DataFrame) -> Pr
     role = session.get("role")
     if role is None:
         engine = any((trace.frames[n]["pid"] == pid).any() for n in _ENGINE_FRAMES)
+        engine = engine or len(trace.kv.only({pid})) > 0
         worker = any((trace.frames[n]["pid"] == pid).any() for n in _WORKER_FRAMES)
         role = "+".join(n for n, here in (("engine", engine), ("worker", worker)) if here)
     host = session.get("host")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from profilemate.parse.budget import give_back
 from profilemate.parse.collect import add_activity, gather_up
 from profilemate.parse.merge import Merged
 from profilemate.parse.progress import Progress, no_progress
@@ -55,5 +56,6 @@ def put_together(reads: Sequence[Read], check: Check | None = None) -> Trace:
         check(merged)
     sort_out(merged)
     trace = merged.trace()
+    give_back()
     add_activity(trace, activity, merged.aligned.shift, merged.processes, trace.sources)
     return trace

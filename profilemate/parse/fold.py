@@ -35,6 +35,7 @@ WORK_COLUMNS = (
     "end",  # of the last one
     "pid",
     "device",  # of the first record
+    "stream",  # of the first record
     "correlation",
     "records",
     "kernels",
@@ -54,7 +55,7 @@ OVERLAP_COLUMNS = ("start", "end", "pid", "device", "row")
 """Columns of the overlaps; `row` is the `id` of the row that a record counts in."""
 
 _TIMES = ("start", "end")
-_GIVEN = ("start", "end", "device", "correlation", "graph", "node", "kind", "name")
+_GIVEN = ("start", "end", "device", "stream", "correlation", "graph", "node", "kind", "name")
 
 
 class UnorderedError(Exception):
@@ -359,6 +360,7 @@ def _rows(records: Columns, opens: Ints) -> dict[str, npt.NDArray[Any]]:
         "start": records["start"][opens],
         "end": np.maximum.reduceat(records["end"], opens),
         "device": records["device"][opens].astype(np.int64),
+        "stream": records["stream"][opens].astype(np.int64),
         "correlation": records["correlation"][opens].astype(np.int64),
         "records": np.diff(np.append(opens, len(dur))),
         "kernels": total(kernel),

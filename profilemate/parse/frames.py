@@ -12,14 +12,12 @@ import pandas as pd
 
 from profilemate import schema
 from profilemate.parse.ids import NONE, IdsArray, Ints
-from profilemate.parse.scan import Events
-from profilemate.parse.trace import columns_of
+from profilemate.parse.layout import columns_of
+from profilemate.parse.nullable import booleans, integers
+from profilemate.parse.scan import Events, Strings
 from profilemate.schema import Kind, Value
 
 _CODES: Mapping[str, tuple[str, int]] = {"int": ("q", NONE), "bool": ("b", -1)}
-
-# Columns of the frame `kv` that are not called like the field they come from.
-_KV_NAMES = {"revived": "subset", "freed": "subset", "src": "ids"}
 
 # Events whose fields wait as dicts until the columns are filled, one by one: a third faster than
 # field by field. More of them no longer fit the processor's cache, which costs more than it saves.
@@ -145,8 +143,8 @@ class Rows:
                 column.frombytes((none if values is None else values).tobytes())
             else:
                 known = self._strings[name]
-                none_ = [None] * count
-                column += none_ if values is None else [known.setdefault(v, v) for v in values]
+                none_: list[str | None] = [None] * count
+                column += none_ if values is None else _shared(known, values)
 
     def take(self, first: int, other: Rows) -> None:
         """Take the events of another one, whose messages are numbered from `first` on here."""
@@ -207,67 +205,42 @@ class Rows:
         return np.where(values == NONE, none, values)
 
 
+def _shared(known: dict[Any, Any], values: Strings) -> list[str | None]:
+    texts = [known.setdefault(text, text) for text in values.texts]
+    return Strings(values.codes, texts).tolist()
+
+
 def _fits(value: Value | None) -> bool:
     """Whether 64 bits hold it."""
     numbers = value if isinstance(value, tuple) else (value,)
     return all(n is None or isinstance(n, str) or -NONE > n >= NONE for n in numbers)
 
 
-def integers(values: Ints) -> pd.arrays.IntegerArray:
-    """A nullable column from integers in which `NONE` stands for NA."""
-    missing = values == NONE
-    return pd.arrays.IntegerArray(np.where(missing, 0, values), missing)
-
-
-def _booleans(values: np.ndarray[Any, Any]) -> pd.arrays.BooleanArray:
-    return pd.arrays.BooleanArray(values == 1, values == -1)
-
-
-def _series(dtype: str, parts: list[tuple[Any, int]], order: Ints) -> Any:
-    """One column from the same column of several kinds; a part without it is None and a count."""
+def _series(dtype: str, column: Any, order: Ints) -> Any:
     if dtype == "Int64":
-        none = [np.full(n, NONE, dtype=np.int64) if c is None else np.array(c) for c, n in parts]
-        return integers(np.concatenate(none)[order])
+        return integers(np.array(column)[order])
     if dtype == "boolean":
-        flags = [np.full(n, -1, dtype=np.int8) if c is None else np.array(c) for c, n in parts]
-        return _booleans(np.concatenate(flags)[order])
+        return booleans(np.array(column)[order])
     if dtype == "ids":
-        lists = [IdsArray.none(n) if c is None else c.ids() for c, n in parts]
-        return IdsArray._concat_same_type(lists)[order]
-    objects = [
-        np.full(n, None, dtype=object) if c is None else np.fromiter(c, dtype=object, count=n)
-        for c, n in parts
-    ]
-    values = np.concatenate(objects)[order]
-    return pd.array(values, dtype="string")
+        return column.ids()[order]
+    objects = np.fromiter(column, dtype=object, count=len(order))
+    return pd.array(objects[order], dtype="string")
 
 
-def build(
-    name: str,
-    kinds: list[Rows],
-    order: Ints,
-    given: Mapping[str, Any],
-) -> pd.DataFrame:
-    """The frame `name` from the rows of its kinds.
+def build(name: str, rows: Rows, order: Ints, given: Mapping[str, Any]) -> pd.DataFrame:
+    """The frame `name` from the rows of its kind.
 
     Args:
-        name: One of `FRAME_NAMES`.
-        kinds: The rows of each kind that goes into it; their columns are taken out of them, so
-            that no column is there twice for longer than it takes to make it.
-        order: Puts the rows of all kinds, one kind after the other, into their order.
-        given: Columns that are there already, in their order: times, processes, numbers.
+        name: One of `FRAME_NAMES` but `kv`.
+        rows: The rows; their columns are taken out of them, so that no column is there twice for
+            longer than it takes to make it.
+        order: Puts the rows into their order.
+        given: Columns that are there already, in their order: times and processes.
     """
-    renamed = _KV_NAMES if name == "kv" else {}
-    fields = [{renamed.get(field, field): field for field in rows.columns} for rows in kinds]
     data: dict[str, Any] = {}
     for column, dtype in columns_of(name).items():
         if column in given:
             data[column] = pd.Series(given[column], dtype=dtype)
-            continue
-        parts = [
-            (rows.columns.pop(names[column]) if column in names else None, len(rows))
-            for rows, names in zip(kinds, fields, strict=True)
-        ]
-        data[column] = pd.Series(_series(dtype, parts, order), dtype=dtype)
-        del parts
+        else:
+            data[column] = pd.Series(_series(dtype, rows.columns.pop(column), order), dtype=dtype)
     return pd.DataFrame(data)

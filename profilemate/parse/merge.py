@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,14 +12,16 @@ from profilemate.parse.clock import ClockMap
 from profilemate.parse.collect import Activity
 from profilemate.parse.custom import frame as custom_frame
 from profilemate.parse.duplicates import Bools, repeated
-from profilemate.parse.frames import build, integers
+from profilemate.parse.frames import build
 from profilemate.parse.ids import NONE, Ints
+from profilemate.parse.kv_order import ordered
 from profilemate.parse.losses import lost_batches, unfinished
 from profilemate.parse.messages import Messages
+from profilemate.parse.nullable import integers
 from profilemate.parse.processes import Processes, Sessions, find_processes, groups
 from profilemate.parse.recording import SourceInfo
-from profilemate.parse.trace import FRAME_NAMES, Trace, empty_frame
-from profilemate.schema import KV_OPS
+from profilemate.parse.trace import FRAME_NAMES, Frames, Trace, empty_frame
+from profilemate.schema import KINDS
 
 
 class Merged:
@@ -63,8 +64,10 @@ class Merged:
         collected, infos = self._collected, self.infos
         messages = _Ordered(collected, self.processes, self.aligned.ts, ~self._again)
         mixed = _mixed(collected)
-        counts = {name: len(rows) for name, rows in collected.rows.items() if len(rows)}
-        frames = {name: self._frame(name, messages) for name in FRAME_NAMES}
+        log, operations = ordered(collected.kv, messages)
+        numbers = operations | {name: len(rows) for name, rows in collected.rows.items()}
+        counts = {name: numbers[name] for name in KINDS if numbers.get(name)}
+        frames = Frames({n: self._frame(n, messages) for n in FRAME_NAMES if n != "kv"}, log)
         self._note_clocks()
         for pid, hosts in mixed.items():
             infos[0].notes.append(
@@ -135,38 +138,24 @@ class Merged:
             )
 
     def _frame(self, name: str, messages: _Ordered) -> pd.DataFrame:
-        kinds = [self._collected.rows[k] for k in (KV_OPS if name == "kv" else (name,))]
-        kinds = [rows for rows in kinds if len(rows)]
-        if not kinds:
+        rows = self._collected.rows[name]
+        if not len(rows):
             return empty_frame(name)
-        message = np.concatenate([np.array(rows.message) for rows in kinds])
-        place = np.concatenate([np.array(rows.place) for rows in kinds])
-        ts = messages.began(message, np.concatenate([r.numbers("ago", 0) for r in kinds]))
-        dur = np.concatenate([rows.numbers("dur", NONE) for rows in kinds])
-        for rows in kinds:
-            del rows.columns["ago"], rows.columns["dur"]
+        message, place = np.array(rows.message), np.array(rows.place)
+        ts = messages.began(message, rows.numbers("ago", 0))
+        dur = rows.numbers("dur", NONE)
+        del rows.columns["ago"], rows.columns["dur"]
         dur = np.where(dur == NONE, messages.lasted(message, ts), dur)
-        pid, rank = messages.pid[message], messages.rank[message]
-        given: dict[str, Any] = {}
-        if name == "kv":
-            order = np.lexsort((place, rank, pid))
-            pid_in_order = pid[order]
-            first = np.searchsorted(pid_in_order, pid_in_order, side="left")
-            given["seq"] = np.arange(len(order), dtype=np.int64) - first
-            ops = [rows.kind.name.removeprefix("kv.") for rows in kinds]
-            which = np.repeat(np.arange(len(kinds)), [len(rows) for rows in kinds])
-            names = np.array(ops, dtype=object)[which[order]]
-            given["op"] = pd.array(names, dtype="string")
-        else:
-            order = np.lexsort((place, rank, pid, ts))
-        given |= {
+        pid = messages.pid[message]
+        order = np.lexsort((place, messages.rank[message], pid, ts))
+        given = {
             "ts": ts[order],
             "dur": integers(dur[order]),
             "pid": pid[order],
             "tid": messages.tid[message][order],
         }
-        del message, place, ts, dur, pid, rank  # as long as the frame itself, each of them
-        return build(name, kinds, order, given)
+        del message, place, ts, dur, pid  # as long as the frame itself, each of them
+        return build(name, rows, order, given)
 
 
 def _wall(info: SourceInfo, number: int, collected: Messages) -> int | None:

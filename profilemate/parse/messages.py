@@ -14,9 +14,11 @@ import numpy as np
 
 from profilemate import schema
 from profilemate.errors import SchemaError
+from profilemate.parse.budget import Budget
 from profilemate.parse.custom import CustomEvents, wanted
 from profilemate.parse.frames import Rows
 from profilemate.parse.ids import NONE, Ints
+from profilemate.parse.kv_rows import KvRows
 from profilemate.parse.losses import Torn
 from profilemate.parse.processes import Heard
 from profilemate.parse.progress import Progress
@@ -35,9 +37,15 @@ def _fits(marker: Marker) -> bool:
 
 
 class Messages:
-    """All messages read so far, one array element per message, and their events by kind."""
+    """All messages read so far, one array element per message, and their events by kind.
 
-    def __init__(self) -> None:
+    Attributes:
+        rows: Events of each kind but the block operations.
+        kv: The block operations.
+        custom: Events of others' hooks.
+    """
+
+    def __init__(self, budget: Budget | None = None) -> None:
         self.recording, self.pid, self.tid = array("q"), array("q"), array("q")
         self.ts, self.dur = array("q"), array("q")
         self.t, self.seq = array("q"), array("q")
@@ -54,7 +62,8 @@ class Messages:
             self.identity,
         )
         self.told = array("b")
-        self.rows = {name: Rows(kind) for name, kind in schema.KINDS.items()}
+        self.rows = {n: Rows(k) for n, k in schema.KINDS.items() if n not in schema.KV_OPS}
+        self.kv = KvRows(budget or Budget())
         self.custom = CustomEvents()
         self._unknown: list[tuple[int, str]] = []
         self._broken: Counter[tuple[int, int, int]] = Counter()
@@ -122,6 +131,7 @@ class Messages:
         self.told.extend(other.told)
         for name, rows in self.rows.items():
             rows.take(first, other.rows[name])
+        self.kv.take(first, other.kv)
         self._unknown += [(number + first, kind) for number, kind in other._unknown]
         self._broken.update({(recording, *key[1:]): n for key, n in other._broken.items()})
         self.torn += [replace(one, recording=recording) for one in other.torn]
@@ -135,8 +145,9 @@ class Messages:
             found.read.tolist(), found.t.tolist(), found.seq.tolist(), strict=True
         ):
             self._note(recording, markers[i], markers[i].text, t, seq)
-        for name, events in found.events.items():
-            self.rows[name].add_all(numbers, events)
+        self.kv.add_all(numbers, found.events)
+        for name in found.events.keys() & self.rows.keys():
+            self.rows[name].add_all(numbers, found.events[name])
         usual = set(found.read.tolist())
         for i, marker in enumerate(markers):
             if i not in usual:
@@ -181,7 +192,9 @@ class Messages:
         rows = self.rows
         for place, event in enumerate(message.events):
             kind = rows.get(event.kind)
-            if kind is not None:
+            if event.kind in schema.KV_OPS:
+                self.kv.add(number, place, event.kind, event.values)
+            elif kind is not None:
                 kind.add(number, place, event.values)
             elif wanted(event.kind):
                 self.custom.add(number, place, event)
@@ -203,7 +216,8 @@ class Messages:
         """After the last message: drop those that turn out to be broken."""
         for rows in self.rows.values():
             rows.settle()
-        broken = set().union(*(rows.broken for rows in self.rows.values()))
+        self.kv.settle()
+        broken = self.kv.broken.union(*(rows.broken for rows in self.rows.values()))
         for number in broken:
             key = (self.recording[number], self.pid[number], self.identity[number])
             self._broken[key] += 1
@@ -212,6 +226,7 @@ class Messages:
 
     def drop(self, messages: set[int]) -> None:
         """Forget the events of some messages."""
+        self.kv.drop(messages)
         for rows in self.rows.values() if messages else ():
             rows.drop(messages)
         self.custom.drop(messages)

@@ -104,7 +104,7 @@ def _ms(ns: int | None) -> float | None:
 
 
 def _tracking(switch: str, frames: Sequence[str], trace: Trace) -> bool:
-    if any(len(trace.frames[name]) for name in frames):
+    if any(len(trace.kv if name == "kv" else trace.frames[name]) for name in frames):
         return True
     if switch == "graphs" and trace.frames["step"]["mode"].notna().any():
         return True
@@ -169,6 +169,6 @@ def _why_empty(file: str, trace: Trace, hooks: Mapping[str, Mapping[str, str]]) 
     if not hooks["installed"]:
         return "no hook was installed"
     kv_off = [n for n in hooks["skipped"] if n.startswith("BlockPool.")]
-    if file.startswith("kv") and kv_off and not len(trace.frames["kv"]):
+    if file.startswith("kv") and kv_off and not len(trace.kv):
         return f"the KV hooks were skipped: {hooks['skipped'][kv_off[0]]}"
     return "nothing of the kind happened in the recording"

@@ -67,7 +67,7 @@ def read_all(
         return _Workers(tasks, count, progress).read()
     opened = [task.open(progress) for task in tasks]
     return [
-        read_recording(one, progress, records=task.records)
+        read_recording(one, progress, records=task.records, budget=task.budget)
         for one, task in zip(opened, tasks, strict=True)
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import pandas as pd
 
 from profilemate.errors import InputError
 from profilemate.parse import summary as summary_
+from profilemate.parse.budget import Budget
 from profilemate.parse.built import Built
 from profilemate.parse.cache import TraceCache
 from profilemate.parse.combine import split_ranks
@@ -77,6 +79,8 @@ def read_trace(
     records: bool = True,
     jobs: int | None = 1,
     scheduler: str | None = None,
+    limit: int | None = None,
+    folder: Path | None = None,
 ) -> Trace:
     """Read recordings of one run onto one clock.
 
@@ -90,6 +94,9 @@ def read_trace(
         records: Keep every GPU record in `Trace.gpu`, which tables do not need.
         jobs: Processes that read at a time; None for as many as cores and memory allow.
         scheduler: Address of a Dask scheduler whose workers are to read instead.
+        limit: Bytes of memory that each process may take; what is more goes into temporary files.
+            Nothing is kept in a cache then, and one process reads if `jobs` says nothing.
+        folder: Where these files are; None for where Python puts them.
 
     Raises:
         ProfilemateError: One of them cannot be read.
@@ -97,11 +104,17 @@ def read_trace(
     if not paths:
         raise InputError("no recording was given", hint="Name one: profilemate parse run.nsys-rep")
     found = gather(paths)
+    budget = Budget.of(limit, None if folder is None else str(folder))
+    if limit is not None:
+        # A trace is put into the cache, and taken out of it, as a whole.
+        decoded, jobs = None, jobs or 1
     slot = None if decoded is None else decoded.slot(found, nsys, records=records)
     if slot is not None and (kept := slot.load()) is not None:
         return kept
     start = time.monotonic()
-    tasks = [Task(path, searched, nsys, cache_dir, records) for path, searched in found.items()]
+    tasks = [
+        Task(path, searched, nsys, cache_dir, records, budget) for path, searched in found.items()
+    ]
     notes: list[str] = []
 
     def check(merged: Merged) -> None:
@@ -131,7 +144,7 @@ def build_tables(
         progress: Told how many tables there are yet to build.
         run: The trace of the whole run, where that is more.
     """
-    return dict(Built(trace, progress, run=run))
+    return Built(trace, progress, run=run).frames()
 
 
 def parse_session(
@@ -146,6 +159,7 @@ def parse_session(
     progress: Progress = no_progress,
     jobs: int | None = 1,
     scheduler: str | None = None,
+    limit: int | None = None,
 ) -> Session:
     """Read recordings and write their session directory.
 
@@ -161,13 +175,20 @@ def parse_session(
         progress: Told about work that takes its time.
         jobs: Processes that read at a time; None for as many as cores and memory allow.
         scheduler: Address of a Dask scheduler whose workers are to read instead.
+        limit: Bytes of memory that the process may take, see `read_trace`; temporary files are
+            where TMPDIR says, or else beside the session.
 
     Raises:
         InputError: A recording cannot be read.
         OutputError: The session cannot be written; what was there before is untouched.
         ToolError: A program that is needed is missing or failed.
     """
-    how: dict[str, Any] = {"jobs": jobs, "scheduler": scheduler, "progress": progress}
+    how: dict[str, Any] = {
+        "limit": limit,
+        "jobs": jobs,
+        "scheduler": scheduler,
+        "progress": progress,
+    }
     how |= {"nsys": nsys, "cache_dir": cache_dir, "decoded": decoded}
     live = only_session(paths)
     if live is not None and (out is None or out.resolve() == live.resolve()):
@@ -178,8 +199,19 @@ def parse_session(
         CsvSession(out, TABLES, force=force).check()  # before the work, not after it
     if timeline:
         builder()
-    trace = read_trace(paths, records=timeline, **how)
+    trace = read_trace(paths, records=False, folder=beside(out or Path("session")), **how)
     return write_session(trace, out, force=force, timeline=timeline, progress=progress)
+
+
+def beside(out: Path) -> Path | None:
+    """Where temporary files of a result are; None for where Python puts them.
+
+    Not in /tmp, which often is memory itself, unless TMPDIR says so.
+    """
+    place = Path(os.path.realpath(out)).parent
+    if "TMPDIR" in os.environ or not os.access(place, os.W_OK):
+        return None
+    return place
 
 
 def write_session(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from profilemate.errors import InputError
+from profilemate.parse.budget import Budget
 from profilemate.parse.collected import Collected
 from profilemate.parse.freed import give_back
 from profilemate.parse.gather import Tolerant
@@ -48,6 +49,7 @@ class Task:
         nsys: The nsys that exports reports.
         cache_dir: Where exports are kept.
         records: Keep every GPU record, not only what they are folded to.
+        budget: What may be kept in memory.
     """
 
     path: Path
@@ -55,6 +57,7 @@ class Task:
     nsys: Path | None = None
     cache_dir: Path | None = None
     records: bool = True
+    budget: Budget = field(default_factory=Budget)
 
     def open(self, progress: Progress = no_progress) -> Recording:
         """Open it.
@@ -62,19 +65,29 @@ class Task:
         Raises:
             ProfilemateError: It cannot be opened.
         """
-        one = open_recording(self.path, cache_dir=self.cache_dir, nsys=self.nsys, progress=progress)
+        one = open_recording(
+            self.path,
+            cache_dir=self.cache_dir,
+            nsys=self.nsys,
+            progress=progress,
+            streamed=self.budget.strict,
+        )
         return Tolerant(one) if self.found else one
 
 
 def read_recording(
-    recording: Recording, progress: Progress = no_progress, *, records: bool = True
+    recording: Recording,
+    progress: Progress = no_progress,
+    *,
+    records: bool = True,
+    budget: Budget | None = None,
 ) -> Read:
     """Read a recording that was opened, to its end.
 
     Raises:
         InputError: It is damaged beyond reading.
     """
-    messages, activity = Messages(), Collected(records=records)
+    messages, activity = Messages(budget), Collected(records=records)
     messages.read(0, recording.markers(), progress)
     activity.read(0, recording)
     marked = len(messages.rows["step"]) > 0
@@ -90,4 +103,4 @@ def read_task(task: Task, progress: Progress = no_progress) -> Read:
     Raises:
         ProfilemateError: It cannot be read.
     """
-    return read_recording(task.open(progress), progress, records=task.records)
+    return read_recording(task.open(progress), progress, records=task.records, budget=task.budget)

@@ -29,6 +29,29 @@ _HEAD = ("t", "seq")  # of any message
 _WORD = 16  # names of kinds and fields are no longer
 
 
+@dataclass(frozen=True, slots=True)
+class Strings:
+    """Strings, of which most come more than once.
+
+    Attributes:
+        codes: Number of each in `texts`, -1 for None.
+        texts: The different ones.
+    """
+
+    codes: Ints
+    texts: list[str]
+
+    def __getitem__(self, row: int) -> str | None:
+        """One of them."""
+        code = int(self.codes[row])
+        return None if code < 0 else self.texts[code]
+
+    def tolist(self) -> list[str | None]:
+        """All of them."""
+        padded = [*self.texts, None]
+        return [padded[code] for code in self.codes.tolist()]
+
+
 @dataclass(slots=True)
 class Events:
     """Events of one kind.
@@ -36,8 +59,8 @@ class Events:
     Attributes:
         message: Number of the message that each came in.
         place: Its place in that message.
-        columns: Field name -> values: `int64` with `NONE`, `int8` with -1, a list of str or None,
-            or `IdsArray`. A field that no event has is not there.
+        columns: Field name -> values: `int64` with `NONE`, `int8` with -1, `Strings`, or
+            `IdsArray`. A field that no event has is not there.
     """
 
     message: Ints
@@ -248,18 +271,15 @@ class _Chunk:
         numbers, bad_int = integers(text, first[ints], last[ints])
         truth, bad_bool = _booleans(text, first[flags], last[flags])
         ids, bad_ids = read_ids(text, first[lists], last[lists])
-        spelled = text.slices(first[strings], last[strings])
-        known = {s: _decoded(s) for s in dict.fromkeys(spelled)}
-        unreadable = {s for s, value in known.items() if value is _UNREADABLE}
-        bad_str = np.array([s in unreadable for s in spelled] if unreadable else [], dtype=bool)
+        codes, texts, bad_str = _strings(text.slices(first[strings], last[strings]))
         for words, bad in (
             (ints, bad_int),
             (flags, bad_bool),
-            (strings[: len(bad_str)], bad_str),
+            (strings, bad_str),
             (lists, bad_ids),
         ):
             self.odd[self._event_message[self._of_event[words[bad]]]] = True
-        return _Values(position, numbers, truth, [known[s] for s in spelled], ids)
+        return _Values(position, numbers, truth, Strings(codes, texts), ids)
 
 
 def _equals(equals: Ints, start: Ints, end: Ints) -> Ints:
@@ -278,6 +298,19 @@ def _decoded(spelled: str) -> str | None:
         return _UNREADABLE
 
 
+def _strings(spelled: Sequence[str]) -> tuple[Ints, list[str], Bools]:
+    """The number of each string among the different ones, -1 for None; these; which are bad."""
+    numbers: dict[str, int] = {}
+    of = (numbers.setdefault(s, len(numbers)) for s in spelled)
+    codes = np.fromiter(of, dtype=np.int64, count=len(spelled))
+    texts = [_decoded(s) for s in numbers]
+    none = np.array([text is None for text in texts], dtype=bool)
+    bad = np.array([text is _UNREADABLE for text in texts], dtype=bool)
+    if not len(texts):
+        return codes, [], bad
+    return np.where(none[codes], -1, codes), [text or "" for text in texts], bad[codes]
+
+
 def _booleans(text: Text, start: Ints, end: Ints) -> tuple[npt.NDArray[np.int8], Bools]:
     word = text.words[start] & BIT_WINDOWS[np.clip(end - start, 0, 8)]
     true, false = (
@@ -293,7 +326,7 @@ class _Values:
     position: Ints
     numbers: Ints
     truth: npt.NDArray[np.int8]
-    strings: list[str | None]
+    strings: Strings
     ids: IdsArray
 
     def column(self, words: Ints, rows: Ints, length: int, type_: int) -> Any:
@@ -311,5 +344,4 @@ class _Values:
         where[rows] = at
         if _TYPES[type_] == "ids":
             return self.ids.take(where, allow_fill=True)
-        padded = [*self.strings, None]
-        return [padded[i] for i in where.tolist()]
+        return Strings(np.append(self.strings.codes, -1)[where], self.strings.texts)

@@ -32,8 +32,8 @@ class Figures:
     reused: int = 0
 
     def note(self, name: str, table: pd.DataFrame) -> None:
-        """Take what is needed of a table."""
-        self.rows[name] = len(table)
+        """Take what is needed of a table, or of a part of one."""
+        self.rows[name] = self.rows.get(name, 0) + len(table)
         if name == "cuda_graph_usage":
             self.replays = int(table["replay_count"].sum())
         elif name == "kv_cache_summary" and len(table):
@@ -42,7 +42,7 @@ class Figures:
             last = table.iloc[-1]
             self.tokens = int(last["running_queries"]), int(last["running_hits"])
         elif name == "kv_block_lifetimes":
-            self.reused = int((table["ended_by"] == "reused").sum())
+            self.reused += int((table["ended_by"] == "reused").sum())
 
 
 def summarise(trace: Trace, figures: Figures, metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,10 +10,22 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profilemate import schema
 from profilemate.parse import activity
-from profilemate.parse.ids import IdsDtype
+from profilemate.parse.kv_log import FrameLog, Log
+from profilemate.parse.layout import FRAME_NAMES, KV_COLUMNS, columns_of, empty_frame
 from profilemate.parse.recording import SourceInfo
+
+__all__ = [
+    "FRAME_NAMES",
+    "KV_COLUMNS",
+    "Frames",
+    "GpuWork",
+    "Placement",
+    "Trace",
+    "columns_of",
+    "empty_frame",
+    "frame_of",
+]
 
 ALIAS = 1 << 22
 """Numbers of processes from here on are ours: Linux gives none so large. They stand for a process
@@ -37,53 +49,36 @@ class Placement:
     error: int | None = None
 
 
-# Column dtypes by the type of a schema field; `ids` are tuples of int, see `parse.ids`.
-DTYPES: Mapping[str, str] = {
-    "int": "Int64",
-    "bool": "boolean",
-    "str": "string",
-    "ids": IdsDtype.name,
-}
+class Frames(MutableMapping[str, pd.DataFrame]):
+    """Frames by name. `kv` is a log, of which a frame is made when one asks for it."""
 
-COMMON_COLUMNS: Mapping[str, str] = {
-    "ts": "int64",  # begin of the event, ns since the start of the trace
-    "dur": "Int64",  # ns on the host; NA where not known
-    "pid": "int64",
-    "tid": "int64",
-}
+    def __init__(self, frames: Mapping[str, pd.DataFrame], log: Log | None = None) -> None:
+        self._frames = dict(frames)
+        kv = self._frames.pop("kv", None)
+        self.log: Log = log or FrameLog(empty_frame("kv") if kv is None else kv)
 
-KV_COLUMNS: Mapping[str, str] = {
-    **COMMON_COLUMNS,
-    "seq": "int64",  # order of the operation in its process, which time stamps need not give
-    "op": "string",  # alloc, evict, cache, touch, free, move, reset, usage
-    "pool": "Int64",
-    "used": "Int64",  # blocks in use after the operation
-    "ids": "ids",  # tuple of block ids; of a move: the sources
-    "subset": "ids",  # of touch: revived; of free: freed; None where it is all of `ids`
-    "dst": "ids",  # of a move: the destinations
-    "req": "string",
-    "group": "Int64",
-    "partial": "boolean",
-    "hit": "boolean",
-    "cause": "string",
-    "ok": "boolean",
-}
-"""Columns of the frame `kv`: all operations of `schema.KV_OPS` in one ordered log.
+    def __getitem__(self, name: str) -> pd.DataFrame:
+        return self.log.frame() if name == "kv" else self._frames[name]
 
-Rows are ordered by (pid, seq). Other frames are ordered by (ts, pid) and are named after their
-kind; they have `COMMON_COLUMNS` and then one column per field of the kind.
-"""
+    def __setitem__(self, name: str, frame: pd.DataFrame) -> None:
+        if name == "kv":
+            self.log = FrameLog(frame)
+        else:
+            self._frames[name] = frame
 
+    def __delitem__(self, name: str) -> None:
+        del self._frames[name]
 
-def columns_of(name: str) -> Mapping[str, str]:
-    """Columns and dtypes of the frame `name`: `kv`, or an event kind outside `KV_OPS`."""
-    if name == "kv":
-        return KV_COLUMNS
-    fields = schema.KINDS[name].fields
-    return {**COMMON_COLUMNS, **{f.name: DTYPES[f.type] for f in fields}}
+    def __iter__(self) -> Iterator[str]:
+        yield "kv"
+        yield from self._frames
 
+    def __len__(self) -> int:
+        return 1 + len(self._frames)
 
-FRAME_NAMES = ("kv", *(name for name in schema.KINDS if name not in schema.KV_OPS))
+    def others(self) -> Mapping[str, pd.DataFrame]:
+        """All but `kv`."""
+        return self._frames
 
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -124,7 +119,8 @@ class Trace:
 
     Attributes:
         sources: The recordings.
-        frames: A frame for every name in `FRAME_NAMES`, empty where nothing was recorded.
+        frames: A frame for every name in `FRAME_NAMES`, empty where nothing was recorded; see
+            `kv` for the largest one.
         start_unix_ns: Wall clock of `ts` 0, None where no recording says.
         window: First and last `ts` of the recordings, (0, 0) for an empty one.
         counts: Events read, by kind.
@@ -155,7 +151,7 @@ class Trace:
     """
 
     sources: list[SourceInfo]
-    frames: dict[str, pd.DataFrame]
+    frames: MutableMapping[str, pd.DataFrame]
     start_unix_ns: int | None = None
     window: tuple[int, int] = (0, 0)
     counts: dict[str, int] = field(default_factory=dict)
@@ -179,20 +175,33 @@ class Trace:
     custom: dict[str, pd.DataFrame] = field(default_factory=dict)
     derived: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.frames, Frames):
+            self.frames = Frames(self.frames)
+
+    @property
+    def kv(self) -> Log:
+        """The block operations, for which there are slices: as a frame they may be gigabytes."""
+        assert isinstance(self.frames, Frames)
+        return self.frames.log
+
     def only(self, pids: set[int]) -> Trace:
         """The same trace, restricted to the events of some processes."""
 
         def mine(frame: pd.DataFrame) -> pd.DataFrame:
             return frame[frame["pid"].isin(pids)].reset_index(drop=True)
 
-        frames = {n: mine(f) for n, f in self.frames.items()}
+        assert isinstance(self.frames, Frames)
+        log = self.kv.only(pids)
+        frames = Frames({n: mine(f) for n, f in self.frames.others().items()}, log)
         custom = {n: mine(f) for n, f in self.custom.items() if f["pid"].isin(pids).any()}
         return Trace(
             self.sources,
             frames,
             self.start_unix_ns,
             self.window,
-            {n: len(f) for n, f in frames.items() if len(f)}
+            ({"kv": len(log)} if len(log) else {})
+            | {n: len(f) for n, f in frames.others().items() if len(f)}
             | {f"custom.{n}": len(f) for n, f in custom.items()},
             self.unknown,
             self.broken,
@@ -213,8 +222,3 @@ class Trace:
             self.notes,
             custom,
         )
-
-
-def empty_frame(name: str) -> pd.DataFrame:
-    """The frame `name` without rows."""
-    return pd.DataFrame({c: pd.Series(dtype=t) for c, t in columns_of(name).items()})

@@ -49,10 +49,12 @@ def timeline_of(
     progress: Progress,
     *,
     cached: bool = False,
+    limit: int | None = None,
 ) -> Iterator[Path]:
     """The timeline of what was named; one that has to be made is removed at the end.
 
-    With `cached` traces that were decoded before are found and new ones kept.
+    With `cached` traces that were decoded before are found and new ones kept; `limit` is the memory
+    that may be taken, in bytes.
 
     Raises:
         ProfilemateError: There is nothing to make it of, or it cannot be made.
@@ -70,7 +72,9 @@ def timeline_of(
     with tempfile.TemporaryDirectory(prefix="profilemate-") as folder:
         made = Path(folder) / f"timeline{_PFTRACE}"
         decoded = TraceCache() if cached else None
-        trace = read_trace(sources, nsys=nsys, decoded=decoded, progress=progress)
+        trace = read_trace(
+            sources, nsys=nsys, decoded=decoded, progress=progress, records=False, limit=limit
+        )
         write_timeline(trace, made, Options(), progress=progress)
         yield made
 

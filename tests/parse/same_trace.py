@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -30,7 +31,7 @@ def _assert_same(one: Any, other: Any, where: str) -> None:
     elif isinstance(one, np.ndarray):
         assert one.dtype == other.dtype, where
         assert np.array_equal(one, other), where
-    elif isinstance(one, dict):
+    elif isinstance(one, Mapping):
         assert list(one) == list(other), where
         for key, value in one.items():
             _assert_same(value, other[key], f"{where}[{key!r}]")

@@ -148,10 +148,12 @@ def _check_rows(records: Sequence[Record], found: dict[str, Any]) -> None:
         kernels = [r for r in mine if r.kind == KERNEL]
         of_graph = [r for r in mine if r.node or r.graph]
         both = [r for r in kernels if r in of_graph]
+        opens = min(mine, key=lambda r: r.start)
         expected = {
             "start": min(r.start for r in mine),
             "end": max(r.end for r in mine),
-            "device": min(mine, key=lambda r: r.start).device,
+            "device": opens.device,
+            "stream": opens.stream,
             "records": len(mine),
             "kernels": len(kernels),
             "kernel_ns": sum(r.end - r.start for r in kernels),
@@ -178,7 +180,7 @@ def test_a_spool_goes_to_a_file_and_comes_back(monkeypatch: pytest.MonkeyPatch) 
     one = Spool()
     for item in items:
         one.append(item)
-    assert one._file is not None
+    assert one.in_file
     assert [one[n] for n in range(len(one))] == items
     other: Spool = pickle.loads(pickle.dumps(one))
     assert [other[n] for n in range(len(other))] == items

@@ -64,7 +64,7 @@ def test_gpt_oss_on_an_rtx_3090(tmp_path: Path) -> None:
     found = compare(session, session)
     assert found.caveats == []
     assert [(r.steps, r.outcome) for r in found.graphs.rows] == [
-        ((15, 15), "same"),
+        ((15, 15), "few"),  # 20 are the least
         ((2, 2), "few"),
     ]
 

@@ -10,7 +10,7 @@ from frames import at, trace_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pool_model import Pool, World
-from test_tables_kv_model import Program, execute, programs
+from pool_programs import Program, execute, programs
 
 from profilemate.errors import InputError
 from profilemate.parse.combine import Process

@@ -26,7 +26,7 @@ from profilemate.parse.live import being_written
 from profilemate.parse.readers.nsys_rep import MAGIC, find_nsys
 from profilemate.schema.live import MARKERS
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the files of the cache change."""
 
 SETTLED_NS = 2_000_000_000

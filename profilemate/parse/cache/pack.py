@@ -16,9 +16,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from profilemate.parse.budget import Budget
 from profilemate.parse.ids import IdsArray
+from profilemate.parse.kv_log import KvLog, Segment, Texts
 from profilemate.parse.recording import SourceInfo
-from profilemate.parse.trace import GpuWork, Placement, Trace
+from profilemate.parse.spool import Blocks
+from profilemate.parse.trace import Frames, GpuWork, Placement, Trace
 
 FRAMES = ("launches", "gpu", "annotations")
 """Frames of a trace that are fields of their own."""
@@ -54,13 +57,20 @@ def pack(trace: Trace) -> tuple[Facts, list[pa.Table]]:
     frames: list[tuple[str, str | None, pd.DataFrame]] = [
         (field, None, getattr(trace, field)) for field in FRAMES
     ]
-    frames += [(f, name, frame) for f in MANY for name, frame in getattr(trace, f).items()]
+    log = trace.kv if isinstance(trace.kv, KvLog) else None
+    frames += [
+        (f, name, getattr(trace, f)[name])
+        for f in MANY
+        for name in getattr(trace, f)
+        if f != "frames" or name != "kv" or log is None
+    ]
     frames += [(WORK, f.name, _columns(getattr(trace.work, f.name))) for f in fields(GpuWork)]
     facts = {
         "trace": {name: _plain(getattr(trace, name)) for name in _PLAIN},
         "sources": [_record(source) for source in trace.sources],
         "placements": [_record(placement) for placement in trace.placements],
         "frames": [[field, name, _pack_frame(frame, tables)] for field, name, frame in frames],
+        "log": None if log is None else _pack_log(log, tables),
     }
     return facts, tables
 
@@ -75,6 +85,8 @@ def unpack(facts: Facts, tables: Sequence[pa.Table]) -> Trace:
             given[field] = frame
         else:
             given[field][name] = frame
+    if facts["log"] is not None:
+        given["frames"] = Frames(given["frames"], _unpack_log(facts["log"], tables))
     given[WORK] = GpuWork(**{n: _arrays(frame) for n, frame in given[WORK].items()})
     given["sources"] = [SourceInfo(**_from_record(r)) for r in facts["sources"]]
     given["placements"] = [Placement(**_from_record(r)) for r in facts["placements"]]
@@ -126,6 +138,30 @@ def _record(value: SourceInfo | Placement) -> Facts:
 
 def _from_record(record: Mapping[str, Any]) -> Facts:
     return {name: _from_plain(value) for name, value in record.items()}
+
+
+# ------------------------------------------------------------------------------ the log
+
+
+def _pack_log(log: KvLog, tables: list[pa.Table]) -> Facts:
+    """Its segments as they are, and its strings."""
+    blocks = pa.array([log.blocks[one.block] for one in log.segments], type=pa.large_binary())
+    texts = [text.encode("utf-8", "surrogatepass") for text in log.texts.texts]
+    first = len(tables)
+    tables.extend(_table([array]) for array in (blocks, pa.array(texts, type=pa.large_binary())))
+    return {"table": first, "segments": [[one.rows, one.pid, one.seq] for one in log.segments]}
+
+
+def _unpack_log(spec: Facts, tables: Sequence[pa.Table]) -> KvLog:
+    packed, texts = (tables[spec["table"] + i].column(0) for i in range(2))
+    blocks = Blocks(Budget())
+    segments = [
+        Segment(blocks.add(block.as_py()), *facts)
+        for block, facts in zip(packed, spec["segments"], strict=True)
+    ]
+    return KvLog(
+        blocks, segments, Texts([t.decode("utf-8", "surrogatepass") for t in texts.to_pylist()])
+    )
 
 
 # ------------------------------------------------------------------------------ frames

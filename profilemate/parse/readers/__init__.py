@@ -40,6 +40,7 @@ def open_recording(
     cache_dir: Path | str | None = None,
     nsys: Path | str | None = None,
     progress: Progress | None = None,
+    streamed: bool = False,
 ) -> Recording:
     """Open a recording, whatever its format.
 
@@ -50,6 +51,7 @@ def open_recording(
         nsys: The `nsys` to export reports with; by default `$PROFILEMATE_NSYS`, or the first on
             the PATH.
         progress: Told about work that takes its time.
+        streamed: Hold no more of a recording at a time than a block of it, even if that is slower.
 
     Raises:
         InputError: There is no recording here, or it cannot be read.
@@ -61,6 +63,7 @@ def open_recording(
         None if cache_dir is None else Path(cache_dir),
         None if nsys is None else Path(nsys),
         progress or no_progress,
+        streamed,
     )
     reader = find_reader(path)
     try:

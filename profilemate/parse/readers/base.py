@@ -18,11 +18,13 @@ class OpenOptions:
         cache_dir: Where exports of reports are kept; None for `default_cache_dir()` of `nsys_rep`.
         nsys: The `nsys` program to export with; None to look for one.
         progress: Told about work that takes its time.
+        streamed: Hold no more of a recording at a time than a block of it, even if that is slower.
     """
 
     cache_dir: Path | None = None
     nsys: Path | None = None
     progress: Progress = no_progress
+    streamed: bool = False
 
 
 class Reader(Protocol):

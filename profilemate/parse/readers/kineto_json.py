@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 
 from profilemate import schema
-from profilemate.errors import InputError
+from profilemate.errors import InputError, ToolError
 from profilemate.parse.activity import ActivitySink, Ints
-from profilemate.parse.progress import Progress
 from profilemate.parse.readers.base import OpenOptions
 from profilemate.parse.readers.kineto import parts
 from profilemate.parse.readers.kineto.found import integer, nanoseconds
-from profilemate.parse.readers.kineto.inflate import beginning, unpacked
+from profilemate.parse.readers.kineto.inflate import ZSTD, beginning, unpacked
 from profilemate.parse.readers.kineto.reading import Reading
 from profilemate.parse.recording import Marker, Recording, SourceInfo
 from profilemate.schema.live import SIDECAR, SIDECAR_END
@@ -32,8 +31,9 @@ _KEYS = (b'"traceEvents"', b'"schemaVersion"', b'"deviceProperties"', b'"baseTim
 
 
 class _KinetoRecording:
-    def __init__(self, path: Path, info: SourceInfo, progress: Progress) -> None:
-        self._path, self._info, self._progress = path, info, progress
+    def __init__(self, path: Path, info: SourceInfo, options: OpenOptions) -> None:
+        self._path, self._info, self._progress = path, info, options.progress
+        self._workers = 1 if options.streamed else parts.workers()
         self._reading = Reading()
 
     @property
@@ -47,7 +47,7 @@ class _KinetoRecording:
 
     def markers(self) -> Iterator[Marker]:
         """Our messages; everything else that is wanted is put aside on the way."""
-        cuts = parts.cuts(self._path, parts.workers())
+        cuts = parts.cuts(self._path, self._workers)
         result = parts.read_parts(self._path, cuts, self._told) if cuts else None
         if result is not None:
             self._reading, markers = result
@@ -171,22 +171,37 @@ def no_events(path: Path, reading: Reading) -> InputError:
 
 
 class KinetoJsonReader:
-    """Reads `*.pt.trace.json` and `*.pt.trace.json.gz`, and what other tools made of them."""
+    """Reads `*.pt.trace.json`, `.json.gz` and `.json.zst`, and what other tools made of them."""
 
     name = "torch profiler trace"
-    suffixes = (".pt.trace.json", ".pt.trace.json.gz", ".json", ".json.gz")
+    suffixes = (
+        ".pt.trace.json",
+        ".pt.trace.json.gz",
+        ".pt.trace.json.zst",
+        ".json",
+        ".json.gz",
+        ".json.zst",
+    )
 
     def sniff(self, path: Path) -> bool:
         """Whether it begins like a Chrome trace."""
         if not path.is_file():
             return False
-        head = beginning(path, _PEEK)
+        try:
+            head = beginning(path, _PEEK)
+        except ToolError:
+            return path.name.endswith(".json.zst")  # `open` says what is missing
         head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
         if head.startswith(b"["):
             return b'"ph"' in head and head[1:].lstrip().startswith(b"{")
         return head.startswith(b"{") and any(key in head for key in _KEYS)
 
     def open(self, path: Path, options: OpenOptions) -> Recording:
-        """Open a trace; it is read by `markers`."""
+        """Open a trace; it is read by `markers`.
+
+        Raises:
+            ToolError: It is packed with zstd, and nothing is installed that unpacks it.
+        """
+        beginning(path, len(ZSTD))
         info = SourceInfo(path, self.name, path.stat().st_size, recorder="torch profiler (Kineto)")
-        return _KinetoRecording(path, info, options.progress)
+        return _KinetoRecording(path, info, options)

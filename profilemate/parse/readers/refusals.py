@@ -12,7 +12,8 @@ from profilemate.parse.readers.base import Reader
 
 EXAMPLES = (
     "A recording is an nsys report (.nsys-rep), its export (.sqlite), a directory of .parquet "
-    "files made by nsys export --type parquetdir, or a torch profiler trace (.json, .json.gz)."
+    "files made by nsys export --type parquetdir, or a torch profiler trace (.json, .json.gz, "
+    ".json.zst)."
 )
 _PEEK = 1 << 16
 _SHOWN = 6
@@ -39,6 +40,7 @@ _STRANGERS = (
     Stranger(b"\xff\xff\xff\xff", "perhaps an Arrow stream, an export of nsys", _EXPORT),
     Stranger(b"PAR1", "a single parquet file", "Open the directory that it lies in."),
     Stranger(b"\x1f\x8b", "a gzip file", "Unpack it and open what is in it."),
+    Stranger(b"\x28\xb5\x2f\xfd", "a zstd file", "Unpack it and open what is in it."),
 )
 
 

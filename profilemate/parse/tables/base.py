@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from profilemate.parse.trace import Trace
+
+T = TypeVar("T")
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -52,6 +54,9 @@ class Table:
 
     A table is about one rank: `build` is given the trace of that rank, and each rank has a file.
     One that is `of_run` is about all of them: it is built once, of the whole trace.
+
+    A table whose length grows with that of the recording is also built in `slices`: at least one
+    frame, which together are what `build` returns.
     """
 
     name: str
@@ -61,11 +66,28 @@ class Table:
     standard: bool = False  # one of the files whose columns never change
     heading: str = ""
     of_run: bool = False
+    slices: Callable[[Trace], Iterator[pd.DataFrame]] | None = None
+
+    def parts(self, trace: Trace) -> Iterator[pd.DataFrame]:
+        """The table, in one piece or in several."""
+        if self.slices is None:
+            yield self.build(trace)
+        else:
+            yield from self.slices(trace)
 
     @property
     def file(self) -> str:
         """Name of its file in a session directory."""
         return f"{self.name}.txt" if self.heading else f"{self.name}.csv"
+
+
+def kept(trace: Trace, name: str, made_of: tuple[Any, ...], make: Callable[[Trace], T]) -> T:
+    """What `make` makes of a trace, once for as long as what it is made of stays the same."""
+    known = trace.derived.get(name)
+    if known is None or not all(a is b for a, b in zip(known[0], made_of, strict=True)):
+        known = trace.derived[name] = made_of, make(trace)
+    found: T = known[1]
+    return found
 
 
 def frame_of(columns: tuple[Column, ...], data: Mapping[str, object]) -> pd.DataFrame:

@@ -1,7 +1,4 @@
-"""The log of block operations turned by block: what happened to each, in order.
-
-All in numpy: a trace of ten million operations holds some ten million block ids.
-"""
+"""The log of block operations turned by block: what happened to each, in order."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from profilemate.parse.ids import IdsArray, ids_of
+from profilemate.parse.kv_log import Slice
 from profilemate.parse.tables.base import Bools, Ints
 from profilemate.parse.tables.pools import Pools
 
@@ -25,24 +23,21 @@ _OPS = ("alloc", "cache", "touch", "free", "move", "evict")
 
 @dataclass(frozen=True, slots=True)
 class BlockLog:
-    """Entries ordered by stream (see `Pools`), block and time: one per operation and block.
+    """Entries ordered by block and time: one per operation and block.
 
     Attributes:
         kind: What happened, see above.
         changed: The block left the free queue (ALLOC, TOUCH) or joined it (FREE).
-        row: Row of the operation in the frame `kv`.
+        row: Row of the operation in the log.
         first: The entry is the first one of its block.
+        owner: The block, as the number that the entries have.
     """
 
     kind: npt.NDArray[np.int8]
     changed: Bools
     row: Ints
     first: Bools
-    _block: Ints
-
-    def block(self, entries: Ints) -> Ints:
-        """Block ids of some entries."""
-        return self._block[entries]
+    owner: Ints
 
 
 def _spread(lists: IdsArray, rows: Ints) -> tuple[Ints, Ints]:
@@ -73,6 +68,27 @@ def _parts(kv: pd.DataFrame) -> Iterator[tuple[int, bool, Ints, Ints]]:
     yield RESTART, False, *_spread(ids, evict[by_connector[evict]])
 
 
+def entries_of(part: Slice, streams: Pools) -> dict[str, Ints]:
+    """The entries of some operations, in any order.
+
+    The null block, id 0, is left out: it is never really used. Columns are `stream` (see `Pools`),
+    `block`, `row`, and `what`: the kind and whether it changed.
+    """
+    stream = streams.of(part.frame)
+    parts = [*_parts(part.frame)]
+    row, block = (np.concatenate([p[i] for p in parts]) for i in (2, 3))
+    said = [2 * kind + changed for kind, changed, *_ in parts]
+    what = np.repeat(said, [len(rows) for _, _, rows, _ in parts])
+    real = block != 0
+    row = row[real]
+    return {
+        "stream": stream[row],
+        "block": block[real],
+        "row": row + part.first,
+        "what": what[real],
+    }
+
+
 def _merged(packed: Ints) -> Ints:
     """Drop the entry of a block that its operation names in `ids` where it names it in `subset`."""
     keep = np.ones(len(packed), dtype=bool)
@@ -80,42 +96,29 @@ def _merged(packed: Ints) -> Ints:
     return packed[keep]
 
 
-def block_log(kv: pd.DataFrame, pools: Pools) -> BlockLog:
-    """Sort the operations by block. The null block, id 0, is left out: it is never really used."""
-    parts = list(_parts(kv))
-    labels, blocks = _dense([block for *_, block in parts])
-    span = 1 + max((int(block.max(initial=0)) for block in blocks), default=0)
-    row_bits = max(len(kv), 1).bit_length()
+def block_log(owner: Ints, row: Ints, what: Ints) -> BlockLog:
+    """Sort entries by block.
+
+    Args:
+        owner: A number for the block of each, in the order of (stream, block).
+        row: Row of its operation in the log.
+        what: The kind and whether it changed.
+    """
+    bits = _KIND_BITS + 1
+    row_bits = int(row.max(initial=0)).bit_length()
+    base = int(owner.min(initial=1 << 62))
     # One integer per entry, sorted in place, takes a fraction of the time and memory of sorting
     # four columns. The kind is part of the order: within an operation only RESTART follows EVICT.
-    packed = np.concatenate(
-        [
-            ((((pools.of_row[row] * span + block) << row_bits) | row) << (_KIND_BITS + 1))
-            | (kind << 1)
-            | int(changed)
-            for (kind, changed, row, _), block in zip(parts, blocks, strict=True)
-        ]
-    )
-    real = np.concatenate([block for *_, block in parts]) != 0
-    del parts, blocks
-    packed = packed[real]
+    packed = ((((owner - base) << row_bits) | row) << bits) | what
     packed.sort()
     packed = _merged(packed)
-    owner = packed >> (row_bits + _KIND_BITS + 1)
+    of = packed >> (row_bits + bits)
     first = np.ones(len(packed), dtype=bool)
-    first[1:] = owner[1:] != owner[:-1]
+    first[1:] = of[1:] != of[:-1]
     return BlockLog(
         kind=((packed >> 1) & ((1 << _KIND_BITS) - 1)).astype(np.int8),
         changed=(packed & 1).astype(bool),
-        row=(packed >> (_KIND_BITS + 1)) & ((1 << row_bits) - 1),
+        row=(packed >> bits) & ((1 << row_bits) - 1),
         first=first,
-        _block=owner % span if labels is None else labels[owner % span],
+        owner=of + base,
     )
-
-
-def _dense(blocks: list[Ints]) -> tuple[Ints | None, list[Ints]]:
-    """Small numbers for block ids that are too large to pack, and what they stand for."""
-    if all(int(block.max(initial=0)) < 1 << 28 for block in blocks):
-        return None, blocks  # every real pool: 2**28 blocks are petabytes
-    labels, codes = np.unique(np.concatenate(blocks), return_inverse=True)
-    return labels, np.split(codes.astype(np.int64), np.cumsum([len(b) for b in blocks])[:-1])

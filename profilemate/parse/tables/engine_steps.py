@@ -9,7 +9,7 @@ import pandas as pd
 
 from profilemate.parse.ids import ids_of
 from profilemate.parse.tables.base import Bools, Column, Ints, nullable, numbers
-from profilemate.parse.tables.pools import UNKNOWN, Pools, pools, scheduler_steps, usage
+from profilemate.parse.tables.pools import UNKNOWN, Pools, SchedulerSteps, pools, usage
 from profilemate.parse.trace import Trace
 
 COLUMNS = (
@@ -81,7 +81,7 @@ def engine_side(trace: Trace) -> Mapping[str, object]:
     for column, field in _FIELDS.items():
         data[column] = taken(numbers(calls[field], 0), calls[field].notna().to_numpy())
     used, total, allocated, evicted = _kv(engine)
-    any_kv = np.full(len(calls), len(engine.frames["kv"]) > 0)
+    any_kv = np.full(len(calls), len(engine.kv) > 0)
     data["kv_blocks_used"] = taken(used, used != UNKNOWN)
     share = usage(np.append(used, UNKNOWN), np.append(total, UNKNOWN))
     data["kv_usage_pct"] = share.take(np.where(there, rows, len(used))).array
@@ -92,28 +92,32 @@ def engine_side(trace: Trace) -> Mapping[str, object]:
 
 def _kv(engine: Trace) -> tuple[Ints, Ints, Ints, Ints]:
     """For each row of `sched.step`: blocks used after it, in the pool, allocated, evicted."""
-    calls, kv, streams = engine.frames["sched.step"], engine.frames["kv"], pools(engine)
-    group, _ = scheduler_steps(engine)
+    calls, streams, steps = engine.frames["sched.step"], pools(engine), SchedulerSteps(engine)
     used, total = (np.full(len(calls), UNKNOWN, dtype=np.int64) for _ in range(2))
-    allocated, evicted = (np.zeros(len(calls), dtype=np.int64) for _ in range(2))
-    kv_pid, call_pid = (f["pid"].to_numpy(dtype=np.int64) for f in (kv, calls))
+    counts = {op: np.zeros(len(calls), dtype=np.int64) for op in ("alloc", "evict")}
+    call_pid = calls["pid"].to_numpy(dtype=np.int64)
     ends = calls["ts"].to_numpy(dtype=np.int64) + numbers(calls["dur"], 0)
-    mine_is = streams.standard_rows()
-    blocks = ids_of(kv["ids"]).lengths
-    after = numbers(kv["used"], UNKNOWN)
-    for process in np.unique(call_pid):
-        at = np.flatnonzero(call_pid == process)
-        at = at[np.argsort(ends[at], kind="stable")]  # as `scheduler_steps` numbers them
-        rows = np.flatnonzero((kv_pid == process) & mine_is)
-        for op, counts in (("alloc", allocated), ("evict", evicted)):
-            some = rows[(kv["op"].iloc[rows] == op).to_numpy(dtype=bool)]
-            sums = np.bincount(group[some], weights=blocks[some], minlength=len(at) + 1)
-            counts[at] = sums[: len(at)].astype(np.int64)
-        rows = rows[after[rows] != UNKNOWN]
-        last = np.searchsorted(group[rows], np.arange(len(at)), side="right") - 1
-        used[at] = np.append(after[rows], UNKNOWN)[last]
-        total[at] = _size(streams, int(process))
-    return used, total, allocated, evicted
+    # The calls of a process, as `SchedulerSteps` numbers them; after the last one: none of them.
+    every = {int(pid): np.flatnonzero(call_pid == pid) for pid in np.unique(call_pid)}
+    every = {pid: at[np.argsort(ends[at], kind="stable")] for pid, at in every.items()}
+    for part in engine.kv.slices(("pid", "pool", "ts", "op", "ids", "used")):
+        kv, (group, _) = part.frame, steps.of(part)
+        mine = streams.standard[streams.of(kv)]
+        pid, blocks = kv["pid"].to_numpy(dtype=np.int64), ids_of(kv["ids"]).lengths
+        after = numbers(kv["used"], UNKNOWN)
+        for process in every.keys() & set(pid.tolist()):
+            at = every[process]
+            rows = np.flatnonzero((pid == process) & mine & (group < len(at)))
+            for op, sums in counts.items():
+                some = rows[(kv["op"].iloc[rows] == op).to_numpy(dtype=bool)]
+                np.add.at(sums, at[group[some]], blocks[some])
+            rows = rows[after[rows] != UNKNOWN]
+            used[at[group[rows]]] = after[rows]  # the last one of a call is what stays
+    for process, at in every.items():
+        said = np.maximum.accumulate(np.where(used[at] != UNKNOWN, np.arange(len(at)), -1))
+        used[at] = np.where(said < 0, UNKNOWN, used[at][said])
+        total[at] = _size(streams, process)
+    return used, total, counts["alloc"], counts["evict"]
 
 
 def _size(streams: Pools, process: int) -> int:

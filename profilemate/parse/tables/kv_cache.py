@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from profilemate.parse.ids import ids_of
 from profilemate.parse.tables.base import Column, Table, frame_of, nullable, numbers
-from profilemate.parse.tables.kv_lifetimes import kv_cache_evictions
-from profilemate.parse.tables.pools import UNKNOWN, pools, scheduler_steps, usage
+from profilemate.parse.tables.kv_lifetimes import evictions
+from profilemate.parse.tables.pools import UNKNOWN, SchedulerSteps, pools, usage
 from profilemate.parse.trace import Trace
+
+Matrix = np.ndarray[Any, np.dtype[np.int64]]
 
 USAGE_COLUMNS = (
     Column("timestamp_sec", "seconds", "begin of the last block operation of the scheduler step"),
@@ -40,37 +44,79 @@ def kv_cache_usage(trace: Trace) -> pd.DataFrame:
     """One row per scheduler step in which usage changed, with the usage after its last operation.
 
     An operation belongs to the `Scheduler.schedule` call that it lies in, or else to the next one;
-    without any `sched.step` event each operation counts as a step (see `scheduler_steps`). The
+    without any `sched.step` event each operation counts as a step (see `SchedulerSteps`). The
     number of blocks in use travels with every operation, so that a recording which starts in the
     middle of a run is right from its first row.
     """
-    kv, streams = trace.frames["kv"], pools(trace)
-    group, _ = scheduler_steps(trace)
-    used = numbers(kv["used"], UNKNOWN)
-    rows = np.flatnonzero(streams.standard_rows() & (used != UNKNOWN))
-    # Per stream, the last operation of each step; kv is ordered by process and order of operation.
-    stream, step = streams.of_row[rows], group[rows]
-    is_last = np.ones(len(rows), dtype=bool)
-    is_last[:-1] = (stream[1:] != stream[:-1]) | (step[1:] != step[:-1])
-    rows, stream = rows[is_last], stream[is_last]
-    changed = np.ones(len(rows), dtype=bool)
-    changed[1:] = (stream[1:] != stream[:-1]) | (used[rows[1:]] != used[rows[:-1]])
-    rows = rows[changed]
-    ts = kv["ts"].to_numpy(dtype=np.int64)
-    rows = rows[np.argsort(ts[rows], kind="stable")]
-    total = streams.total[streams.of_row[rows]]
+    streams, steps, usages = pools(trace), SchedulerSteps(trace), _Usage()
+    for part in trace.kv.slices(("pid", "pool", "ts", "used")):
+        group, _ = steps.of(part)
+        stream, used = streams.of(part.frame), numbers(part.frame["used"], UNKNOWN)
+        rows = np.flatnonzero(streams.standard[stream] & (used != UNKNOWN))
+        ts = part.frame["ts"].to_numpy(dtype=np.int64)
+        usages.feed(np.stack([stream[rows], group[rows], used[rows], ts[rows]]))
+    stream, _, used, ts = usages.found()
+    order = np.argsort(ts, kind="stable")
+    stream, used = stream[order], used[order]
+    total = streams.total[stream]
     data = {
-        "timestamp_sec": ts[rows],
-        "usage_pct": usage(used[rows], total),
-        "num_blocks": used[rows],
+        "timestamp_sec": ts[order],
+        "usage_pct": usage(used, total),
+        "num_blocks": used,
         "total_blocks": nullable(total, total != UNKNOWN),
     }
     return frame_of(USAGE_COLUMNS, data)
 
 
-def _mean(times: pd.Series) -> int | None:
-    known = times.dropna()
-    return round(Fraction(int(known.sum()), len(known))) if len(known) else None
+class _Usage:
+    """Of operations, the last one of each step, where usage is not what it was before.
+
+    Operations are columns: stream, step, blocks in use, time.
+    """
+
+    def __init__(self) -> None:
+        self._open = np.empty((4, 0), dtype=np.int64)  # the last one so far: its step may go on
+        self._said = np.full((4, 1), -1, dtype=np.int64)  # the last one that was found
+        self._found: list[Matrix] = []
+
+    def feed(self, some: Matrix) -> None:
+        """Take operations, which follow those that were fed before."""
+        some = np.concatenate([self._open, some], axis=1)
+        self._open = some[:, -1:]
+        if some.shape[1]:
+            self._take(some[:, :-1][:, (np.diff(some[:2], axis=1) != 0).any(axis=0)])
+
+    def _take(self, last: Matrix) -> None:
+        before = np.concatenate([self._said, last], axis=1)
+        self._said = before[:, -1:]
+        self._found.append(last[:, (np.diff(before[[0, 2]], axis=1) != 0).any(axis=0)])
+
+    def found(self) -> Matrix:
+        """All of them, at the end."""
+        self._take(self._open)
+        return np.concatenate(self._found, axis=1)
+
+
+def _mean(total: tuple[int, int]) -> int | None:
+    return round(Fraction(*total)) if total[1] else None
+
+
+@dataclass(slots=True)
+class _Totals:
+    allocated: int = 0
+    freed: int = 0
+    peak: int = 0
+
+    def add(self, kv: pd.DataFrame) -> None:
+        """Add operations up."""
+        ids, op = ids_of(kv["ids"]), kv["op"]
+        free = (op == "free").to_numpy(dtype=bool, na_value=False)
+        alloc = (op == "alloc").to_numpy(dtype=bool, na_value=False)
+        changed = ids_of(kv["subset"])
+        freed = np.where(changed.isna(), ids.lengths, changed.lengths)
+        self.allocated += int(ids.lengths[alloc].sum())
+        self.freed += int(freed[free].sum())
+        self.peak = max(self.peak, int(numbers(kv["used"], 0).max(initial=0)))
 
 
 def kv_cache_summary(trace: Trace) -> pd.DataFrame:
@@ -80,32 +126,27 @@ def kv_cache_summary(trace: Trace) -> pd.DataFrame:
     are those at the beginning, plus allocations and revivals (`kv_block_events`), less
     deallocations. The two averages are there only where there were evictions.
     """
-    kv, streams = trace.frames["kv"], pools(trace)
+    streams = pools(trace)
     if not streams.standard.any():
         return pd.DataFrame(columns=[c.name for c in SUMMARY_COLUMNS])
-    mine = kv[streams.standard_rows()]
+    sums = _Totals()
+    for _, part in trace.kv.slices(("pid", "pool", "op", "ids", "subset", "used")):
+        sums.add(part[streams.standard[streams.of(part)]])
     total = streams.total[streams.standard]
     known_total = int(total.sum()) if (total != UNKNOWN).all() else UNKNOWN
-    allocations = ids_of(mine.loc[mine["op"] == "alloc", "ids"])
-    frees = mine[mine["op"] == "free"]
-    freed = ids_of(frees["subset"]).filled_from(ids_of(frees["ids"]))
-    peak = int(numbers(mine["used"], 0).max(initial=0))
-    share = usage(np.array([peak]), np.array([known_total]))
-    evictions = kv_cache_evictions(trace)
+    share = usage(np.array([sums.peak]), np.array([known_total]))
+    evicted = evictions(trace)
     data: dict[str, object] = {
         "Total blocks available": nullable(np.array([known_total]), np.array([known_total >= 0])),
-        "Total allocations": int(allocations.lengths.sum()),
-        "Total deallocations": int(freed.lengths.sum()),
-        "Peak blocks used": peak,
+        "Total allocations": sums.allocated,
+        "Total deallocations": sums.freed,
+        "Peak blocks used": sums.peak,
         "Peak usage": share,
-        "Total evictions": len(evictions),
+        "Total evictions": evicted.count,
     }
-    if len(evictions):
-        for name, times in (
-            ("Avg block lifetime", evictions["lifetime_sec"]),
-            ("Avg idle before eviction", evictions["idle_sec"]),
-        ):
-            data[name] = pd.array([_mean(times)], dtype="Int64")
+    if evicted.count:
+        data["Avg block lifetime"] = pd.array([_mean(evicted.lifetime)], dtype="Int64")
+        data["Avg idle before eviction"] = pd.array([_mean(evicted.idle)], dtype="Int64")
     return pd.DataFrame(data)
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pandas as pd
 
 from profilemate.parse.ids import ids_of
+from profilemate.parse.kv_log import Slice, together
+from profilemate.parse.layout import KV_COLUMNS, empty_frame
 from profilemate.parse.tables.base import Column, Table, frame_of, nullable, numbers
-from profilemate.parse.tables.pools import UNKNOWN, pools, scheduler_steps, usage
+from profilemate.parse.tables.pools import UNKNOWN, Pools, SchedulerSteps, pools, usage
 from profilemate.parse.trace import Trace
 
 COLUMNS = (
@@ -45,18 +49,33 @@ COLUMNS = (
     Column("ok", "value", "of reset: False where blocks were in use and nothing was reset"),
 )
 
+_NEEDED = tuple(name for name in KV_COLUMNS if name not in ("tid", "seq"))
+
 
 def kv_block_events(trace: Trace) -> pd.DataFrame:
     """One row per block operation, in the order in which each process did them."""
-    kv, streams = trace.frames["kv"], pools(trace)
-    _, step = scheduler_steps(trace)
+    return together([*event_slices(trace)])
+
+
+def event_slices(trace: Trace) -> Iterator[pd.DataFrame]:
+    """The table `kv_block_events`, slice by slice."""
+    streams, steps = pools(trace), SchedulerSteps(trace)
+    for part in trace.kv.slices(_NEEDED):
+        yield _events(part, streams, steps)
+    if not len(trace.kv):
+        yield _events(Slice(0, empty_frame("kv")), streams, steps)
+
+
+def _events(part: Slice, streams: Pools, steps: SchedulerSteps) -> pd.DataFrame:
+    kv = part.frame
+    _, step = steps.of(part)
     op = kv["op"]
     ids = ids_of(kv["ids"])
     moves_queue = op.isin(("alloc", "touch", "free")).to_numpy(dtype=bool)
     has_ids = ~ids.isna()
     changed = ids_of(kv["subset"]).filled_from(ids).only(moves_queue)
     is_cache = (op == "cache").to_numpy(dtype=bool, na_value=False)
-    total, used = streams.total[streams.of_row], numbers(kv["used"], UNKNOWN)
+    total, used = streams.total[streams.of(kv)], numbers(kv["used"], UNKNOWN)
     data = {
         "timestamp_sec": kv["ts"],
         "duration_ms": kv["dur"],
@@ -82,5 +101,11 @@ def kv_block_events(trace: Trace) -> pd.DataFrame:
 
 
 TABLES = (
-    Table("kv_block_events", "The ordered log of block operations.", COLUMNS, kv_block_events),
+    Table(
+        "kv_block_events",
+        "The ordered log of block operations.",
+        COLUMNS,
+        kv_block_events,
+        slices=event_slices,
+    ),
 )

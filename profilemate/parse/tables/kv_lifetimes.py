@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
-from profilemate.parse.tables.base import Bools, Column, Ints, Table, frame_of, nullable, numbers
+from profilemate.parse.divided import Divided
+from profilemate.parse.kv_log import together
+from profilemate.parse.tables.base import Bools, Column, Ints, Table, frame_of, nullable
 from profilemate.parse.tables.lives import (
     CONNECTOR,
     ENDINGS,
@@ -15,8 +20,10 @@ from profilemate.parse.tables.lives import (
     REUSED,
     Lives,
     lives,
+    no_lives,
 )
-from profilemate.parse.tables.pools import pools
+from profilemate.parse.tables.operations import Operations
+from profilemate.parse.tables.pools import Pools, pools
 from profilemate.parse.trace import Trace
 
 LIFETIME_COLUMNS = (
@@ -83,18 +90,23 @@ EVICTION_COLUMNS = (
 )
 
 
-class _Times:
-    """Time stamps of rows of `kv`, of which some are `NEVER`."""
+_SORTED = 8  # slices that are sorted at a time
 
-    def __init__(self, trace: Trace) -> None:
-        self._ts = np.append(trace.frames["kv"]["ts"].to_numpy(dtype=np.int64), 0)
+
+class _Times:
+    """Time stamps of operations, of which some are `NEVER`."""
+
+    def __init__(self, operations: Operations) -> None:
+        self._ts = operations.ts
 
     def __call__(self, rows: Ints) -> pd.arrays.IntegerArray:
-        return nullable(self._ts[rows], rows != NEVER)
+        known = rows != NEVER
+        return nullable(self._ts[np.where(known, rows, 0)], known)
 
     def between(self, rows: Ints, ended: Ints, known: Bools) -> pd.arrays.IntegerArray:
         """How long before `ended` the rows were."""
-        return nullable(ended - self._ts[rows], known & (rows != NEVER))
+        known = known & (rows != NEVER)
+        return nullable(ended - self._ts[np.where(known, rows, 0)], known)
 
 
 def _last_access(found: Lives) -> Ints:
@@ -116,23 +128,38 @@ def kv_block_lifetimes(trace: Trace) -> pd.DataFrame:
     what else depends on it are None, `censored_start` is True. A block without any event in the
     recording has no row.
     """
-    kv, found, streams, at = trace.frames["kv"], lives(trace), pools(trace), _Times(trace)
+    return together([*lifetime_slices(trace)])
+
+
+def lifetime_slices(trace: Trace) -> Iterator[pd.DataFrame]:
+    """The table `kv_block_lifetimes`, slice by slice."""
+    every, streams = lives(trace), pools(trace)
+    none = True
+    for found in every:
+        yield _lifetimes(found, streams, every.operations)
+        none = False
+    if none:
+        yield _lifetimes(no_lives(), streams, every.operations)
+
+
+def _lifetimes(found: Lives, streams: Pools, kv: Operations) -> pd.DataFrame:
+    at = _Times(kv)
     has_ended = found.ending != OPEN
     allocated, last_access = found.allocated != NEVER, _last_access(found)
     censored_start = ~allocated & ~found.after_connector
     has_group = found.cached != NEVER
     # The hooks leave group 0 out, as it is the only one of most models.
-    group = np.append(numbers(kv["group"], 0), 0)[found.cached]
+    group = kv.group(np.where(has_group, found.cached, 0))
     unsure = ~found.had_content & censored_start & (found.ending != REUSED)
     caching = streams.caching[found.stream]
     counted = (found.ending == EVICTED) | (found.ending == CONNECTOR)
     counted |= (found.ending == REUSED) & caching
-    request = kv["req"].reset_index(drop=True).reindex(found.allocated)
+    request = np.where(allocated, kv.request(np.where(allocated, found.allocated, 0)), -1)
     data = {
         "pool": streams.numbers[found.stream],
         "block_id": found.block,
         "group": nullable(group, has_group),
-        "request_id": request.array,
+        "request_id": kv.texts.column(request),
         "allocated_sec": at(found.allocated),
         "first_access_sec": at(found.first_touch),
         "last_access_sec": at(last_access),
@@ -181,17 +208,75 @@ def kv_cache_evictions(trace: Trace) -> pd.DataFrame:
     allocation, or because a KV connector invalidated the content (`evict_blocks`). Blocks that are
     handed out again without cached content are no evictions; see `kv_block_lifetimes`.
     """
-    found, streams, at = lives(trace), pools(trace), _Times(trace)
-    evicted = (found.ending == EVICTED) | (found.ending == CONNECTOR)
-    rows = np.flatnonzero(evicted & streams.standard[found.stream])
-    rows = rows[np.lexsort((found.end_row[rows], found.ended[rows]))]
-    ended, known = found.ended[rows], np.ones(len(rows), dtype=bool)
+    return together([*eviction_slices(trace)])
+
+
+def eviction_slices(trace: Trace) -> Iterator[pd.DataFrame]:
+    """The table `kv_cache_evictions`, slice by slice."""
+    every, streams = lives(trace), pools(trace)
+    at = _Times(every.operations)
+    found, most = Divided(trace.kv.budget), trace.kv.budget.rows
+    for some in every:
+        rows = _evicted(some, streams)
+        found.add(
+            {
+                "ended": some.ended[rows],
+                "end_row": some.end_row[rows],
+                "allocated": some.allocated[rows],
+                "access": _last_access(some)[rows],
+            }
+        )
+    if not len(found):
+        yield _evictions(at, *(np.empty(0, dtype=np.int64) for _ in range(3)))
+    for part in found.parts(_SORTED * most, lambda rows: rows["ended"]):
+        order = np.lexsort((part["end_row"], part["ended"]))
+        for first in range(0, len(order), most):
+            rows = order[first : first + most]
+            yield _evictions(at, *(part[n][rows] for n in ("ended", "allocated", "access")))
+
+
+def _evictions(at: _Times, ended: Ints, allocated: Ints, access: Ints) -> pd.DataFrame:
+    known = np.ones(len(ended), dtype=bool)
     data = {
         "timestamp_sec": nullable(ended, known),
-        "lifetime_sec": at.between(found.allocated[rows], ended, known),
-        "idle_sec": at.between(_last_access(found)[rows], ended, known),
+        "lifetime_sec": at.between(allocated, ended, known),
+        "idle_sec": at.between(access, ended, known),
     }
     return frame_of(EVICTION_COLUMNS, data)
+
+
+@dataclass(frozen=True, slots=True)
+class Evictions:
+    """What the rows of `kv_cache_evictions` add up to.
+
+    Attributes:
+        count: How many there are.
+        lifetime, idle: Sum, ns, and number of those that are known.
+    """
+
+    count: int
+    lifetime: tuple[int, int]
+    idle: tuple[int, int]
+
+
+def evictions(trace: Trace) -> Evictions:
+    """Add the evictions up."""
+    every, streams = lives(trace), pools(trace)
+    count, sums = 0, [[0, 0], [0, 0]]
+    for some in every:
+        rows = _evicted(some, streams)
+        count += len(rows)
+        for total, since in zip(sums, (some.allocated, _last_access(some)), strict=True):
+            known = rows[since[rows] != NEVER]
+            total[0] += int((some.ended[known] - every.operations.ts[since[known]]).sum())
+            total[1] += len(known)
+    (lifetime, lifetimes), (idle, idles) = sums
+    return Evictions(count, (lifetime, lifetimes), (idle, idles))
+
+
+def _evicted(found: Lives, streams: Pools) -> Ints:
+    evicted = (found.ending == EVICTED) | (found.ending == CONNECTOR)
+    return np.flatnonzero(evicted & streams.standard[found.stream])
 
 
 TABLES = (
@@ -201,11 +286,13 @@ TABLES = (
         EVICTION_COLUMNS,
         kv_cache_evictions,
         standard=True,
+        slices=eviction_slices,
     ),
     Table(
         "kv_block_lifetimes",
         "One row per life of a block: from its allocation to the end of its content.",
         LIFETIME_COLUMNS,
         kv_block_lifetimes,
+        slices=lifetime_slices,
     ),
 )

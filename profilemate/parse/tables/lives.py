@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import weakref
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from profilemate.parse.tables.base import Bools, Ints, flags
+from profilemate.parse.packed import pack, unpack
+from profilemate.parse.spool import Blocks
+from profilemate.parse.tables.base import Bools, Ints, kept
 from profilemate.parse.tables.block_log import (
     ALLOC,
     CACHE,
@@ -19,16 +21,18 @@ from profilemate.parse.tables.block_log import (
     RESTART,
     TOUCH,
     BlockLog,
-    block_log,
+    entries_of,
 )
-from profilemate.parse.tables.pools import Pools, pools
+from profilemate.parse.tables.block_parts import BlockParts, Part
+from profilemate.parse.tables.operations import NEEDED, Operations, Resets
+from profilemate.parse.tables.pools import pools
 from profilemate.parse.trace import Trace
 
 ENDINGS = ("evicted", "connector", "reused", "reset", "open")
 EVICTED, CONNECTOR, REUSED, RESET, OPEN = range(len(ENDINGS))
 
 NEVER = -1
-"""In an array of rows: it did not happen, or not while the recording ran."""
+"""In an array of rows of the log: it did not happen, or not while the recording ran."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ class Lives:
     A life begins with an allocation and ends when the block's content is evicted, when the block
     is allocated again without having had any (reused), or when the prefix cache is reset. An
     eviction by a connector takes the content of a block that may be in use: then a life goes on
-    that has no allocation of its own. Rows are rows of the frame `kv`, or `NEVER`.
+    that has no allocation of its own. Rows are rows of the log, or `NEVER`.
 
     Attributes:
         stream, block: Which block, see `Pools`.
@@ -70,27 +74,57 @@ class Lives:
     active: Ints
 
 
-@dataclass(frozen=True, slots=True)
-class Resets:
-    """Successful resets of the prefix cache: which ones came before a row, and when they were."""
+class AllLives:
+    """The lives of all blocks: found once, put aside, and given back chunk by chunk.
 
-    before_row: Ints  # per row of kv: number of resets of its stream so far
-    offset: Ints  # per stream: where its resets start in the following arrays
-    count: Ints  # per stream
-    row: Ints
-    ts: Ints
+    Attributes:
+        operations: The operations that lives name by their row.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        log, streams = trace.kv, pools(trace)
+        self.operations, resets = Operations(log), Resets({})
+        self._blocks, self._end = Blocks(log.budget), trace.window[1]
+        blocks = BlockParts(log.budget)
+        for part in log.slices(NEEDED):
+            self.operations.take(part)
+            resets.take(part, streams)
+            blocks.add(entries_of(part, streams))
+            self._end = max(self._end, int(part.frame["ts"].max()))
+        for some in blocks.parts():
+            self._keep(_lives(some, self.operations, resets, self._end), log.budget.rows)
+
+    def _keep(self, found: Lives, most: int) -> None:
+        for first in range(0, len(found.stream), most):
+            chunk = slice(first, first + most)
+            self._blocks.add(pack({name: getattr(found, name)[chunk] for name in _KEPT}))
+
+    def __iter__(self) -> Iterator[Lives]:
+        """All lives, in order."""
+        for number in range(len(self._blocks)):
+            kept = unpack(self._blocks[number])
+            for name in _FLAGS:
+                kept[name] = kept[name].astype(bool)
+            at = self.operations.ts[kept["end_row"]]
+            yield Lives(**kept, ended=np.where(kept["ending"] == OPEN, self._end, at))
 
 
-def _resets(kv: pd.DataFrame, streams: Pools, ts: Ints) -> Resets:
-    is_reset = (kv["op"] == "reset").to_numpy(dtype=bool, na_value=False) & flags(kv["ok"])
-    rows = np.flatnonzero(is_reset)
-    rows = rows[np.argsort(streams.of_row[rows], kind="stable")]
-    count = np.bincount(streams.of_row[rows], minlength=len(streams.pids))
-    before = np.zeros(len(kv), dtype=np.int64)
-    for stream in np.flatnonzero(count):
-        mine = np.flatnonzero(streams.of_row == stream)
-        before[mine] = np.cumsum(is_reset[mine])
-    return Resets(before, np.cumsum(count) - count, count, rows, ts[rows])
+_FLAGS = ("had_content", "after_connector")
+_KEPT = tuple(f.name for f in fields(Lives) if f.name != "ended")  # which its row tells
+
+
+def no_lives() -> Lives:
+    """None at all."""
+    none: dict[str, Any] = {f.name: np.empty(0, dtype=np.int64) for f in fields(Lives)}
+    return Lives(**none | {name: np.empty(0, dtype=bool) for name in _FLAGS})
+
+
+def lives(trace: Trace) -> AllLives:
+    """Follow every block through the trace.
+
+    Three tables ask for the same, which is the dearest computation of all: it is done once.
+    """
+    return kept(trace, "lives", (trace.kv, trace.frames["kv.pool"], trace.window[1]), AllLives)
 
 
 def _in_use(log: BlockLog, fresh: Bools) -> Bools:
@@ -107,65 +141,33 @@ def _in_use(log: BlockLog, fresh: Bools) -> Bools:
 
 
 def _endings(
-    log: BlockLog, kv: pd.DataFrame, resets: Resets, stream: Ints, last: Ints, end_of_trace: int
+    part: Part, kv: Operations, resets: Resets, last: Ints, end_of_trace: int
 ) -> tuple[Ints, Ints, Ints]:
-    """How the lives with these last entries end, when, and in which row of `kv`."""
-    ts = kv["ts"].to_numpy(dtype=np.int64)
-    row = log.row[last]
+    """How the lives with these last entries end, when, and in which row of the log."""
+    log, stream, row = part.log, part.stream[last], part.log.row[last]
     followed = np.append(~log.first[1:], False)[last]
     next_row = log.row[np.minimum(last + 1, len(log.row) - 1)]
-    passed = resets.before_row[row]
-    until = np.where(followed, resets.before_row[next_row], resets.count[stream])
+    passed = resets.before(stream, row)
+    until = np.where(followed, resets.before(stream, next_row), resets.count(stream))
     evicted = log.kind[last] == EVICT
-    connector = (kv["cause"] == "connector").to_numpy(dtype=bool, na_value=False)[row]
+    connector = kv.by_connector(row)
     reset = ~evicted & (passed < until)
     reused = ~evicted & ~reset & followed
     ending = np.select(
         [evicted & connector, evicted, reset, reused], [CONNECTOR, EVICTED, RESET, REUSED], OPEN
     )
-    ended, end_row = np.where(evicted, ts[row], end_of_trace), row.copy()
-    index = (resets.offset[stream] + passed)[reset]
-    ended[reset], end_row[reset] = resets.ts[index], resets.row[index]
-    ended[reused], end_row[reused] = ts[next_row[reused]], next_row[reused]
+    ended, end_row = np.where(evicted, kv.ts[row], end_of_trace), row.copy()
+    end_row[reset], ended[reset] = resets.at(stream[reset], passed[reset])
+    ended[reused], end_row[reused] = kv.ts[next_row[reused]], next_row[reused]
     return ending, ended, end_row
 
 
-_last: tuple[weakref.ref[pd.DataFrame], weakref.ref[pd.DataFrame], int, Lives] | None = None
-
-
-def lives(trace: Trace) -> Lives:
-    """Follow every block through the trace.
-
-    Three tables ask for the same, which is the dearest computation of all: the last answer is kept
-    for as long as its frames live. (Nobody changes the frames of a trace in place.)
-    """
-    global _last
-    kv, said = trace.frames["kv"], trace.frames["kv.pool"]
-    if _last is not None:
-        its_kv, its_pools, end, found = _last
-        if its_kv() is kv and its_pools() is said and end == trace.window[1]:
-            return found
-    found = _lives(trace)
-
-    def forget(_: object) -> None:
-        global _last
-        _last = None
-
-    _last = weakref.ref(kv, forget), weakref.ref(said), trace.window[1], found
-    return found
-
-
-def _lives(trace: Trace) -> Lives:
-    kv = trace.frames["kv"]
-    streams = pools(trace)
-    log = block_log(kv, streams)
+def _lives(part: Part, kv: Operations, resets: Resets, end_of_trace: int) -> Lives:
+    log = part.log
     count = len(log.row)
-    ts = kv["ts"].to_numpy(dtype=np.int64)
-    resets = _resets(kv, streams, ts)
     fresh = log.first.copy()
-    after = np.zeros(count, dtype=bool)
-    after[1:] = resets.before_row[log.row[1:]] != resets.before_row[log.row[:-1]]
-    fresh |= after
+    passed = resets.before(part.stream, log.row)
+    fresh[1:] |= passed[1:] != passed[:-1]
     begins = fresh | (log.kind == ALLOC)
     begins[1:] |= log.kind[:-1] == EVICT
     in_use = _in_use(log, fresh)
@@ -174,11 +176,9 @@ def _lives(trace: Trace) -> Lives:
     last = np.append(start[1:], count) - 1 if len(start) else start
     # What is left of a block that was free when a connector evicted it is no life.
     lasting = ~((start == last) & (log.kind[start] == RESTART) & ~in_use[start])
-    stream = streams.of_row[log.row[start]]
-    end_of_trace = max(trace.window[1], int(ts.max(initial=0)))
-    ending, ended, end_row = _endings(log, kv, resets, stream, last, end_of_trace)
+    ending, ended, end_row = _endings(part, kv, resets, last, end_of_trace)
 
-    at = ts[log.row]
+    at = kv.ts[log.row]
     until = np.append(at[1:], 0)
     until[last] = ended
 
@@ -187,8 +187,9 @@ def _lives(trace: Trace) -> Lives:
             return start
         if latest:
             return np.maximum.reduceat(np.where(wanted, log.row, NEVER), start)
-        found = np.minimum.reduceat(np.where(wanted, log.row, len(kv)), start)
-        return np.where(found == len(kv), NEVER, found)
+        never = 1 << 62
+        found = np.minimum.reduceat(np.where(wanted, log.row, never), start)
+        return np.where(found == never, NEVER, found)
 
     def total(values: Ints | Bools) -> Ints:
         return np.add.reduceat(values, start, dtype=np.int64) if len(start) else start
@@ -196,10 +197,10 @@ def _lives(trace: Trace) -> Lives:
     touch = log.kind == TOUCH
     content = np.isin(log.kind, (CACHE, MOVE_OUT, MOVE_IN, EVICT))
     # A prefix hit, and a touch that takes a block from the free queue, found it by its content.
-    content |= touch & (log.changed | flags(kv["hit"])[log.row])
+    content |= touch & (log.changed | kv.hit(log.row))
     columns = {
-        "stream": stream,
-        "block": log.block(start),
+        "stream": part.stream[start],
+        "block": part.block[start],
         "allocated": row_of(log.kind == ALLOC),
         "first_touch": row_of(touch),
         "last_touch": row_of(touch, latest=True),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
-from profilemate.parse.tables.base import Bools, Ints, flags, numbers
+from profilemate.parse.kv_log import Slice
+from profilemate.parse.tables.base import Bools, Ints, flags, kept, numbers
 from profilemate.parse.trace import Trace
 
 UNKNOWN = -1
@@ -19,7 +21,6 @@ class Pools:
     """The block pools of all processes, numbered as *streams*: one per (process, pool).
 
     Attributes:
-        of_row: Stream of every row of the frame `kv`.
         pids: Process of every stream.
         numbers: Pool number of every stream.
         total: Blocks of every stream without the null block, `UNKNOWN` if never said.
@@ -29,49 +30,69 @@ class Pools:
             number that is on the GPU. (CPU offloading and HiSparse make further pools.)
     """
 
-    of_row: Ints
     pids: Ints
     numbers: Ints
     total: Ints
     caching: Bools
     standard: Bools
+    _pid: Ints  # the different ones
+    _number: Ints
 
-    def standard_rows(self) -> Bools:
-        """Rows of the frame `kv` that the standard files are about."""
-        return self.standard[self.of_row]
+    def of(self, frame: pd.DataFrame) -> Ints:
+        """Stream of each row of a frame with `pid` and `pool`."""
+        return _stream(self._pid, self._number, *_place(frame))
+
+
+def _place(frame: pd.DataFrame) -> tuple[Ints, Ints]:
+    return frame["pid"].to_numpy(dtype=np.int64), numbers(frame["pool"], 0)
+
+
+def _stream(pids: Ints, nums: Ints, pid: Ints, pool: Ints) -> Ints:
+    return np.searchsorted(pids, pid) * len(nums) + np.searchsorted(nums, pool)
 
 
 def pools(trace: Trace) -> Pools:
     """Find the pools in `kv.pool` events and in the operations themselves."""
-    kv, said = trace.frames["kv"], trace.frames["kv.pool"]
-    kv_pid, kv_pool = kv["pid"].to_numpy(dtype=np.int64), numbers(kv["pool"], 0)
-    said_pid, said_pool = said["pid"].to_numpy(dtype=np.int64), numbers(said["pool"], 0)
-    pids = np.unique(np.concatenate([kv_pid, said_pid]))
-    nums = np.unique(np.concatenate([kv_pool, said_pool]))
+    return kept(trace, "pools", (trace.kv, trace.frames["kv.pool"]), _pools)
 
-    def stream(pid: Ints, pool: Ints) -> Ints:
-        return np.searchsorted(pids, pid) * len(nums) + np.searchsorted(nums, pool)
 
-    of_row, of_said = stream(kv_pid, kv_pool), stream(said_pid, said_pool)
+def _pools(trace: Trace) -> Pools:
+    said = trace.frames["kv.pool"]
+    # (process, pool) -> whether an operation needs prefix caching
+    seen = dict.fromkeys(zip(*(v.tolist() for v in _place(said)), strict=True), False)
+    for _, part in trace.kv.slices(("pid", "pool", "op")):
+        needs = part["op"].isin(_CACHING_OPS).to_numpy(dtype=bool)
+        pid, pool = _place(part)
+        for process, number in product(np.unique(pid).tolist(), np.unique(pool).tolist()):
+            mine = (pid == process) & (pool == number)
+            if mine.any():
+                caches = bool((mine & needs).any())
+                seen[process, number] = seen.get((process, number), False) or caches
+    pids = np.array(sorted({pid for pid, _ in seen}), dtype=np.int64)
+    nums = np.array(sorted({pool for _, pool in seen}), dtype=np.int64)
     count = len(pids) * len(nums)
     exists = np.zeros(count, dtype=bool)
-    exists[of_row] = exists[of_said] = True
+    caching = np.zeros(count, dtype=bool)
+    for (pid, pool), found in seen.items():
+        stream = _stream(pids, nums, np.array([pid]), np.array([pool]))
+        exists[stream] = True
+        caching[stream] = found
     # Repeated with every session: the last value that is known.
+    of_said = _stream(pids, nums, *_place(said))
     facts = said[["num_blocks", "caching", "medium"]].groupby(of_said).last().reindex(range(count))
-    needs_caching = kv["op"].isin(_CACHING_OPS).to_numpy(dtype=bool)
-    caching = np.bincount(of_row[needs_caching], minlength=count) > 0
     caching_said = facts["caching"].notna().to_numpy()
     caching[caching_said] = flags(facts["caching"])[caching_said]
     on_gpu = facts["medium"].isna() | (facts["medium"].str.upper() == "GPU")
     here = (exists & flags(on_gpu)).reshape(len(pids), len(nums))
     lowest = here & (np.cumsum(here, axis=1) == 1)
     return Pools(
-        of_row,
         np.repeat(pids, len(nums)),
         np.tile(nums, len(pids)),
         numbers(facts["num_blocks"], UNKNOWN),
         caching,
         lowest.reshape(-1),
+        pids,
+        nums,
     )
 
 
@@ -86,26 +107,42 @@ def usage(used: Ints, total: Ints) -> pd.Series:
     return pd.Series(share, dtype="Float64").mask((total == UNKNOWN) | (used == UNKNOWN))
 
 
-def scheduler_steps(trace: Trace) -> tuple[Ints, Ints]:
-    """For every row of `kv`, a number that rises with each step, and the step's own number.
+class SchedulerSteps:
+    """For operations, a number that rises with each step, and the step's own number.
 
     An operation belongs to the `Scheduler.schedule` call that it lies in, or else to the next one:
     blocks that a finished step frees are counted with the step that can use them. It is found by
     time, within the process; what comes after the last call is one group without a step number
     (`UNKNOWN`). In a process without any `sched.step` event each operation is a group of its own.
     """
-    kv, steps = trace.frames["kv"], trace.frames["sched.step"]
-    ts, pid = kv["ts"].to_numpy(dtype=np.int64), kv["pid"].to_numpy(dtype=np.int64)
-    ends = steps["ts"].to_numpy(dtype=np.int64) + numbers(steps["dur"], 0)
-    steps_pid, step = steps["pid"].to_numpy(dtype=np.int64), numbers(steps["step"], UNKNOWN)
-    group = np.arange(len(kv), dtype=np.int64)
-    number = np.full(len(kv), UNKNOWN, dtype=np.int64)
-    for process in np.unique(steps_pid):
-        rows = np.flatnonzero(pid == process)
-        mine = np.flatnonzero(steps_pid == process)
-        mine = mine[np.argsort(ends[mine], kind="stable")]
-        # The log's order is the truth where a time stamp within one call runs backwards.
-        index = np.maximum.accumulate(np.searchsorted(ends[mine], ts[rows]))
-        group[rows] = index
-        number[rows] = np.append(step[mine], UNKNOWN)[index]
-    return group, number
+
+    def __init__(self, trace: Trace) -> None:
+        steps = trace.frames["sched.step"]
+        every = steps["ts"].to_numpy(dtype=np.int64) + numbers(steps["dur"], 0)
+        pids, number = steps["pid"].to_numpy(dtype=np.int64), numbers(steps["step"], UNKNOWN)
+        self._ends: dict[int, Ints] = {}
+        self._numbers: dict[int, Ints] = {}
+        self._reached: dict[int, int] = {}
+        for process in np.unique(pids).tolist():
+            mine = np.flatnonzero(pids == process)
+            mine = mine[np.argsort(every[mine], kind="stable")]
+            self._ends[process] = every[mine]
+            self._numbers[process] = np.append(number[mine], UNKNOWN)
+
+    def of(self, part: Slice) -> tuple[Ints, Ints]:
+        """Group and step of each operation of a slice; the slices must come in their order."""
+        ts, pid = (part.frame[name].to_numpy(dtype=np.int64) for name in ("ts", "pid"))
+        group = part.first + np.arange(len(ts), dtype=np.int64)
+        number = np.full(len(ts), UNKNOWN, dtype=np.int64)
+        for process in np.unique(pid).tolist() if self._ends else ():
+            if process not in self._ends:
+                continue
+            rows = np.flatnonzero(pid == process)
+            index = np.searchsorted(self._ends[process], ts[rows])
+            # The log's order is the truth where a time stamp within one call runs backwards.
+            index[0] = max(index[0], self._reached.get(process, 0))
+            index = np.maximum.accumulate(index)
+            self._reached[process] = int(index[-1])
+            group[rows] = index
+            number[rows] = self._numbers[process][index]
+        return group, number

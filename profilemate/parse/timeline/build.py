@@ -28,7 +28,7 @@ def timeline(scope: Scope) -> Iterator[Batch]:
     kind = steps_.kinds(trace.frames["step"])
     call_kind = steps_.call_kinds(trace, calls, kind)
     flows = _call_flows(calls, len(call_kind))
-    seen = np.unique(np.concatenate([trace.gpu["pid"], trace.launches["pid"]]).astype(np.int64))
+    seen = np.union1d(trace.work.rows["pid"], trace.launches["pid"]).astype(np.int64)
     known = {p.pid for p in processes}
     silent = [_silent(pid) for pid in seen.tolist() if pid not in known]
     for process in _in_order([*processes, *silent], engines):

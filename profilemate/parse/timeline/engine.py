@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from profilemate.parse.kv_log import Log, together
+from profilemate.parse.layout import KV_COLUMNS, empty_frame
 from profilemate.parse.tables.base import Bools, flags
 from profilemate.parse.tables.kv_requests import kv_prefix_cache
 from profilemate.parse.tables.pools import usage
@@ -81,14 +83,11 @@ class _Pool:
 
 def _kv_cache(scope: Scope, group: Track, pid: int) -> Iterator[Batch]:
     """Counters of each pool, one sample for each scheduler step in which the figure changed."""
-    kv = scope.trace.frames["kv"]
-    pids = kv["pid"].to_numpy(dtype=np.int64)
-    first, last = np.searchsorted(pids, [pid, pid + 1])  # kv is in order of process
     calls = scope.trace.frames["sched.step"]
     mine = of_pid(calls, pid)
     ends = np.sort(column(calls, "ts")[mine] + np.maximum(column(calls, "dur")[mine], 0))
     pools: dict[int, _Pool] = {}
-    for part, step in _by_steps(kv.iloc[int(first) : int(last)], ends):
+    for part, step in _by_steps(scope.trace.kv.only({pid}), ends):
         number = column(part, "pool", 0)
         for pool in np.unique(number).tolist():
             if pool not in pools:
@@ -97,29 +96,40 @@ def _kv_cache(scope: Scope, group: Track, pid: int) -> Iterator[Batch]:
             yield from _pool_samples(scope, pools[pool], part.iloc[chosen], step[chosen])
 
 
-def _by_steps(kv: pd.DataFrame, ends: Ints) -> Iterator[tuple[pd.DataFrame, Ints]]:
+def _by_steps(kv: Log, ends: Ints) -> Iterator[tuple[pd.DataFrame, Ints]]:
     """The operations of a process in chunks of whole steps, and the step of each operation.
 
     An operation belongs to the schedule call that it lies in, or else to the next one, as in
-    `tables.pools.scheduler_steps`; without any call each is a step of its own.
+    `tables.pools.SchedulerSteps`; without any call each is a step of its own.
     """
-    begin, latest, size = 0, 0, CHUNK
-    while begin < len(kv):
-        part = kv.iloc[begin : begin + size]
+    rest, latest, seen = empty_frame("kv"), 0, 0
+    for chunk in _chunks(kv):
+        part = together([rest, chunk]) if len(rest) else chunk
         step = np.searchsorted(ends, part["ts"].to_numpy(dtype=np.int64))
         # The log's order is the truth where a time stamp within one call runs backwards.
         step = np.maximum(np.maximum.accumulate(step), latest)
         if not len(ends):
-            step = begin + np.arange(len(part))
-        whole = len(part)
-        if begin + whole < len(kv):  # the last step may go on
-            starts = np.flatnonzero(np.diff(step)) + 1
-            if not len(starts):
-                size *= 2
-                continue
-            whole = int(starts[-1])
-        yield part.iloc[:whole], step[:whole]
-        begin, latest, size = begin + whole, int(step[whole - 1]), CHUNK
+            step = seen + np.arange(len(part))
+        starts = np.flatnonzero(np.diff(step)) + 1
+        seen += len(chunk)
+        # The last step may go on.
+        whole = len(part) if seen == len(kv) else int(starts[-1]) if len(starts) else 0
+        if whole:
+            yield part.iloc[:whole], step[:whole]
+            latest = int(step[whole - 1])
+        rest = part.iloc[whole:]
+
+
+def _chunks(kv: Log) -> Iterator[pd.DataFrame]:
+    size = kv.budget.rows if kv.budget.strict else CHUNK
+    waiting: list[pd.DataFrame] = []
+    for _, part in kv.slices(tuple(KV_COLUMNS)):
+        waiting.append(part)
+        if sum(map(len, waiting)) >= size:
+            yield together(waiting)
+            waiting = []
+    if waiting:
+        yield together(waiting)
 
 
 def _pool(scope: Scope, group: Track, pid: int, number: int) -> _Pool:
@@ -182,22 +192,37 @@ def _pool_samples(scope: Scope, pool: _Pool, kv: pd.DataFrame, step: Ints) -> It
 def _requests(scope: Scope, group: Track, pid: int) -> Iterator[Batch]:
     frames = scope.trace.frames
     yield from _hit_rate(scope, group, pid)
-    kv = frames["kv"]
-    pids, op = kv["pid"].to_numpy(dtype=np.int64), kv["op"]
-    mine = pids == pid
-    for name, frame, rows, spell in (
-        ("Evictions", kv, np.flatnonzero(mine & _is(op, "evict")), _evicted),
-        ("Preemptions", frames["preempt"], of_pid(frames["preempt"], pid), _preempted),
-        ("Prefix-cache resets", kv, np.flatnonzero(mine & _is(op, "reset")), _reset),
-        ("Failed allocations", frames["kv.alloc_failed"], None, _failed),
-        ("Requests arrived and finished", frames["request"], None, _request),
-    ):
-        rows = of_pid(frame, pid) if rows is None else rows
-        if len(rows):
-            track = scope.tracks.make("instants", name, group, pid=pid)
-            for begin in range(0, len(rows), CHUNK):
-                picked = frame.iloc[rows[begin : begin + CHUNK]].reset_index(drop=True)
-                yield from _instants(scope, track, picked, spell(picked))
+    yield from _operations(scope, group, pid, "Evictions", "evict", _evicted)
+    preempt, failed, request = (frames[n] for n in ("preempt", "kv.alloc_failed", "request"))
+    yield from _events(scope, group, pid, "Preemptions", preempt, _preempted)
+    yield from _operations(scope, group, pid, "Prefix-cache resets", "reset", _reset)
+    yield from _events(scope, group, pid, "Failed allocations", failed, _failed)
+    yield from _events(scope, group, pid, "Requests arrived and finished", request, _request)
+
+
+Spell = Callable[[pd.DataFrame], Words]
+
+
+def _events(
+    scope: Scope, group: Track, pid: int, name: str, frame: pd.DataFrame, spell: Spell
+) -> Iterator[Batch]:
+    rows = of_pid(frame, pid)
+    if len(rows):
+        track = scope.tracks.make("instants", name, group, pid=pid)
+        for begin in range(0, len(rows), CHUNK):
+            picked = frame.iloc[rows[begin : begin + CHUNK]].reset_index(drop=True)
+            yield from _instants(scope, track, picked, spell(picked))
+
+
+def _operations(
+    scope: Scope, group: Track, pid: int, name: str, op: str, spell: Spell
+) -> Iterator[Batch]:
+    track = None
+    for _, part in scope.trace.kv.only({pid}).slices(tuple(KV_COLUMNS)):
+        picked = part[_is(part["op"], op)].reset_index(drop=True)
+        if len(picked):
+            track = track or scope.tracks.make("instants", name, group, pid=pid)
+            yield from _instants(scope, track, picked, spell(picked))
 
 
 def _is(op: pd.Series, name: str) -> Bools:

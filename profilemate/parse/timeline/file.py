@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+import pandas as pd
+
 from profilemate.errors import InputError
 from profilemate.parse.progress import Progress, no_progress
 from profilemate.parse.timeline.build import timeline
@@ -133,9 +135,11 @@ def _write(scope: Scope, file: IO[bytes], out: Path, progress: Progress) -> Writ
 
 def _shift(trace: Trace) -> int:
     """What makes every time positive: an event may have begun before the recording did."""
-    times = [*(frame["ts"] for frame in trace.frames.values()), trace.launches["ts"]]
-    times.append(trace.gpu["start"])
-    return max(0, -min((int(t.min()) for t in times if len(t)), default=0))
+    times = [trace.frames[name]["ts"] for name in trace.frames if name != "kv"]
+    times += [trace.launches["ts"], pd.Series(trace.work.rows["start"])]
+    first = [int(t.min()) for t in times if len(t)]
+    first += [int(part["ts"].min()) for _, part in trace.kv.slices(("ts",))]
+    return max(0, -min(first, default=0))
 
 
 def _window(trace: Trace, options: Options) -> tuple[int, int] | None:

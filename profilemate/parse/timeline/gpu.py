@@ -28,9 +28,11 @@ def gpus(scope: Scope, group: Track, pid: int, kind: Ints) -> Iterator[Batch]:
         pid: The process, -1 for work of which the recording does not say whose it is.
         kind: What each row of `step` did.
     """
-    gpu = scope.trace.gpu
-    mine = column(gpu, "pid") == pid
-    devices = np.unique(column(gpu, "device")[mine])
+    work = scope.trace.work
+    # A call's records on another device than its first one are among the overlaps.
+    devices = np.unique(
+        np.concatenate([c["device"][c["pid"] == pid] for c in (work.rows, work.overlaps)])
+    )
     for device in devices.tolist():
         name = f"GPU {device}" if device >= 0 else "GPU"
         line = scope.tracks.make("group", name, group, pid=pid)
@@ -38,7 +40,9 @@ def gpus(scope: Scope, group: Track, pid: int, kind: Ints) -> Iterator[Batch]:
             yield from _steps(scope, line, pid, kind)
         yield from _replays(scope, line, pid, device)
         if scope.kernels:
-            rows = np.flatnonzero(mine & (column(gpu, "device") == device))
+            gpu = scope.trace.gpu
+            mine = (column(gpu, "pid") == pid) & (column(gpu, "device") == device)
+            rows = np.flatnonzero(mine)
             yield from _records(scope, line, rows)
 
 
@@ -87,15 +91,14 @@ def _replays(scope: Scope, group: Track, pid: int, device: int) -> Iterator[Batc
 
 def _places(scope: Scope) -> tuple[Ints, Ints]:
     """Device and stream of the first GPU record of each launch, -1 for none."""
-    launches, gpu = scope.trace.launches, scope.trace.gpu
+    launches, work = scope.trace.launches, scope.trace.work.rows
     device = np.full(len(launches), -1, dtype=np.int64)
     stream = device.copy()
-    launch = column(gpu, "launch")
-    rows = np.flatnonzero(launch >= 0)
-    at = np.searchsorted(column(launches, "id"), launch[rows])
-    first = column(gpu, "start")[rows] == column(launches, "first")[at]
-    device[at[first]] = column(gpu, "device")[rows[first]]
-    stream[at[first]] = column(gpu, "stream")[rows[first]]
+    rows = np.flatnonzero(work["launch"] >= 0)
+    at = np.searchsorted(column(launches, "id"), work["launch"][rows])
+    first = work["start"][rows] == column(launches, "first")[at]
+    device[at[first]] = work["device"][rows[first]]
+    stream[at[first]] = work["stream"][rows[first]]
     return device, stream
 
 

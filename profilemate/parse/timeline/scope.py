@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from profilemate.parse.layout import COMMON_COLUMNS
 from profilemate.parse.tables.base import numbers
 from profilemate.parse.timeline.lanes import in_order, lanes
 from profilemate.parse.timeline.tracks import Batch, Flows, Ints, Track, Tracks, Words
-from profilemate.parse.trace import COMMON_COLUMNS, Trace
+from profilemate.parse.trace import Trace
 
 UNKNOWN = -1
 

@@ -45,7 +45,10 @@ class TableLayout(Protocol):
         """Its columns, in order."""
 
 
-_SLICE = 100_000  # rows
+Rows = pd.DataFrame | Iterable[pd.DataFrame]
+Fast = Callable[[pd.DataFrame, Sequence[str]], memoryview]
+
+_SLICE = 1 << 16  # rows
 
 
 FURTHER_FILES = ("timeline.pftrace", "report.html", "findings.json")
@@ -83,15 +86,16 @@ class CsvSession:
 
     def write(
         self,
-        tables: Mapping[str, pd.DataFrame],
+        tables: Mapping[str, Rows],
         metadata: Mapping[str, object],
-        ranks: Mapping[str, Mapping[str, pd.DataFrame]] | None = None,
+        ranks: Mapping[str, Mapping[str, Rows]] | None = None,
         more: Callable[[Path], Mapping[str, object]] | None = None,
     ) -> Path:
         """Write the tables of the lead process, the metadata, and the tables of other processes.
 
         Args:
-            tables: Frames by the name of their table; asked for one at a time, and not kept.
+            tables: Frames by the name of their table, or parts of one; asked for one at a time, and
+                not kept.
             metadata: What goes into `metadata.json`, as JSON can spell it; `files` is added, the
                 list of all files that were written.
             ranks: Tables of further ranks, by the name of their directory in `ranks/`.
@@ -121,14 +125,14 @@ class CsvSession:
         rank = _RANK_FILE.fullmatch(path)
         return (rank[1] if rank else path) in self._names
 
-    def _write_tables(self, directory: Path, tables: Mapping[str, pd.DataFrame]) -> None:
-        for name, frame in tables.items():
+    def _write_tables(self, directory: Path, tables: Mapping[str, Rows]) -> None:
+        for name, rows in tables.items():
             layout = self._layout[name]
             if layout.heading:
+                (frame,) = [rows] if isinstance(rows, pd.DataFrame) else rows
                 _write(directory / layout.file, summary_text(frame, layout))
             else:
-                write_csv(directory / layout.file, frame, layout)
-            del frame  # before the next one is made: a mapping may make them as they are asked for
+                write_csv(directory / layout.file, rows, layout)
 
 
 def spelled(frame: pd.DataFrame, columns: Sequence[ColumnLayout]) -> list[list[str]]:
@@ -136,20 +140,23 @@ def spelled(frame: pd.DataFrame, columns: Sequence[ColumnLayout]) -> list[list[s
     return [SPELLINGS[column.spelling](frame[column.name]) for column in columns]
 
 
-def write_csv(path: Path, frame: pd.DataFrame, layout: TableLayout) -> None:
+def write_csv(path: Path, rows: Rows, layout: TableLayout) -> None:
     """Write one table: a header always, line feeds, quotes only where a value needs them."""
-    assert list(frame.columns) == [column.name for column in layout.columns], layout.file
-    fast = _arrow()
+    names, fast = [column.name for column in layout.columns], _arrow()
     with path.open("wb") as file:
-        file.write(_text([frame.columns]))
-        # In slices: the text of a table is many times its frame.
-        for start in range(0, len(frame), _SLICE):
-            part = frame.iloc[start : start + _SLICE]
-            if fast is not None:
-                with suppress(UnicodeEncodeError):
-                    file.write(fast(part, [column.spelling for column in layout.columns]))
-                    continue
-            file.write(_text(zip(*spelled(part, layout.columns), strict=True)))
+        file.write(_text([names]))
+        for frame in [rows] if isinstance(rows, pd.DataFrame) else rows:
+            assert list(frame.columns) == names, layout.file
+            # In slices: the text of a table is many times its frame.
+            for start in range(0, len(frame), _SLICE):
+                file.write(_rows(frame.iloc[start : start + _SLICE], layout, fast))
+
+
+def _rows(part: pd.DataFrame, layout: TableLayout, fast: Fast | None) -> bytes | memoryview:
+    if fast is not None:
+        with suppress(UnicodeEncodeError):
+            return fast(part, [column.spelling for column in layout.columns])
+    return _text(zip(*spelled(part, layout.columns), strict=True))
 
 
 def _text(rows: Iterable[Iterable[str]]) -> bytes:
@@ -159,7 +166,7 @@ def _text(rows: Iterable[Iterable[str]]) -> bytes:
     return text.getvalue().encode("utf-8", errors="backslashreplace")
 
 
-def _arrow() -> Callable[[pd.DataFrame, Sequence[str]], memoryview] | None:
+def _arrow() -> Fast | None:
     """What spells rows in columns, where pyarrow is installed."""
     try:
         from profilemate.parse.writers.arrow_rows import encoded

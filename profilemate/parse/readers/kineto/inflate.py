@@ -6,6 +6,7 @@ ISA-L unpacks three times as fast as Python's zlib and lets go of the interprete
 from __future__ import annotations
 
 import importlib
+import io
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,10 @@ from threading import Event, Thread
 from types import ModuleType
 from typing import BinaryIO, Protocol
 
+from profilemate.errors import ToolError
+
 GZIP = b"\x1f\x8b"
+ZSTD = b"\x28\xb5\x2f\xfd"
 _AHEAD = 3  # blocks that may wait for whoever reads
 _WAIT = 0.2
 _ENDED = "Compressed file ended before the end-of-stream marker was reached"
@@ -35,6 +39,22 @@ def library() -> ModuleType:
         except ImportError:
             continue
     return zlib
+
+
+def zstd() -> ModuleType:
+    """What unpacks zstd.
+
+    Raises:
+        ToolError: Nothing is installed that does.
+    """
+    for name in ("compression.zstd", "backports.zstd"):  # the first is Python's own since 3.14
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    raise ToolError(
+        "Nothing here unpacks zstd", hint="Type: pip install 'profilemate[fast]', or unpack it."
+    )
 
 
 class DamagedError(Exception):
@@ -100,6 +120,38 @@ class Unpacked:
         self._rest = unpack.unused_data
 
 
+class UnpackedZstd:
+    """The blocks of a zstd file, which may have several frames."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._zstd = zstd()
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The text in blocks.
+
+        Raises:
+            DamagedError: Nothing can be unpacked from here on.
+            OSError: The file cannot be read.
+        """
+        packed = self._file.read(_INPUT)
+        while packed:
+            unpack = self._zstd.ZstdDecompressor()
+            while not unpack.eof:
+                try:
+                    block = unpack.decompress(packed, _LARGEST)
+                except self._zstd.ZstdError as e:
+                    raise DamagedError(f"{e}".rstrip(".")) from e
+                if block:
+                    yield block
+                packed = b""
+                if unpack.needs_input and not unpack.eof:
+                    packed = self._file.read(_INPUT)
+                    if not packed:
+                        raise DamagedError(_ENDED)
+            packed = unpack.unused_data or self._file.read(_INPUT)
+
+
 class _Ahead:
     """Reads ahead in a thread, block by block."""
 
@@ -158,15 +210,16 @@ def unpacked(path: Path) -> Iterator[Text]:
     """A trace's text, whether it is packed or not.
 
     Raises:
+        ToolError: It is packed with zstd, and nothing is installed that unpacks it.
         OSError: It cannot be read.
     """
     with path.open("rb") as file:
-        head = file.read(len(GZIP))
+        head = file.read(len(ZSTD))
         file.seek(0)
-        if not head.startswith(GZIP):
+        if not head.startswith((GZIP, ZSTD)):
             yield file
             return
-        ahead = _Ahead(Unpacked(file))
+        ahead = _Ahead(Unpacked(file) if head.startswith(GZIP) else UnpackedZstd(file))
         try:
             yield ahead
         finally:
@@ -177,6 +230,7 @@ def beginning(path: Path, size: int) -> bytes:
     """The first bytes of a trace's text; none of what cannot be unpacked.
 
     Raises:
+        ToolError: It is packed with zstd, and nothing is installed that unpacks it.
         OSError: It cannot be read.
     """
     with path.open("rb") as file:
@@ -185,5 +239,10 @@ def beginning(path: Path, size: int) -> bytes:
         try:
             return zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(head, size)
         except zlib.error:
+            return b""
+    if head.startswith(ZSTD):
+        try:
+            return next(iter(UnpackedZstd(io.BytesIO(head))), b"")[:size]
+        except DamagedError:
             return b""
     return head

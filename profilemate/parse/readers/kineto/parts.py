@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from profilemate.parse.readers.kineto import native
-from profilemate.parse.readers.kineto.inflate import GZIP
+from profilemate.parse.readers.kineto.inflate import GZIP, ZSTD
 from profilemate.parse.readers.kineto.reading import Reading
 from profilemate.parse.recording import Marker
 
@@ -57,7 +57,7 @@ def cuts(path: Path, most: int) -> list[int]:
     found: list[int] = []
     ahead = min(_AHEAD if native.library() is None else _AHEAD_COMPILED, size // 4)
     with path.open("rb") as file:
-        if file.read(len(GZIP)) == GZIP:
+        if file.read(len(ZSTD)).startswith((GZIP, ZSTD)):
             return []
         for part in range(1, count):
             begin = ahead + (size - ahead) * part // count

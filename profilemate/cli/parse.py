@@ -1,0 +1,85 @@
+"""`profilemate parse`: the tables of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from profilemate.cli import ended, options, show
+from profilemate.cli.cached import decoded_traces, say_note
+from profilemate.cli.examples import examples
+
+EXAMPLES = examples(
+    "profilemate parse run.nsys-rep -o session",
+    "profilemate parse run.sqlite --json | jq .kv_cache",
+    "profilemate parse /tmp/vllm_profiling/session_20260124_123456",
+    "profilemate parse rank*.nsys-rep -o session --jobs 8",
+)
+
+Traces = Annotated[
+    list[Path],
+    options.argument(
+        "TRACE...",
+        "Recordings of one run: .nsys-rep, its .sqlite or parquetdir export, "
+        "or a directory of them, a live session for instance.",
+    ),
+]
+Out = Annotated[
+    Path | None,
+    options.output(
+        "DIR",
+        "The session directory to write. [default: session_<start of the recording>; a "
+        "live session is updated where it is]",
+    ),
+]
+Timeline = Annotated[
+    bool,
+    typer.Option("--timeline", help="Write timeline.pftrace too, for `profilemate view DIR`."),
+]
+
+
+def parse(
+    traces: Traces,
+    out: Out = None,
+    force: Annotated[bool, options.force("Replace the session that DIR holds.")] = False,
+    quiet: options.Quiet = False,
+    as_json: Annotated[bool, options.json("the summary as JSON")] = False,
+    timeline: Timeline = False,
+    nsys: options.Nsys = None,
+    cache: options.CacheFolder = None,
+    jobs: options.Jobs = None,
+    scheduler: options.Scheduler = None,
+    max_memory: options.MaxMemory = None,
+    no_cache: options.NoCache = False,
+) -> None:
+    """Rebuild the tables of a run from its recording.
+
+    Writes one session directory: CSV files, a summary and metadata.json.
+    """
+    # Imported here: `--help` and `annotate path` need no pandas.
+    from profilemate.parse.budget import memory_limit
+    from profilemate.parse.project import parse_session
+
+    decoded = decoded_traces(no_cache, cache)
+    with ended.in_order(), show.progress(quiet or as_json) as progress:
+        session = parse_session(
+            traces,
+            out,
+            force=force,
+            timeline=timeline,
+            nsys=nsys,
+            cache_dir=cache,
+            decoded=decoded,
+            progress=progress,
+            jobs=jobs,
+            scheduler=scheduler,
+            limit=memory_limit(max_memory),
+        )
+    if not quiet:
+        say_note(decoded)
+    if as_json:
+        show.as_json(session.summary)
+    elif not quiet:
+        show.session(session)
