@@ -24,8 +24,8 @@ import pandas as pd
 
 from profilemate.parse import activity
 from profilemate.parse.activity import Columns, Ints
+from profilemate.parse.allocator import give_back
 from profilemate.parse.fold import Hashes, chain, compact
-from profilemate.parse.freed import give_back
 from profilemate.parse.trace import GpuWork, Trace, frame_of
 from profilemate.parse.unions import Folded, fold, fold_work
 

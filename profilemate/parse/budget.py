@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
-import sys
-from contextlib import suppress
 from dataclasses import dataclass
 
 from profilemate.errors import InputError
@@ -86,10 +83,3 @@ def memory_limit(text: str | None) -> int | None:
             hint=f"The least is --max-memory {FLOOR // MB}M",
         )
     return size
-
-
-def give_back() -> None:
-    """Have the C library give the kernel what was freed, where it can be told to."""
-    if sys.platform.startswith("linux"):
-        with suppress(OSError, AttributeError):  # another C library
-            ctypes.CDLL(None).malloc_trim(0)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pandas as pd
 
-from profilemate.parse.budget import give_back
+from profilemate.parse.allocator import give_back
 from profilemate.parse.kv_log import together
 from profilemate.parse.progress import Progress, no_progress
 from profilemate.parse.tables import TABLES

@@ -10,10 +10,10 @@ import numpy as np
 
 from profilemate.parse import activity
 from profilemate.parse.activity import Ints
+from profilemate.parse.allocator import give_back
 from profilemate.parse.attribution import match
 from profilemate.parse.collected import Collected
 from profilemate.parse.duplicates import one_activity, strangers
-from profilemate.parse.freed import give_back
 from profilemate.parse.messages import Messages
 from profilemate.parse.processes import Processes
 from profilemate.parse.reading import Read

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from profilemate.parse.budget import give_back
+from profilemate.parse.allocator import give_back
 from profilemate.parse.collect import add_activity, gather_up
 from profilemate.parse.merge import Merged
 from profilemate.parse.progress import Progress, no_progress

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from profilemate.errors import InputError
+from profilemate.parse.allocator import give_back
 from profilemate.parse.budget import Budget
 from profilemate.parse.collected import Collected
-from profilemate.parse.freed import give_back
 from profilemate.parse.gather import Tolerant
 from profilemate.parse.messages import Messages
 from profilemate.parse.progress import Progress, no_progress
