@@ -22,8 +22,8 @@ Traces = Annotated[
     list[Path],
     options.argument(
         "TRACE...",
-        "Recordings of one run: .nsys-rep, its .sqlite or parquetdir export, "
-        "or a directory of them, a live session for instance.",
+        "Recordings of one run: .nsys-rep, its .sqlite or parquetdir export, torch profiler traces "
+        "(.json, .gz, .zst), or a directory of them, a live session for instance.",
     ),
 ]
 Out = Annotated[

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sidecars import Recorder, make_up, sidecar
 from test_readers_kineto import document, event, everything, kernel, kineto_2026, launch, write
 from test_readers_kineto_fast import LAYOUTS, MANGLED, long_run, mangle, many, read, whole
 
 from profilemate.parse.columns import Table
 from profilemate.parse.readers import open_recording
 from profilemate.parse.readers.kineto import parts
+from profilemate.schema.live import SIDECAR
 
 pytestmark = pytest.mark.usefixtures("scanner")
 
@@ -133,6 +135,14 @@ def test_a_process_that_fails_costs_time_only(
     monkeypatch.setattr("sys.executable", "/bin/false")
     assert parts.read_parts(path, parts.cuts(path, 2), lambda _: None) is None
     assert len(everything(open_recording(path))["gpu"]) == 499
+
+
+def test_sidecars_are_read_in_one(tmp_path: Path, in_process: None) -> None:
+    run = make_up(1)
+    (path,) = sidecar(tmp_path, run, run.pids[0], run.said, Recorder())
+    assert parts.cuts(path, 4) == []
+    path.write_bytes(path.read_bytes().replace(SIDECAR.encode(), b"profilemate_another"))
+    assert len(parts.cuts(path, 4)) == 3
 
 
 def test_packed_and_small_files_are_read_in_one(tmp_path: Path) -> None:

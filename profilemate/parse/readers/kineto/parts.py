@@ -21,11 +21,13 @@ from profilemate.parse.readers.kineto import native
 from profilemate.parse.readers.kineto.inflate import GZIP, ZSTD
 from profilemate.parse.readers.kineto.reading import Reading
 from profilemate.parse.recording import Marker
+from profilemate.schema.live import SIDECAR
 
 SMALLEST = 1 << 26
 """Bytes of a part for which a process is worth its start."""
 
 _WINDOW = 1 << 20
+_HEAD = 1 << 12  # the first event of a sidecar lies in it
 # What is read here while the other processes start: about a quarter of a second.
 _AHEAD, _AHEAD_COMPILED = 1 << 26, 1 << 28
 _EVENT = re.compile(
@@ -45,7 +47,10 @@ def workers() -> int:
 
 
 def cuts(path: Path, most: int) -> list[int]:
-    """Where to cut a file into up to so many parts; nothing if it is packed or small.
+    """Where to cut a file into up to so many parts; nothing if it is packed, small or a sidecar.
+
+    Parts keep their messages until all are read. A sidecar has nothing else, and reading these
+    takes much longer than finding them, which one process does for all.
 
     Raises:
         OSError: It cannot be read.
@@ -57,7 +62,8 @@ def cuts(path: Path, most: int) -> list[int]:
     found: list[int] = []
     ahead = min(_AHEAD if native.library() is None else _AHEAD_COMPILED, size // 4)
     with path.open("rb") as file:
-        if file.read(len(ZSTD)).startswith((GZIP, ZSTD)):
+        head = file.read(_HEAD)
+        if head.startswith((GZIP, ZSTD)) or SIDECAR.encode() in head:
             return []
         for part in range(1, count):
             begin = ahead + (size - ahead) * part // count
