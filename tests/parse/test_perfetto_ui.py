@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import browser as browser_
+import numpy as np
 import pandas as pd
 import pftrace
 import pytest
@@ -26,7 +27,7 @@ from recorded import real_traces
 from profilemate.parse import activity
 from profilemate.parse.project import parse_session, read_trace
 from profilemate.parse.timeline.file import Options, write_timeline
-from profilemate.parse.trace import Trace
+from profilemate.parse.trace import GpuWork, Trace
 
 pytestmark = pytest.mark.real
 
@@ -64,6 +65,12 @@ def nested() -> Trace:
     for name, rows in (("launches", calls), ("gpu", gpu)):
         frame = pd.DataFrame(rows).reindex(columns=list(columns[name]), fill_value=0)
         setattr(trace, name, frame.astype(dict(columns[name])))
+    # Each record is a call's only one: folded they are the same rows.
+    rows: dict[str, Any] = {name: np.zeros(len(gpu), dtype=np.int64) for name in activity.WORK}
+    rows |= {n: trace.gpu[n].to_numpy() for n in activity.WORK if n in activity.GPU}
+    rows |= {"id": np.arange(len(gpu)), "records": rows["records"] + 1}
+    rows["busy"] = rows["end"] - rows["start"]
+    trace.work = GpuWork(rows)
     trace.names, trace.api_calls = ["cudaGraphLaunch", "kernel"], {"cudaGraphLaunch": len(calls)}
     return trace
 
