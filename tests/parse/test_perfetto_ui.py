@@ -66,11 +66,11 @@ def nested() -> Trace:
         frame = pd.DataFrame(rows).reindex(columns=list(columns[name]), fill_value=0)
         setattr(trace, name, frame.astype(dict(columns[name])))
     # Each record is a call's only one: folded they are the same rows.
-    rows: dict[str, Any] = {name: np.zeros(len(gpu), dtype=np.int64) for name in activity.WORK}
-    rows |= {n: trace.gpu[n].to_numpy() for n in activity.WORK if n in activity.GPU}
-    rows |= {"id": np.arange(len(gpu)), "records": rows["records"] + 1}
-    rows["busy"] = rows["end"] - rows["start"]
-    trace.work = GpuWork(rows)
+    work: dict[str, Any] = {name: np.zeros(len(gpu), dtype=np.int64) for name in activity.WORK}
+    work |= {n: trace.gpu[n].to_numpy() for n in activity.WORK if n in activity.GPU}
+    work |= {"id": np.arange(len(gpu)), "records": work["records"] + 1}
+    work["busy"] = work["end"] - work["start"]
+    trace.work = GpuWork(work)
     trace.names, trace.api_calls = ["cudaGraphLaunch", "kernel"], {"cudaGraphLaunch": len(calls)}
     return trace
 
