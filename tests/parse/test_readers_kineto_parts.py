@@ -47,6 +47,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "_started", InProcess)
     monkeypatch.setattr(parts, "_result", InProcess.result)
     monkeypatch.setattr(parts, "SMALLEST", 40)
+    monkeypatch.setattr(parts, "SMALLEST_COMPILED", 40)
     monkeypatch.setattr(parts, "_WINDOW", 1 << 12)
 
 
@@ -117,6 +118,7 @@ def test_what_only_looks_like_an_event_is_found_out(
 def test_real_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "x.json", long_run(kineto_2026))
     monkeypatch.setattr(parts, "SMALLEST", 1 << 16)
+    monkeypatch.setattr(parts, "SMALLEST_COMPILED", 1 << 16)
     monkeypatch.setattr(parts, "workers", lambda: 3)
     assert len(parts.cuts(path, 3)) == 2
     assert parts.read_parts(path, parts.cuts(path, 3), lambda _: None) is not None
@@ -131,6 +133,7 @@ def test_a_process_that_fails_costs_time_only(
 ) -> None:
     path = write(tmp_path / "x.json", long_run(kineto_2026, 500))
     monkeypatch.setattr(parts, "SMALLEST", 1 << 12)
+    monkeypatch.setattr(parts, "SMALLEST_COMPILED", 1 << 12)
     monkeypatch.setattr(parts, "workers", lambda: 2)
     monkeypatch.setattr("sys.executable", "/bin/false")
     assert parts.read_parts(path, parts.cuts(path, 2), lambda _: None) is None

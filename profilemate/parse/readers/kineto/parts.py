@@ -23,8 +23,8 @@ from profilemate.parse.readers.kineto.reading import Reading
 from profilemate.parse.recording import Marker
 from profilemate.schema.live import SIDECAR
 
-SMALLEST = 1 << 26
-"""Bytes of a part for which a process is worth its start."""
+SMALLEST, SMALLEST_COMPILED = 1 << 26, 1 << 29
+"""Bytes of a part for which a process is worth its start, by the scanner that is in use."""
 
 _WINDOW = 1 << 20
 _HEAD = 1 << 12  # the first event of a sidecar lies in it
@@ -55,12 +55,12 @@ def cuts(path: Path, most: int) -> list[int]:
     Raises:
         OSError: It cannot be read.
     """
-    size = path.stat().st_size
-    count = min(most, size // SMALLEST)
+    size, compiled = path.stat().st_size, native.library() is not None
+    count = min(most, size // (SMALLEST_COMPILED if compiled else SMALLEST))
     if count < 2:
         return []
     found: list[int] = []
-    ahead = min(_AHEAD if native.library() is None else _AHEAD_COMPILED, size // 4)
+    ahead = min(_AHEAD_COMPILED if compiled else _AHEAD, size // 4)
     with path.open("rb") as file:
         head = file.read(_HEAD)
         if head.startswith((GZIP, ZSTD)) or SIDECAR.encode() in head:
