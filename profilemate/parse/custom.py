@@ -1,4 +1,4 @@
-"""Events of kinds that others define, as they come: a frame per kind, typed by its own values."""
+"""Events of kinds that others define, as they come."""
 
 from __future__ import annotations
 
@@ -6,10 +6,6 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping
 from itertools import compress
-from typing import Any
-
-import numpy as np
-import pandas as pd
 
 from profilemate.parse.ids import NONE, Ints
 from profilemate.schema import Event
@@ -61,13 +57,15 @@ class CustomRows:
         self._names = [*compress(self._names, keep)]
         self._values = {name: [*compress(v, keep)] for name, v in self._values.items()}
 
-    def columns(self, order: Ints) -> dict[str, Any]:
-        """The fields as nullable columns, in the order in which the events of `order` name them."""
-        every = dict.fromkeys(self._names[row] for row in order.tolist())
-        return {
-            name: _column(self._values[name], order)
-            for name in dict.fromkeys(name for names in every for name in names)
-        }
+    def values(self, order: Ints) -> dict[str, list[Scalar | None]]:
+        """The fields of the events of `order`, in the order in which these name them."""
+        rows = order.tolist()
+        every = dict.fromkeys(self._names[row] for row in rows)
+        found: dict[str, list[Scalar | None]] = {}
+        for name in dict.fromkeys(name for names in every for name in names):
+            values = self._values[name]
+            found[name] = [values[row] if row < len(values) else None for row in rows]
+        return found
 
 
 def wanted(kind: str) -> bool:
@@ -103,23 +101,3 @@ def _nanoseconds(text: str | None, otherwise: int) -> int:
     except ValueError:
         return otherwise
     return value if abs(value) < 1 << 62 else otherwise
-
-
-def _column(values: list[Scalar | None], order: Ints) -> Any:
-    """One type for all: that of the values; int and float are float, any other mixture is text."""
-    types = {type(value) for value in values if value is not None}
-    some = [values[row] if row < len(values) else None for row in order.tolist()]
-    if types == {bool}:
-        return pd.array(some, dtype="boolean")
-    if types == {int}:
-        return pd.array(some, dtype="Int64")
-    if types <= {int, float}:
-        known = np.array([value is not None for value in some])
-        numbers = np.array([0.0 if value is None else float(value) for value in some])
-        return pd.arrays.FloatingArray(numbers, ~known)  # a NaN stays one: it was measured
-    return pd.array([None if v is None else str(v) for v in some], dtype="string")
-
-
-def frame(events: CustomRows, order: Ints, given: Mapping[str, Any]) -> pd.DataFrame:
-    """The frame of one kind: the given columns, then its fields."""
-    return pd.DataFrame({**given, **events.columns(order)})

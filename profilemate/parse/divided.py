@@ -22,7 +22,7 @@ Key = Callable[[Mapping[str, Any]], Ints]
 
 
 class Divided:
-    """Batches of rows: arrays of integers or `IdsArray` by name, the same names in each."""
+    """Batches of rows: arrays of integers or `IdLists` by name, the same names in each."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget

@@ -15,6 +15,7 @@ import pandas as pd
 
 from profilemate.parse.budget import Budget
 from profilemate.parse.ids import Ints
+from profilemate.parse.ids_column import column_of
 from profilemate.parse.layout import KV_COLUMNS, empty_frame
 from profilemate.parse.nullable import booleans, integers
 from profilemate.parse.packed import unpack
@@ -140,6 +141,7 @@ _OPS_TEXTS = Texts(OPS)
 _NUMBERS = ("dur", "pool", "used", "group")
 _FLAGS = ("partial", "hit", "ok")
 _STRINGS = ("req", "cause")
+_LISTS = ("ids", "subset", "dst")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,9 @@ class KvLog:
             return booleans(values)
         if name == "op":
             return _OPS_TEXTS.column(values)
-        return self.texts.column(values) if name in _STRINGS else values
+        if name in _STRINGS:
+            return self.texts.column(values)
+        return column_of(values) if name in _LISTS else values
 
     def frame(self) -> pd.DataFrame:
         """All operations at once; ten million take gigabytes."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from profilemate import schema
 from profilemate.parse.budget import Budget
-from profilemate.parse.ids import NONE, IdsArray, Ints
+from profilemate.parse.ids import NONE, IdLists, Ints
 from profilemate.parse.packed import joined, pack, unpack
 from profilemate.parse.scan import Events, Strings
 from profilemate.parse.spool import Blocks
@@ -90,7 +90,7 @@ class KvRows:
     def _column(self, name: str, values: Any, count: int) -> Any:
         kind = FIELDS[name]
         if kind == "ids":
-            return IdsArray.none(count) if values is None else values
+            return IdLists.none(count) if values is None else values
         if values is None:
             return np.full(count, NONE if kind == "int" else -1, dtype=np.int64)
         if isinstance(values, Strings):
@@ -122,7 +122,7 @@ class KvRows:
 
     def _said(self, kind: str, values: list[Any]) -> Any:
         if kind == "ids":
-            return IdsArray._from_sequence(values)
+            return IdLists.of(values)
         if kind == "str":
             texts = self.texts
             values = [None if v is None else texts.setdefault(v, len(texts)) for v in values]

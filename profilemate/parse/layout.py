@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import pandas as pd
 
 from profilemate import schema
-from profilemate.parse.ids import IdsDtype
+from profilemate.parse.ids_column import IdsDtype
 
-# Column dtypes by the type of a schema field; `ids` are tuples of int, see `parse.ids`.
+# Column dtypes by the type of a schema field; `ids` are tuples of int, see `parse.ids_column`.
 DTYPES: Mapping[str, str] = {
     "int": "Int64",
     "bool": "boolean",

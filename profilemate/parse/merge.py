@@ -10,7 +10,7 @@ import pandas as pd
 from profilemate.parse.align import BY_WALL, UNPLACED, align
 from profilemate.parse.clock import ClockMap
 from profilemate.parse.collect import Activity
-from profilemate.parse.custom import frame as custom_frame
+from profilemate.parse.custom_frames import frame as custom_frame
 from profilemate.parse.duplicates import Bools, repeated
 from profilemate.parse.frames import build
 from profilemate.parse.ids import NONE, Ints

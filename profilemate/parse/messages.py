@@ -16,13 +16,13 @@ from profilemate import schema
 from profilemate.errors import SchemaError
 from profilemate.parse.budget import Budget
 from profilemate.parse.custom import CustomEvents, wanted
-from profilemate.parse.frames import Rows
 from profilemate.parse.ids import NONE, Ints
 from profilemate.parse.kv_rows import KvRows
 from profilemate.parse.losses import Torn
 from profilemate.parse.processes import Heard
 from profilemate.parse.progress import Progress
 from profilemate.parse.recording import Marker
+from profilemate.parse.rows import Rows
 from profilemate.parse.scan import scan
 
 _PROGRESS_EVERY = 1 << 13  # messages

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from profilemate.parse.ids import NONE, IdsArray, Ints
+from profilemate.parse.ids import NONE, IdLists, Ints
 
 _WIDTHS = ((1 << 8, "u1"), (1 << 16, "u2"), (1 << 32, "u4"), (1 << 64, "u8"))
 _HEAD = 8  # bytes: how long the text is
@@ -23,12 +23,12 @@ _LISTS = ("flat", "lengths", "missing")
 
 
 def pack(columns: Mapping[str, Any]) -> bytes:
-    """Columns as bytes: arrays of integers or booleans, or `IdsArray`."""
+    """Columns as bytes: arrays of integers or booleans, or `IdLists`."""
     specs: list[list[Any]] = []
     blocks: list[bytes] = []
     for name, column in columns.items():
-        if isinstance(column, IdsArray):
-            parts = (column.flat, column.lengths, column.isna())
+        if isinstance(column, IdLists):
+            parts = (column.flat, column.lengths, column.missing)
             for part, values in zip(_LISTS, parts, strict=True):
                 specs.append([f"{name}.{part}", *_packed(values, blocks)])
         else:
@@ -92,7 +92,7 @@ def unpack(data: bytes, wanted: Collection[str] | None = None) -> dict[str, Any]
                 found[name] = values
         at += size
     for name, parts in lists.items():
-        found[name] = IdsArray(parts["flat"], parts["lengths"], parts["missing"].astype(bool))
+        found[name] = IdLists(parts["flat"], parts["lengths"], parts["missing"].astype(bool))
     return found
 
 
@@ -142,7 +142,7 @@ def joined(parts: Collection[Mapping[str, Any]]) -> dict[str, Any]:
     found = {}
     for name, column in first.items():
         join: Callable[[list[Any]], Any] = (
-            IdsArray._concat_same_type if isinstance(column, IdsArray) else np.concatenate
+            IdLists.joined if isinstance(column, IdLists) else np.concatenate
         )
         found[name] = join([part[name] for part in parts])
     return found

@@ -16,7 +16,10 @@ import numpy as np
 
 from profilemate.parse.ids import NONE, Ints
 from profilemate.parse.recording import SourceInfo
-from profilemate.parse.trace import ALIAS
+
+ALIAS = 1 << 22
+"""Numbers of processes from here on are ours: Linux gives none so large. They stand for a process
+whose own number another process of the trace has too, on another host or at another time."""
 
 SAME_BOOT_NS = 1_000_000_000
 """Wall clocks of one host may differ by this between two recordings; NTP keeps them much closer."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from profilemate import schema
 from profilemate.errors import SchemaError
 from profilemate.parse.digits import BIT_WINDOWS, PAD, Text, integers
-from profilemate.parse.ids import NONE, Bools, IdsArray, Ints
+from profilemate.parse.ids import NONE, Bools, IdLists, Ints
 from profilemate.parse.scan_ids import read_ids
 from profilemate.schema import KINDS, PREFIX
 
@@ -60,7 +60,7 @@ class Events:
         message: Number of the message that each came in.
         place: Its place in that message.
         columns: Field name -> values: `int64` with `NONE`, `int8` with -1, `Strings`, or
-            `IdsArray`. A field that no event has is not there.
+            `IdLists`. A field that no event has is not there.
     """
 
     message: Ints
@@ -327,7 +327,7 @@ class _Values:
     numbers: Ints
     truth: npt.NDArray[np.int8]
     strings: Strings
-    ids: IdsArray
+    ids: IdLists
 
     def column(self, words: Ints, rows: Ints, length: int, type_: int) -> Any:
         """The values of some words as a column with one row per event of the kind."""
@@ -343,5 +343,5 @@ class _Values:
         where = np.full(length, -1, dtype=np.int64)
         where[rows] = at
         if _TYPES[type_] == "ids":
-            return self.ids.take(where, allow_fill=True)
+            return self.ids.rows_or_none(where)
         return Strings(np.append(self.strings.codes, -1)[where], self.strings.texts)

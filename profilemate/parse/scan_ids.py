@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from profilemate.parse.digits import Text, integers
-from profilemate.parse.ids import Bools, IdsArray, Ints, ranges, starts_of
+from profilemate.parse.ids import Bools, IdLists, Ints, ranges, starts_of
 
 _COMMA, _DASH = 44, 45
 _MAX_RUN = 1 << 20
 """Blocks of a longer run are left to the exact decoder, which knows what is too long."""
 
 
-def read_ids(text: Text, start: Ints, end: Ints) -> tuple[IdsArray, Bools]:
+def read_ids(text: Text, start: Ints, end: Ints) -> tuple[IdLists, Bools]:
     """The lists at some places, and which of them cannot be read here."""
     length = end - start
     at = ranges(start, length)
@@ -41,11 +41,11 @@ def read_ids(text: Text, start: Ints, end: Ints) -> tuple[IdsArray, Bools]:
     wrong[run[count > _MAX_RUN]] = True
     bad[of[wrong]] = True
     if bad.any():
-        return IdsArray.none(len(start)), bad
+        return IdLists.none(len(start)), bad
     step: Ints = np.where(finish < begin, -1, 1).astype(np.int64)
     offset = ranges(np.zeros(len(count), dtype=np.int64), count)
     flat: Ints = np.repeat(begin, count) + np.repeat(step, count) * offset
     total = starts_of(count)
     list_starts = np.searchsorted(of[run], np.arange(len(start) + 1))
     lengths: Ints = np.diff(total[list_starts])
-    return IdsArray(flat, lengths, np.zeros(len(start), dtype=bool)), bad
+    return IdLists(flat, lengths, np.zeros(len(start), dtype=bool)), bad

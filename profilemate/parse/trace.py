@@ -27,10 +27,6 @@ __all__ = [
     "frame_of",
 ]
 
-ALIAS = 1 << 22
-"""Numbers of processes from here on are ours: Linux gives none so large. They stand for a process
-whose own number another process of the trace has too, on another host or at another time."""
-
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -140,7 +136,7 @@ class Trace:
         api_calls: API calls by name; None where no recording has an API trace.
         placements: How each recording was put on the trace's clock.
         duplicates: Messages left out because a better recording has them too, by recording.
-        aliases: Pid of each process whose number in the frames is none, see `ALIAS`.
+        aliases: Pid of each process whose number in the frames is none, see `processes.ALIAS`.
         sources_of: Recordings that hold messages of a process, the best first, by process.
         engine: The events of the engine that schedules for these processes, where they are not
             part of this trace: a trace of one rank has its own steps and the engine's KV cache.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from profilemate.parse.ids import IdsArray
+from profilemate.parse.ids_column import IdsArray
 from profilemate.parse.trace import Trace
 
 
@@ -53,7 +53,7 @@ def _assert_same_column(one: pd.Series, other: pd.Series, where: str) -> None:
     assert type(one.array) is type(other.array), where
     assert getattr(one.dtype, "storage", None) == getattr(other.dtype, "storage", None), where
     if isinstance(one.array, IdsArray):
-        for part in ("flat", "lengths", "_missing", "_starts"):
+        for part in ("flat", "lengths", "missing", "starts"):
             _assert_same_values(getattr(one.array, part), getattr(other.array, part), where)
     elif hasattr(one.array, "_mask"):
         for part in ("_data", "_mask"):

@@ -28,7 +28,7 @@ from test_custom import custom
 from profilemate.parse import project
 from profilemate.parse.cache import TraceCache, identity, pack, store
 from profilemate.parse.cache.files import kept
-from profilemate.parse.ids import IdsArray
+from profilemate.parse.ids_column import IdsArray
 from profilemate.parse.parallel import read_all
 from profilemate.parse.project import parse_session, read_trace
 from profilemate.parse.readers.nsys_rep import MAGIC

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from profilemate.parse.ids import NONE, IdsArray
+from profilemate.parse.ids import NONE, IdLists
 from profilemate.parse.packed import joined, pack, picked, unpack
 
 EXTREMES = (NONE, NONE + 1, -1, 0, 1, 255, 256, 1 << 32, (1 << 63) - 1)
@@ -32,7 +32,7 @@ def test_any_column_comes_back(seed: int) -> None:
         rng.choice([None, (), tuple(rng.randrange(99) for _ in range(3))]) for _ in range(count)
     ]
     flags = values > 3
-    found = unpack(pack({"a": values, "ids": IdsArray._from_sequence(lists), "flag": flags}))
+    found = unpack(pack({"a": values, "ids": IdLists.of(lists), "flag": flags}))
     assert list(found) == ["a", "ids", "flag"]
     assert found["a"].dtype == np.int64
     assert found["a"].tolist() == values.tolist()
@@ -52,7 +52,7 @@ def test_little_takes_little() -> None:
 
 
 def test_rows_of_batches() -> None:
-    one = {"a": np.array([1, 2]), "ids": IdsArray._from_sequence([(1,), None])}
+    one = {"a": np.array([1, 2]), "ids": IdLists.of([(1,), None])}
     both = joined([one, one])
     assert both["a"].tolist() == [1, 2, 1, 2]
     assert list(picked(both, np.array([3, 0]))["ids"]) == [None, (1,)]

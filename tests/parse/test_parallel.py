@@ -233,3 +233,10 @@ def test_a_scheduler_that_does_not_answer(
     monkeypatch.setattr("profilemate.parse.on_cluster._CONNECT_S", 1)
     with pytest.raises(ToolError, match="does not answer"):
         read_trace(recordings, scheduler="tcp://127.0.0.1:9")
+
+
+def test_a_process_that_reads_starts_without_pandas() -> None:
+    """Which takes longer to import than all the rest."""
+    code = "import sys; import profilemate.parse.parallel; print('pandas' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "False\n"

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from profilemate import schema
 from profilemate.errors import SchemaError
-from profilemate.parse.ids import NONE, IdsArray
+from profilemate.parse.ids import NONE
+from profilemate.parse.ids_column import IdsArray
 from profilemate.parse.scan import scan
 from profilemate.schema import COMMON, KINDS
 

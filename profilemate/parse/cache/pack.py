@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from profilemate.parse.budget import Budget
-from profilemate.parse.ids import IdsArray
+from profilemate.parse.ids_column import IdsArray
 from profilemate.parse.kv_log import KvLog, Segment, Texts
 from profilemate.parse.recording import SourceInfo
 from profilemate.parse.spool import Blocks

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profilemate.parse.ids import IdsArray, ids_of
+from profilemate.parse.ids_column import IdsArray, ids_of
 from profilemate.parse.kv_log import Slice
 from profilemate.parse.tables.base import Bools, Ints
 from profilemate.parse.tables.pools import Pools

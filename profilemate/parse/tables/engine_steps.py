@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from profilemate.parse.ids import ids_of
+from profilemate.parse.ids_column import ids_of
 from profilemate.parse.tables.base import Bools, Column, Ints, nullable, numbers
 from profilemate.parse.tables.pools import UNKNOWN, Pools, SchedulerSteps, pools, usage
 from profilemate.parse.trace import Trace

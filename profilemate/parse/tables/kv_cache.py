@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from profilemate.parse.ids import ids_of
+from profilemate.parse.ids_column import ids_of
 from profilemate.parse.tables.base import Column, Table, frame_of, nullable, numbers
 from profilemate.parse.tables.kv_lifetimes import evictions
 from profilemate.parse.tables.pools import UNKNOWN, SchedulerSteps, pools, usage

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from profilemate.parse.ids import ids_of
+from profilemate.parse.ids_column import ids_of
 from profilemate.parse.kv_log import Slice, together
 from profilemate.parse.layout import KV_COLUMNS, empty_frame
 from profilemate.parse.tables.base import Column, Table, frame_of, nullable, numbers
