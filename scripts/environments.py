@@ -1,9 +1,9 @@
 """Make the environments that developing and testing need, and say where they are.
 
-Five kinds: the clone's own ``.venv``; a real vLLM for the CPU; two real Nsight Systems; a real
-Prometheus; a browser. All but the first are big and live in a cache outside the clone, keyed by
-what they are made of, so that a second clone finds them ready. Standard library only: this runs
-first.
+Six kinds: the clone's own ``.venv``; one with the oldest packages that profilemate serves; a real
+vLLM for the CPU; two real Nsight Systems; a real Prometheus; a browser. All but the first are big
+and live in a cache outside the clone, keyed by what they are made of, so that a second clone finds
+them ready. Standard library only: this runs first.
 
 Run as a program it makes what it is asked for and prints the paths, with ``--export`` as lines for
 a shell to evaluate. It ends with 2 when something failed, and with 0 when something is left out
@@ -28,6 +28,7 @@ import debian_chromium
 import debian_nsys
 import debian_packages
 import debian_prometheus
+import lowest_versions
 from installing import (
     MARKER,
     SetupError,
@@ -61,6 +62,7 @@ PROMETHEUS_VARIABLES = {
     debian_prometheus.PROMETHEUS: "PROFILEMATE_TEST_PROMETHEUS",
     debian_prometheus.PROMTOOL: "PROFILEMATE_TEST_PROMTOOL",
 }
+LOWEST_VARIABLE = "PROFILEMATE_TEST_LOWEST_PYTHON"
 CHROMIUM_VARIABLE = "PROFILEMATE_TEST_CHROMIUM"
 
 # The oldest nvtx that profilemate serves (and this Python has), and the one that vLLM's CUDA wheels
@@ -199,6 +201,21 @@ def ensure_nvtx(version: str) -> Place:
     return Place(install_once(target, fingerprint, build, relocatable=True))
 
 
+def ensure_lowest() -> Place:
+    """Return the Python of an environment with the oldest versions of what parsing needs."""
+    pins = lowest_versions.pins(CLONE / "pyproject.toml")
+    fingerprint = digest(*pins, sys.version, platform.machine())
+
+    def build(place: Path) -> None:
+        make_venv(place)
+        options = ["--only-binary", "pandas,pyarrow"]
+        python = str(place / "bin" / "python")
+        run([python, *PIP, "install", *options, *pins], f"Installing old versions into {place}")
+
+    target = cache_root() / f"lowest-{fingerprint}"
+    return Place(install_once(target, fingerprint, build, relocatable=False) / "bin" / "python")
+
+
 def ensure_prometheus(program: Path) -> Place:
     """Return a program of Prometheus, from Debian's archive."""
     suite, recipe = debian_prometheus.SUITE, debian_prometheus.RECIPE
@@ -233,6 +250,8 @@ def gather(parts: Sequence[str]) -> dict[str, Place]:
     found: dict[str, Place] = {}
     if "venv" in parts:
         found["PROFILEMATE_VENV_PYTHON"] = Place(ensure_venv(CLONE))
+    if "lowest" in parts:
+        found[LOWEST_VARIABLE] = ensure_lowest()
     if "vllm" in parts:
         found[VLLM_VARIABLE] = ensure_vllm()
     if "nsys" in parts:
@@ -264,7 +283,7 @@ def vllm_and_nsys() -> tuple[Path, Path]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run as a program; see the top of this file."""
     parser = argparse.ArgumentParser(description="Make profilemate's environments; print paths.")
-    known = ("venv", "vllm", "nsys", "prometheus", "browser")
+    known = ("venv", "lowest", "vllm", "nsys", "prometheus", "browser")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {known}; all if none")
     parser.add_argument("--export", action="store_true", help="print lines for a shell to evaluate")
     options = parser.parse_args(arguments)

@@ -63,10 +63,10 @@ class RankTrace:
 
 def processes_of(trace: Trace) -> list[Process]:
     """Every process with events of ours, in order of its first event."""
-    counts = pd.concat([f.groupby("pid")["ts"].agg(["size", "min"]) for f in _times(trace)])
-    if counts.empty:
+    counts = [f.groupby("pid")["ts"].agg(["size", "min"]) for f in _times(trace) if len(f)]
+    if not counts:
         return []
-    total = counts.groupby(level=0).agg({"size": "sum", "min": "min"})
+    total = pd.concat(counts).groupby(level=0).agg({"size": "sum", "min": "min"})
     last = trace.frames["session"].groupby("pid").last()
     found = [
         _process(trace, int(pid), row, last)

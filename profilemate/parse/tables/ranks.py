@@ -65,7 +65,9 @@ def ranks(trace: Trace) -> pd.DataFrame:
         for name in frame.columns
     }
     p50 = typed["replay_p50_ms"].astype("Float64")
-    return frame_of(COLUMNS, {**typed, "replay_ratio": p50 / p50.median()})
+    # pandas 2 warns of a median of nothing.
+    middle = p50.median() if p50.notna().any() else pd.NA
+    return frame_of(COLUMNS, {**typed, "replay_ratio": p50 / middle})
 
 
 def _row(trace: Trace, rank: RankTrace, process: Process) -> dict[str, object]:
