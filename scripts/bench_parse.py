@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,7 +99,10 @@ TITLES = {
     "columns, numpy": "the same without the compiled scanner",
     "columns, one core": "profilemate, to columns, one core",
     "columns, numpy, one core": "the same without the compiled scanner, one core",
+    "columns, twice at once": "profilemate, to columns, twice at once, a core each",
+    "columns, numpy, twice at once": "the same without the compiled scanner, twice, a core each",
     "two files, 1 job": "profilemate, two such files, one after the other",
+    "two files, 1 job, one core": "profilemate, two such files, one after the other, one core",
     "two files, 2 jobs": "profilemate, two such files at a time",
     "parse": "profilemate parse, all tables written",
     "json": "json.load + pandas",
@@ -119,11 +123,27 @@ class Run:
 
 def run(name: str, trace: Path, out: Path, python: str) -> Run:
     """Run one contestant; its children count, but for the peak, which is of the largest process."""
+    if name.endswith("twice at once"):
+        one = name.removesuffix("twice at once") + "one core"
+        with ThreadPoolExecutor(2) as pool:
+            cores = sorted(os.sched_getaffinity(0))[:2]
+            runs = [*pool.map(lambda core: run_one(one, trace, out, python, core), cores)]
+        return Run(
+            max(r.wall for r in runs),
+            sum(r.cpu for r in runs),
+            max(r.peak for r in runs),
+            all(r.ok for r in runs),
+        )
+    return run_one(name, trace, out, python, min(os.sched_getaffinity(0)))
+
+
+def run_one(name: str, trace: Path, out: Path, python: str, core: int) -> Run:
+    """Run one process of one contestant, on this core if it is to have but one."""
     source = _SOURCES[name.partition(",")[0]]
     jobs = "2" if name.endswith("2 jobs") else "1"
     command = [python, "-c", source, str(trace), str(out), jobs]
     if name.endswith("one core"):
-        command = ["taskset", "-c", str(min(os.sched_getaffinity(0))), *command]
+        command = ["taskset", "-c", str(core), *command]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PROFILEMATE_CACHE_MB": "0"}
     if "numpy" in name:
         environment["PROFILEMATE_SCANNER"] = "numpy"
@@ -144,8 +164,9 @@ def contestants(trace: Path, megabytes: float, hta: str | None) -> list[str]:
     found = ["inflate", "columns", "columns, numpy"]
     if trace.suffix != ".gz" and megabytes >= 150:
         found += ["columns, one core", "columns, numpy, one core"]
+        found += ["columns, twice at once", "columns, numpy, twice at once"]
     elif megabytes >= 900:
-        found += ["two files, 1 job", "two files, 2 jobs"]
+        found += ["two files, 1 job", "two files, 1 job, one core", "two files, 2 jobs"]
     found.append("parse")
     if megabytes <= 1100:  # json needs 3 bytes of memory per byte, orjson 5
         found.append("json")
@@ -244,7 +265,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"Made by `python scripts/bench_parse.py --write` on {versions()}. Everything ran in turn, "
         f"each as a process of its own with its start; the best of {options.rounds} rounds by wall "
         "time. The floor unpacks with the same library and does nothing else, in blocks of the "
-        "size that is best for it.\n\n" + "\n\n".join(texts)
+        "size that is best for it. Twice at once is what a second core is worth on this machine: "
+        "two processes that have nothing to do with each other.\n\n" + "\n\n".join(texts)
     )
     print(text)
     if options.write:
