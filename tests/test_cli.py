@@ -345,3 +345,9 @@ def test_annotate_status_knows_the_torch_profiler() -> None:
         text = " ".join(on.stdout.split())
         assert "annotate yes: " in text
         assert "sink torch profiler, while one runs; steps 5 to 14 only" in text
+
+
+def test_commands_that_read_nothing_start_without_numpy() -> None:
+    code = "import sys, profilemate.cli.app; print({'numpy', 'pandas'} & {*sys.modules})"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "set()\n"

@@ -12,7 +12,6 @@ from profilemate.cli import compare, export, hta, perfetto, report, scrub, show,
 from profilemate.cli import parse as parse_
 from profilemate.cli import run as run_
 from profilemate.cli.examples import examples
-from profilemate.parse.readers.kineto import native
 
 HELP = """What vLLM's CUDA graphs and KV cache really did.
 
@@ -45,6 +44,8 @@ app.add_typer(cache_.app, name="cache")
 
 def _version(value: bool) -> None:
     if value:
+        from profilemate.parse.readers.kineto import native
+
         show.line(f"profilemate {profilemate.__version__}")
         show.line(f"scanner of torch traces: {native.description()}")
         raise typer.Exit
