@@ -221,7 +221,7 @@ def _by_correlation(host: Columns, gpu: Columns, root: Ints) -> Ints:
         for some in np.split(theirs, range(_TOGETHER, len(theirs), _TOGETHER)):
             wanted = gpu["correlation"][some]
             at = np.searchsorted(known, wanted, side="right") - 1  # of two calls, the later one
-            hit = (at >= 0) & (known[at] == wanted) & (wanted != 0)
+            hit = (at >= 0) & (known[at] == wanted)
             found[some[hit]] = root[mine[at[hit]]]
     return found
 

@@ -28,6 +28,7 @@ class Launch(NamedTuple):
     ts: int
     gpu: tuple[tuple[int, int], ...] = ()
     pid: int = 1
+    device: int = 0
 
 
 def with_gpu(events: list[At], *launches: Launch, eager: tuple[tuple[int, int], ...] = ()) -> Trace:
@@ -38,11 +39,11 @@ def with_gpu(events: list[At], *launches: Launch, eager: tuple[tuple[int, int], 
     calls["pid"] = np.array([launch.pid for launch in launches], dtype=np.int64)
     calls["dur"], calls["tid"] = calls["name"] + 10, calls["name"] + 1
     calls["correlation"] = np.arange(1, len(launches) + 1)
-    ran = [(i + 1, x.pid, *r) for i, x in enumerate(launches) for r in x.gpu]
-    ran += [(0, 1, *r) for r in eager]
+    ran = [(i + 1, x.pid, x.device, *r) for i, x in enumerate(launches) for r in x.gpu]
+    ran += [(0, 1, 0, *r) for r in eager]
     gpu = {name: np.zeros(len(ran), dtype=np.int64) for name in activity.GPU_COLUMNS}
     gpu["recording"] = gpu["name"].copy()
-    for place, name in enumerate(("correlation", "pid", "start", "end")):
+    for place, name in enumerate(("correlation", "pid", "device", "start", "end")):
         gpu[name] = np.array([row[place] for row in ran], dtype=np.int64)
     nothing = dict.fromkeys((*activity.START_COLUMNS, "recording"), calls["name"][:0])
     found = matched(calls, nothing, gpu, ["k"])
@@ -92,6 +93,36 @@ def test_latency_of_a_graph() -> None:
     assert row["gpu_time_share"] == pytest.approx(400 / 1400)
 
 
+def test_delay_is_that_of_the_first_launch_that_has_records() -> None:
+    # The records of the very first one were dropped.
+    trace = with_gpu([step(0, 1, PIECEWISE)], Launch(20), Launch(40, ((1000, 1100),)))
+    (row,) = rows("cuda_graph_replay_latency", trace)
+    assert row["delay_mean_ms"] == 960
+    assert rows("cuda_graph_steps", trace)[0]["gpu_delay_ms"] == 960
+
+
+def test_gpus_run_side_by_side() -> None:
+    events = [step(0, 1, FULL), step(200, 2, FULL)]
+    launches = Launch(20, ((1000, 1100),)), Launch(220, ((1050, 1200),), device=1)
+    (row,) = rows("cuda_graph_replay_latency", with_gpu(events, *launches))
+    assert (row["gpu_busy_total_ms"], row["gpu_time_share"]) == (250, 1)
+
+
+def test_the_graph_with_the_most_gpu_time_comes_first() -> None:
+    keys = [FULL | {"num_tokens": tokens} for tokens in (1, 2, 4)]
+    busy = [20, 300, 20]
+    trace = with_gpu(
+        [step(200 * i, i + 1, key) for i, key in enumerate(keys)],
+        *(Launch(200 * i + 20, ((1000 * i, 1000 * i + ns),)) for i, ns in enumerate(busy)),
+    )
+    found = rows("cuda_graph_replay_latency", trace)
+    assert [(r["num_tokens"], r["gpu_busy_total_ms"]) for r in found] == [
+        (2, 300),
+        (1, 20),
+        (4, 20),
+    ]
+
+
 def test_a_drafters_launch_is_not_its_models() -> None:
     draft = FULL | {"num_tokens": 4}
     events = [
@@ -122,7 +153,8 @@ def test_launches_of_other_threads_and_processes_are_not_the_steps() -> None:
 
 def test_of_some_processes_only() -> None:
     events = [step(0, 1, FULL), at(0, "step", dur=100, pid=2, step=1, **FULL)]
-    launches = Launch(20, ((1000, 1100),)), Launch(21, ((1000, 1250),), pid=2)
+    # Equal times and equal numbers of threads: only the process tells them apart.
+    launches = Launch(20, ((1000, 1100),)), Launch(20, ((1000, 1250),), pid=2)
     trace = with_gpu(events, *launches)
     for pid, span in ((1, 100), (2, 250)):
         (row,) = rows("cuda_graph_steps", trace.only({pid}))

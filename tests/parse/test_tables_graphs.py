@@ -223,6 +223,7 @@ def test_timeline_prints_the_descriptor_as_vllm_does() -> None:
         step(20, 2, PIECEWISE),
         replay(30, 3, more),
         at(40, "graph.replay", **FULL, step=4),
+        at(50, "graph.replay", dur=0, **FULL, step=5),
     ]
     text = "BatchDescriptor(num_tokens=256, num_reqs=128, uniform=True, has_lora=False"
     assert build("cuda_graph_timeline", events) == [
@@ -235,6 +236,7 @@ def test_timeline_prints_the_descriptor_as_vllm_does() -> None:
         ),
         (30, f"FULL:{text}, num_active_loras=3, depth=2, kind=x)", 2),
         (40, f"FULL:{text})", None),
+        (50, f"FULL:{text})", 0),
     ]
 
 

@@ -30,9 +30,36 @@ def test_usage_has_one_row_per_step_that_changed_it() -> None:
     ]
 
 
+def test_every_process_has_a_usage_of_its_own() -> None:
+    # Both are in the first step of their process.
+    events = [step(0, 10, 1), step(0, 10, 1, pid=2)]
+    events += [kv(5, "alloc", used=1, ids=(1,)), kv(4, "alloc", pid=2, used=2, ids=(1, 2))]
+    assert rows(build("kv_cache_usage", trace_of(events))) == [
+        (4, None, 2, None),
+        (5, None, 1, None),
+    ]
+
+
 def test_without_steps_each_operation_is_one() -> None:
     trace = trace_of([kv(5, "usage", used=3), kv(6, "cache", used=3), kv(7, "usage", used=4)])
     assert rows(build("kv_cache_usage", trace)) == [(5, None, 3, None), (7, None, 4, None)]
+
+
+def test_an_operation_that_does_not_say_the_usage_changes_none() -> None:
+    trace = trace_of(
+        [
+            pool(8),
+            kv(1, "alloc", used=2, ids=(1, 2)),
+            kv(2, "cache", used=None, ids=(1,)),
+            kv(3, "free", used=0, ids=(1, 2)),
+        ]
+    )
+    assert rows(build("kv_cache_usage", trace)) == [(1, 0.25, 2, 8), (3, 0.0, 0, 8)]
+    assert rows(build("kv_block_events", trace), "used_blocks", "usage_pct") == [
+        (2, 0.25),
+        (None, None),
+        (0, 0.0),
+    ]
 
 
 def test_the_order_of_the_log_rules_where_time_stamps_run_backwards() -> None:

@@ -88,6 +88,8 @@ def test_graph_ids_tell_graphs_of_the_same_kernels_apart(tmp_path: Path) -> None
     path = write(tmp_path / "x.json", *events)
     found = build("cuda_graph_replay_latency", path)
     assert {r["descriptor"]: r["steps"] for r in found} == {"graph:31": 2, "graph:32": 1}
+    # Whether they take LoRA adapters is not known.
+    assert {(r["num_tokens"], r["num_active_loras"]) for r in found} == {(None, None)}
     coverage = parse_session([path], tmp_path / "s").metadata["coverage"]
     assert (coverage["kernels"], coverage["kernels_in_graphs"]) == (6, 3)
 
