@@ -245,6 +245,20 @@ def test_coverage_by_mode() -> None:
     assert (piecewise["graphs_never_replayed"], piecewise["never_replayed_capture_ms"]) == (1, 70)
 
 
+def test_steps_that_do_not_say_everything_count_by_what_they_say() -> None:
+    keys: list[dict[str, Any]]
+    keys = [{"mode": "FULL", "num_tokens": 8}, {"unpadded": 5}, {"unpadded": 5}, {}]
+    trace = trace_of([step(200 * i, i + 1, key) for i, key in enumerate(keys)])
+    full, *_, unknown = rows("cuda_graph_coverage", trace)
+    assert (full["steps"], full["unpadded_tokens"], full["padded_tokens"]) == (1, None, 8)
+    assert (unknown["runtime_mode"], unknown["steps"], unknown["unpadded_tokens"]) == (None, 3, 10)
+    names = ("unpadded_tokens", "padded_tokens", "num_paddings", "runtime_mode", "count")
+    assert [tuple(r[n] for n in names) for r in rows("cuda_graph_padding", trace)] == [
+        (5, None, None, None, 2),
+        (None, 8, None, "FULL", 1),
+    ]
+
+
 def test_without_a_trace_of_api_calls_launches_are_the_hooks() -> None:
     draft = FULL | {"num_tokens": 4}
     events = [

@@ -99,8 +99,8 @@ def test_captures_that_are_told_again_count_once() -> None:
     "other", [{"pid": 2}, {"model": "drafter"}, {"owner": "Other"}], ids=lambda o: next(iter(o))
 )
 def test_others_have_captures_of_their_own_on_equal_graphs(other: dict[str, Any]) -> None:
-    told = {"phase": "real", "again": 1}
-    mine = {"model": "backbone", "owner": "CUDAGraphWrapper", "pid": 1}
+    told: dict[str, Any] = {"phase": "real", "again": 1}
+    mine: dict[str, Any] = {"model": "backbone", "owner": "CUDAGraphWrapper", "pid": 1}
     events = [
         at(i, "graph.capture", dur=1000, **FULL, **told, **owner)
         for i, owner in enumerate((mine, mine | other))

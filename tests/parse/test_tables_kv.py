@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from frames import trace_of
+from frames import At, trace_of
 from kv_events import build, kv, pool, rows, step
+
+from profilemate.parse.coverage import coverage, doubts
 
 
 def test_usage_has_one_row_per_step_that_changed_it() -> None:
@@ -104,6 +106,21 @@ def test_the_standard_files_are_about_the_gpu_pool() -> None:
         (2, 2),
         (2, 3),
     ]
+
+
+def test_that_there_are_more_pools_on_the_gpu_is_said() -> None:
+    pools = [pool(4, number=0, medium="CPU"), pool(8, number=1), pool(9, number=2)]
+    pools += [pool(7, number=0, pid=2)]
+
+    def told(*events: At) -> list[str]:
+        trace = trace_of([*pools, *events])
+        return doubts(trace, coverage(trace))
+
+    own = [kv(1, "alloc", pool=0, used=1, ids=(1,)), kv(1, "alloc", pool=1, used=1, ids=(1,))]
+    own += [kv(1, "alloc", pid=2, used=1, ids=(1,))]
+    assert told(*own) == []
+    (said,) = told(*own, kv(2, "alloc", pool=2, used=1, ids=(1,)))
+    assert said.startswith("process 1 has several block pools on the GPU")
 
 
 def test_a_pool_on_the_cpu_alone_leaves_the_standard_files_empty() -> None:
