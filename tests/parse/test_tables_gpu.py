@@ -91,6 +91,8 @@ def test_latency_of_a_graph() -> None:
     assert (row["gpu_busy_total_ms"], row["gpu_busy_max_ms"]) == (300 + 100, 300)
     assert row["gpu_idle_total_ms"] == 300
     assert row["gpu_time_share"] == pytest.approx(400 / 1400)
+    # Of one without GPU records too.
+    assert [r["launch_ms"] for r in rows("cuda_graph_steps", trace)] == [20, 10, 10]
 
 
 def test_delay_is_that_of_the_first_launch_that_has_records() -> None:
