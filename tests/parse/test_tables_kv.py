@@ -162,6 +162,9 @@ def test_summary_without_evictions_has_no_averages_and_without_pools_no_row() ->
     assert build("kv_cache_summary", trace_of([])).empty
     only_a_pool = build("kv_cache_summary", trace_of([pool(8)]))
     assert rows(only_a_pool) == [(8, 0, 0, 0, 0.0, 0)]
+    # Of one of two processes it is not known how many there are.
+    both = build("kv_cache_summary", trace_of([pool(8), kv(1, "alloc", pid=2, used=1, ids=(1,))]))
+    assert rows(both) == [(None, 1, 0, 1, None, 0)]
 
 
 def test_the_log_says_which_blocks_changed_their_state() -> None:
