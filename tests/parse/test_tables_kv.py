@@ -123,6 +123,11 @@ def test_that_there_are_more_pools_on_the_gpu_is_said() -> None:
     assert said.startswith("process 1 has several block pools on the GPU")
 
 
+def test_what_was_said_last_of_a_pool_counts() -> None:
+    trace = trace_of([pool(4), pool(8), kv(1, "usage", used=2)])
+    assert rows(build("kv_cache_usage", trace)) == [(1, 0.25, 2, 8)]
+
+
 def test_a_pool_on_the_cpu_alone_leaves_the_standard_files_empty() -> None:
     trace = trace_of([pool(4, medium="CPU"), kv(1, "alloc", used=1, ids=(1,))])
     assert rows(build("kv_cache_usage", trace)) == []

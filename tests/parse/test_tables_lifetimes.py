@@ -83,6 +83,13 @@ def test_time_in_use_of_an_open_life_goes_to_the_end_of_the_recording() -> None:
     assert rows(build("kv_block_lifetimes", trace), *columns) == [(None, 900, None, True)]
 
 
+def test_a_recording_ends_no_earlier_than_its_last_operation() -> None:
+    # The window may be that of a file that was cut short.
+    events = [kv(20, "alloc", used=1, ids=(1,)), kv(50, "touch", used=1, ids=(1,), revived=())]
+    found = build("kv_block_lifetimes", trace_of(events, window=(0, 10)))
+    assert rows(found, "active_sec", "ended_by") == [(30, "open")]
+
+
 def test_a_connector_ends_the_content_of_a_block_in_use() -> None:
     trace = trace_of(
         [
