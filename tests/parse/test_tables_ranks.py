@@ -87,6 +87,7 @@ def engine_and_worker() -> list[At]:
     return [
         pool(8),
         pool(99, number=1),
+        pool(5, pid=0),
         call(1000, 1, num_tokens=5, running=1),
         kv(1002, "alloc", used=3, ids=(1, 2, 3)),
         kv(1004, "alloc", pool=1, used=50, ids=(4, 5, 6, 7)),  # not of the pool that is shown
