@@ -6,7 +6,10 @@ import pytest
 from frames import At, trace_of
 from kv_events import build, kv, pool, rows, step
 
+from profilemate.parse.budget import Budget
 from profilemate.parse.coverage import coverage, doubts
+from profilemate.parse.kv_log import FrameLog
+from profilemate.parse.trace import Frames
 
 
 def test_usage_has_one_row_per_step_that_changed_it() -> None:
@@ -30,6 +33,13 @@ def test_usage_has_one_row_per_step_that_changed_it() -> None:
         (2, 2, 0.25),
         (None, 0, 0.0),
     ]
+
+
+def test_an_operation_at_the_end_of_a_call_lies_in_it() -> None:
+    events = [step(0, 10, 1), step(20, 10, 2)]
+    events += [kv(ts, "usage", used=1) for ts in (0, 10, 11, 30, 31)]
+    steps = rows(build("kv_block_events", trace_of(events)), "step")
+    assert steps == [(1,), (1,), (2,), (2,), (None,)]
 
 
 def test_every_process_has_a_usage_of_its_own() -> None:
@@ -64,7 +74,8 @@ def test_an_operation_that_does_not_say_the_usage_changes_none() -> None:
     ]
 
 
-def test_the_order_of_the_log_rules_where_time_stamps_run_backwards() -> None:
+@pytest.mark.parametrize("at_a_time", [1, 2, 100])
+def test_the_order_of_the_log_rules_where_time_stamps_run_backwards(at_a_time: int) -> None:
     trace = trace_of(
         [
             step(80, 20, 1),
@@ -74,6 +85,8 @@ def test_the_order_of_the_log_rules_where_time_stamps_run_backwards() -> None:
             kv(130, "free", used=0, ids=(1,)),
         ]
     )
+    assert isinstance(trace.frames, Frames)
+    trace.frames.log = FrameLog(trace.kv.frame(), Budget(rows=at_a_time))
     assert rows(build("kv_block_events", trace), "step") == [(2,), (2,), (2,)]
     assert rows(build("kv_cache_usage", trace)) == [(130, None, 0, None)]
 

@@ -246,8 +246,8 @@ def test_content_that_moves_changes_no_life() -> None:
     ]
 
 
-def test_the_null_block_and_odd_ids_do_no_harm() -> None:
-    big = 1 << 40
+@pytest.mark.parametrize("big", [1 << 40, (1 << 63) - 1])
+def test_the_null_block_and_odd_ids_do_no_harm(big: int) -> None:
     trace = trace_of(
         [
             kv(1, "alloc", used=1, ids=(0, big, 3)),
