@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 from profilemate.cli import options, show
-from profilemate.cli.cached import decoded_traces
 from profilemate.cli.examples import examples
+from profilemate.cli.reading import decoded_traces
 
 EXAMPLES = examples(
     "profilemate hta session",
@@ -47,7 +47,7 @@ def hta(
                 "there is no session to write to",
                 path=source,
                 why="this is a trace",
-                hint="name a directory with -o",
+                hint=f"Name a directory: profilemate hta {source} -o DIR",
             )
         out = source
     result = hta_.hta(source, out, force=force, decoded=decoded_traces(no_cache))

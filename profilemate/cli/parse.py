@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from profilemate.cli import ended, options, show
-from profilemate.cli.cached import decoded_traces, say_note
+from profilemate.cli import options, show
 from profilemate.cli.examples import examples
+from profilemate.cli.reading import reading
 
 EXAMPLES = examples(
     "profilemate parse run.nsys-rep -o session",
@@ -59,26 +59,13 @@ def parse(
     Writes one session directory: CSV files, a summary and metadata.json.
     """
     # Imported here: `--help` and `annotate path` need no pandas.
-    from profilemate.parse.budget import memory_limit
     from profilemate.parse.project import parse_session
 
-    decoded = decoded_traces(no_cache, cache)
-    with ended.in_order(), show.progress(quiet or as_json) as progress:
-        session = parse_session(
-            traces,
-            out,
-            force=force,
-            timeline=timeline,
-            nsys=nsys,
-            cache_dir=cache,
-            decoded=decoded,
-            progress=progress,
-            jobs=jobs,
-            scheduler=scheduler,
-            limit=memory_limit(max_memory),
-        )
-    if not quiet:
-        say_note(decoded)
+    asked = reading(
+        nsys, cache, no_cache, max_memory, jobs, scheduler, quiet=quiet, bar=not as_json
+    )
+    with asked as how:
+        session = parse_session(traces, out, force=force, timeline=timeline, **how)
     if as_json:
         show.as_json(session.summary)
     elif not quiet:

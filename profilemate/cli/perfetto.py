@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from profilemate.cli import ended, show
-from profilemate.cli import options as shared
-from profilemate.cli.cached import decoded_traces, say_note
+from profilemate.cli import options, show
 from profilemate.cli.examples import examples
+from profilemate.cli.reading import reading
 
 EXAMPLES = examples(
     "profilemate perfetto run.nsys-rep -o run.pftrace",
@@ -22,7 +21,7 @@ EXAMPLES = examples(
 def perfetto(
     traces: Annotated[
         list[Path],
-        shared.argument("TRACE...", "Recordings of one run, as for `profilemate parse`."),
+        options.argument("TRACE...", "Recordings of one run, as for `profilemate parse`."),
     ],
     out: Annotated[
         Path,
@@ -39,12 +38,12 @@ def perfetto(
             show_default=False,
         ),
     ] = None,
-    force: Annotated[bool, shared.force("Replace FILE if it exists.")] = False,
-    quiet: shared.Quiet = False,
-    nsys: shared.Nsys = None,
-    cache: shared.CacheFolder = None,
-    no_cache: shared.NoCache = False,
-    max_memory: shared.MaxMemory = None,
+    force: Annotated[bool, options.force("Replace FILE if it exists.")] = False,
+    quiet: options.Quiet = False,
+    nsys: options.Nsys = None,
+    cache: options.CacheFolder = None,
+    no_cache: options.NoCache = False,
+    max_memory: options.MaxMemory = None,
 ) -> None:
     """Write the timeline of a run, for Perfetto.
 
@@ -52,25 +51,13 @@ def perfetto(
     with an arrow from each schedule call to its step and on to the GPU. Open it with
     `profilemate view`.
     """
-    from profilemate.parse.budget import memory_limit
     from profilemate.parse.project import beside, read_trace
     from profilemate.parse.timeline import file
 
-    options = file.Options(kernels, file.window_of(window))
+    shown = file.Options(kernels, file.window_of(window))
     file.check(out, force=force)
-    decoded, limit = decoded_traces(no_cache, cache), memory_limit(max_memory)
-    with ended.in_order(), show.progress(quiet) as progress:
-        trace = read_trace(
-            traces,
-            nsys=nsys,
-            cache_dir=cache,
-            decoded=decoded,
-            progress=progress,
-            records=kernels,
-            limit=limit,
-            folder=beside(out),
-        )
-        result = file.write_timeline(trace, out, options, force=force, progress=progress)
+    with reading(nsys, cache, no_cache, max_memory, quiet=quiet) as how:
+        trace = read_trace(traces, records=kernels, folder=beside(out), **how)
+        result = file.write_timeline(trace, out, shown, force=force, progress=how["progress"])
     if not quiet:
-        say_note(decoded)
         show.timeline(result)

@@ -45,6 +45,15 @@ def numbered(*columns: npt.NDArray[Any]) -> Ints:
     return code
 
 
+def range_ends(lane: Ints, begin: Ints, dur: Ints) -> Ints:
+    """When ranges end; one whose end was not seen (`dur` below 0) goes on until the next one."""
+    order = np.lexsort((begin, lane))
+    follows = np.full(len(order), FAR, dtype=np.int64)
+    same = np.flatnonzero(lane[order[1:]] == lane[order[:-1]])
+    follows[order[same]] = begin[order[same + 1]] - 1
+    return np.where(dur < 0, follows, begin + dur)
+
+
 def inside(lane: Ints, begin: Ints, end: Ints, point_lane: Ints, point: Ints) -> Ints:
     """The innermost range that each point lies in, as its number, -1 for none.
 
@@ -212,7 +221,7 @@ def _by_correlation(host: Columns, gpu: Columns, root: Ints) -> Ints:
         for some in np.split(theirs, range(_TOGETHER, len(theirs), _TOGETHER)):
             wanted = gpu["correlation"][some]
             at = np.searchsorted(known, wanted, side="right") - 1  # of two calls, the later one
-            hit = (at >= 0) & (known[at] == wanted) & (wanted != 0)
+            hit = (at >= 0) & (known[at] == wanted)
             found[some[hit]] = root[mine[at[hit]]]
     return found
 
@@ -274,12 +283,11 @@ def _lie_in(ranges: pd.DataFrame, calls: Columns) -> Ints:
     """The row of a frame that each call lies in, by process, thread and time on the host."""
     begin = ranges["ts"].to_numpy(dtype=np.int64)
     dur = ranges["dur"].to_numpy(dtype=np.int64, na_value=-1)
-    # A range that the recording saw no end of goes on until the next one.
-    end = np.where(dur < 0, FAR, begin + dur)
     lane = numbered(
         *(np.concatenate([ranges[c].to_numpy(np.int64), calls[c]]) for c in ("pid", "tid"))
     )
     count = len(ranges)
+    end = range_ends(lane[:count], begin, dur)
     return inside(lane[:count], begin, end, lane[count:], calls["ts"])
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from profilemate.parse.attribution import owners, step_work
 from profilemate.parse.tables.base import flags, numbers
 from profilemate.parse.tables.cuda_graphs import PLACES, durations_of, graph_steps
+from profilemate.parse.tables.pools import pools
 from profilemate.parse.trace import Trace
 
 Coverage = dict[str, float | int | None]
@@ -103,4 +104,11 @@ def doubts(trace: Trace, found: Coverage) -> list[str]:
             f"{int(missing.sum())} graph launches that {int((missing > 0).sum())} steps should "
             "have made were not recorded"
         )
+    streams = pools(trace)
+    told += [
+        f"process {trace.aliases.get(pid, pid)} has several block pools on the GPU: usage, "
+        "evictions and summary are of the first one, kv_block_events.csv and "
+        "kv_block_lifetimes.csv of all (column pool)"
+        for pid in np.unique(streams.pids[streams.further]).tolist()
+    ]
     return told

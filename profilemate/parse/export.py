@@ -45,7 +45,9 @@ def export(session: Path, name: str, out: Path | None = None, *, force: bool = F
     """
     if name not in FORMATS:
         known = ", ".join(FORMATS)
-        raise InputError(f"There is no format {name!r}", why=f"The formats are {known}.")
+        raise InputError(
+            f"There is no format {name!r}", hint=f"Name one of these: --format {known}"
+        )
     text = FORMATS[name].text(SavedSession.open(session))
     if out is not None:
         write_file(out, text, force=force)

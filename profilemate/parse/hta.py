@@ -111,7 +111,10 @@ def hta(
         kind = open_recording(trace).info.kind  # says what is wrong with it, if anything is
         if not kind.startswith(TORCH):
             raise InputError(
-                "HTA reads torch profiler traces only", path=trace, why=f"It is: {kind}."
+                "HTA reads torch profiler traces only",
+                path=trace,
+                why=f"It is: {kind}.",
+                hint=f"Its tables: profilemate parse {trace}",
             )
     found = coverage(read_trace(traces, decoded=decoded, records=False))
     with tempfile.TemporaryDirectory(prefix="profilemate-hta-") as folder:

@@ -78,6 +78,7 @@ def copies(traces: Sequence[Path], folder: Path) -> list[Copy]:
             "There is nothing for HTA to break down",
             path=traces[0],
             why="No trace has GPU records: they are of a front end, or of a machine without GPU.",
+            hint="Name the worker's trace, which torch's profiler names after its rank.",
         )
     ranks = {rank for rank in told if rank is not None}
     if len(ranks) == len(made):
@@ -101,7 +102,12 @@ def _load(trace: Path) -> dict[str, Any]:
     if isinstance(content, list):
         content = {"traceEvents": content}
     if not isinstance(content, dict) or not isinstance(content.get("traceEvents"), list):
-        raise InputError("HTA cannot read this trace", path=trace, why="It has no traceEvents.")
+        raise InputError(
+            "HTA cannot read this trace",
+            path=trace,
+            why="It has no traceEvents.",
+            hint="Name a trace that torch's profiler wrote: *.pt.trace.json, or packed.",
+        )
     return content
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import pandas as pd
 
@@ -69,34 +69,41 @@ class Session:
         return summary_.sections(self.summary)
 
 
-def read_trace(
-    paths: Sequence[Path],
-    *,
-    nsys: Path | None = None,
-    cache_dir: Path | None = None,
-    decoded: TraceCache | None = None,
-    progress: Progress = no_progress,
-    records: bool = True,
-    jobs: int | None = 1,
-    scheduler: str | None = None,
-    limit: int | None = None,
-    folder: Path | None = None,
-) -> Trace:
-    """Read recordings of one run onto one clock.
+class How(TypedDict, total=False):
+    """How recordings are read; what is not said is as in `read_trace`.
 
-    Args:
-        paths: Recordings, or directories that hold some.
+    Attributes:
         nsys: The nsys that exports reports.
         cache_dir: Where exports are kept.
         decoded: Where traces that were decoded before are found and new ones kept; not at all if
             not given.
         progress: Told about work that takes its time.
-        records: Keep every GPU record in `Trace.gpu`, which tables do not need.
-        jobs: Processes that read at a time; None for as many as cores and memory allow.
+        jobs: Processes that read at a time, one if not given; None for as many as cores and memory
+            allow.
         scheduler: Address of a Dask scheduler whose workers are to read instead.
         limit: Bytes of memory that each process may take; what is more goes into temporary files.
             Nothing is kept in a cache then, and one process reads if `jobs` says nothing.
-        folder: Where these files are; None for where Python puts them.
+    """
+
+    nsys: Path | None
+    cache_dir: Path | None
+    decoded: TraceCache | None
+    progress: Progress
+    jobs: int | None
+    scheduler: str | None
+    limit: int | None
+
+
+def read_trace(
+    paths: Sequence[Path], *, records: bool = True, folder: Path | None = None, **how: Unpack[How]
+) -> Trace:
+    """Read recordings of one run onto one clock.
+
+    Args:
+        paths: Recordings, or directories that hold some.
+        records: Keep every GPU record in `Trace.gpu`, which tables do not need.
+        folder: Where temporary files are; None for where Python puts them.
+        how: See `How`.
 
     Raises:
         ProfilemateError: One of them cannot be read.
@@ -104,16 +111,18 @@ def read_trace(
     if not paths:
         raise InputError("no recording was given", hint="Name one: profilemate parse run.nsys-rep")
     found = gather(paths)
-    budget = Budget.of(limit, None if folder is None else str(folder))
-    if limit is not None:
-        # A trace is put into the cache, and taken out of it, as a whole.
-        decoded, jobs = None, jobs or 1
-    slot = None if decoded is None else decoded.slot(found, nsys, records=records)
+    nsys, limit, decoded = how.get("nsys"), how.get("limit"), how.get("decoded")
+    # A trace is put into the cache, and taken out of it, as a whole.
+    slot = None
+    if decoded is not None and limit is None:
+        slot = decoded.slot(found, nsys, records=records)
     if slot is not None and (kept := slot.load()) is not None:
         return kept
     start = time.monotonic()
+    budget = Budget.of(limit, None if folder is None else str(folder))
     tasks = [
-        Task(path, searched, nsys, cache_dir, records, budget) for path, searched in found.items()
+        Task(path, searched, nsys, how.get("cache_dir"), records, budget)
+        for path, searched in found.items()
     ]
     notes: list[str] = []
 
@@ -126,7 +135,9 @@ def read_trace(
         elif (doubt := doubt_several(merged)) is not None:
             notes.append(doubt)
 
-    reads = read_all(tasks, progress, jobs=jobs, scheduler=scheduler)
+    jobs = how.get("jobs", 1) or (None if limit is None else 1)
+    progress = how.get("progress", no_progress)
+    reads = read_all(tasks, progress, jobs=jobs, scheduler=how.get("scheduler"))
     trace = put_together(reads, check)
     trace.notes += notes
     if slot is not None:
@@ -153,13 +164,7 @@ def parse_session(
     *,
     force: bool = False,
     timeline: bool = False,
-    nsys: Path | None = None,
-    cache_dir: Path | None = None,
-    decoded: TraceCache | None = None,
-    progress: Progress = no_progress,
-    jobs: int | None = 1,
-    scheduler: str | None = None,
-    limit: int | None = None,
+    **how: Unpack[How],
 ) -> Session:
     """Read recordings and write their session directory.
 
@@ -169,27 +174,13 @@ def parse_session(
             session alone is updated where it is.
         force: Replace a session that is there already.
         timeline: Write `timeline.pftrace` into it too.
-        nsys: The nsys that exports reports.
-        cache_dir: Where exports are kept.
-        decoded: Where traces that were decoded before are kept, see `read_trace`.
-        progress: Told about work that takes its time.
-        jobs: Processes that read at a time; None for as many as cores and memory allow.
-        scheduler: Address of a Dask scheduler whose workers are to read instead.
-        limit: Bytes of memory that the process may take, see `read_trace`; temporary files are
-            where TMPDIR says, or else beside the session.
+        how: See `How`; temporary files are where TMPDIR says, or else beside the session.
 
     Raises:
         InputError: A recording cannot be read.
         OutputError: The session cannot be written; what was there before is untouched.
         ToolError: A program that is needed is missing or failed.
     """
-    how: dict[str, Any] = {
-        "limit": limit,
-        "jobs": jobs,
-        "scheduler": scheduler,
-        "progress": progress,
-    }
-    how |= {"nsys": nsys, "cache_dir": cache_dir, "decoded": decoded}
     live = only_session(paths)
     if live is not None and (out is None or out.resolve() == live.resolve()):
         again = partial(parse_session, paths, timeline=timeline, **how)
@@ -200,6 +191,7 @@ def parse_session(
     if timeline:
         builder()
     trace = read_trace(paths, records=False, folder=beside(out or Path("session")), **how)
+    progress = how.get("progress", no_progress)
     return write_session(trace, out, force=force, timeline=timeline, progress=progress)
 
 

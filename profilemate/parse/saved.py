@@ -52,9 +52,9 @@ class SavedSession:
                 hint="Make one: profilemate parse TRACE -o session",
             ) from e
         except (OSError, ValueError) as e:
-            raise InputError("The session cannot be read", path=file, why=str(e)) from e
+            raise _unreadable("The session", file, e) from e
         if not isinstance(metadata, dict):
-            raise InputError("The session cannot be read", path=file, why="It is no JSON object.")
+            raise _unreadable("The session", file, "It is no JSON object.")
         return cls(path, metadata)
 
     def table(self, name: str) -> pd.DataFrame:
@@ -83,7 +83,7 @@ class SavedSession:
             except FileNotFoundError:
                 self._frames[name] = pd.DataFrame(columns=columns)
             except (OSError, ValueError) as e:
-                raise InputError("A table cannot be read", path=file, why=str(e)) from e
+                raise _unreadable("A table", file, e) from e
         return self._frames[name]
 
     def chunks(
@@ -110,7 +110,7 @@ class SavedSession:
         except FileNotFoundError:
             return
         except (OSError, ValueError) as e:
-            raise InputError("A table cannot be read", path=file, why=str(e)) from e
+            raise _unreadable("A table", file, e) from e
 
     def ranks(self) -> dict[str, SavedSession]:
         """The further ranks of the session, by the name of their folder."""
@@ -118,6 +118,15 @@ class SavedSession:
         if not folder.is_dir():
             return {}
         return {p.name: SavedSession(p, self.metadata) for p in sorted(folder.iterdir())}
+
+
+def _unreadable(what: str, file: Path, why: object) -> InputError:
+    return InputError(
+        f"{what} cannot be read",
+        path=file,
+        why=str(why),
+        hint="Make the session anew: profilemate parse TRACE -o DIR --force",
+    )
 
 
 def _summary(file: Path) -> pd.DataFrame:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from profilemate.parse.activity import STEP_PREFIXES, Ints
 from profilemate.parse.annotations import FORWARD_SCOPES, capture_facts, step_facts
-from profilemate.parse.attribution import FAR, inside, numbered
+from profilemate.parse.attribution import inside, numbered, range_ends
 from profilemate.parse.fold import Hashes, mix_by_group
 from profilemate.parse.trace import Trace, columns_of
 
@@ -30,12 +30,13 @@ def add_steps(trace: Trace) -> None:
     launches = trace.launches[~trace.launches["pid"].isin(marked)]
     steps = _step_ranges(ranges)
     begin = steps["ts"].to_numpy(dtype=np.int64)
-    end = np.where(steps["dur"] < 0, FAR, begin + steps["dur"].to_numpy(dtype=np.int64))
     lane = numbered(
         *(np.concatenate([steps[c], launches[c]]).astype(np.int64) for c in ("pid", "tid"))
     )
     ts = launches["ts"].to_numpy(dtype=np.int64)
-    step = inside(lane[: len(steps)], begin, end, lane[len(steps) :], ts)
+    lane, of_launch = lane[: len(steps)], lane[len(steps) :]
+    end = range_ends(lane, begin, steps["dur"].to_numpy(dtype=np.int64))
+    step = inside(lane, begin, end, of_launch, ts)
     graph = launches["graph"].to_numpy(dtype=np.uint64)
     names = _names(graph, launches["graph_id"].to_numpy(dtype=np.int64))
     _append(trace, "step", _steps(trace, steps, step, graph, names))

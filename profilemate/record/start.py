@@ -64,7 +64,12 @@ def run(plan: Plan, say: Callable[[str], None]) -> int:
     try:
         plan.folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise OutputError("The folder for the recording cannot be made", path=plan.folder) from e
+        raise OutputError(
+            "The folder for the recording cannot be made",
+            path=plan.folder,
+            why=e.strerror or str(e),
+            hint="Name another one with -o",
+        ) from e
     with tempfile.TemporaryDirectory(prefix="profilemate-") as scratch:
         running = _Running(plan, Path(scratch) / "pid")
         before = {number: signal.signal(number, running.forward) for number in _ENDED}

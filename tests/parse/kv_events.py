@@ -25,7 +25,7 @@ def rows(frame: pd.DataFrame, *columns: str) -> list[tuple[object, ...]]:
     return [tuple(row) for row in part.itertuples(index=False)]
 
 
-def kv(ts: int, op: str, *, pid: int = 1, pool: int = 0, used: int = 0, **values: Any) -> At:
+def kv(ts: int, op: str, *, pid: int = 1, pool: int = 0, used: int | None = 0, **values: Any) -> At:
     return at(ts, f"kv.{op}", pid=pid, pool=pool, used=used, **values)
 
 

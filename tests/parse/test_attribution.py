@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from matching import matched
 
 from profilemate.parse import activity
-from profilemate.parse.attribution import inside
+from profilemate.parse.attribution import inside, range_ends
 from profilemate.parse.unions import fold
 
 Interval = tuple[int, int, int]
@@ -83,6 +83,17 @@ def test_inside_finds_the_innermost_range(
         if sum(r[1] == at for r in around) <= 1 and all(r[2] != at for r in around):
             assert ranges[row][1] == latest
             assert ranges[row][2] == min(r[2] for r in around if r[1] == latest)
+
+
+def test_a_range_without_an_end_goes_on_until_the_next_one_of_its_thread() -> None:
+    # The second lane's ranges are no end to the first lane's.
+    ranges = [(0, 0, -1), (0, 100, 10), (0, 200, -1), (1, 50, 5), (1, 60, 5)]
+    lane, begin, dur = (column(ranges, place) for place in range(3))
+    points = [0, 55, 99, 100, 105, 110, 111, 150, 199, 200, 10**9]
+    end = range_ends(lane, begin, dur)
+    where = np.array(points, dtype=np.int64)
+    found = inside(lane, begin, end, np.zeros(len(points), dtype=np.int64), where)
+    assert found.tolist() == [0, 0, 0, 1, 1, 1, -1, -1, -1, 2, 2]
 
 
 def columns(names: object, rows: list[dict[str, int]]) -> dict[str, activity.Ints]:

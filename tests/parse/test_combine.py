@@ -54,6 +54,10 @@ def test_each_rank_gets_its_own_events_and_the_lead_comes_first() -> None:
     assert lead.frames["kv"]["ids"].tolist() == [(1,)]
     assert lead.counts["step"] == 1
     assert ranks[1].trace.frames["kv"].empty
+    # Each has the engine of its data-parallel rank.
+    assert ranks[1].trace.engine is lead
+    assert ranks[3].trace.engine is ranks[2].trace
+    assert (lead.engine, ranks[2].trace.engine) == (None, None)
 
 
 def test_two_servers_in_one_recording_are_kept_apart() -> None:
@@ -63,6 +67,9 @@ def test_two_servers_in_one_recording_are_kept_apart() -> None:
         (Rank(0, 0, 0, 1), [5]),
     ]
     assert ranks[1].rank.folder == "dp0_pp0_tp0_1"
+    # The first one's ranks come first, whatever their numbers.
+    further = split_ranks(trace_of([*engine(3, 0), *engine(4, 1), *engine(5, 0, 100)]))
+    assert [r.rank for r in further] == [Rank(0, 0, 0), Rank(1, 0, 0), Rank(0, 0, 0, 1)]
 
 
 def test_a_process_that_never_said_who_it_is_is_known_by_its_events() -> None:

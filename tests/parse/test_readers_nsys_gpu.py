@@ -10,6 +10,7 @@ from typing import Any, cast
 import pandas as pd
 import pytest
 from gpu_build import GPU_VERSIONS, LAUNCH_NAMES, GpuExport
+from parquet_build import convert
 
 from profilemate.parse.project import parse_session, read_trace
 from profilemate.parse.tables import TABLES
@@ -259,9 +260,6 @@ def test_a_hole_in_the_kernels_is_told(tmp_path: Path) -> None:
 
 
 def test_a_parquet_export_gives_the_same(tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow")
-    from test_readers_parquet import convert
-
     for version in ("2023.4.4", "2026.2.1"):
         for marked in (True, False):
             name = f"{version}_{marked}"

@@ -139,7 +139,6 @@ def test_exports_with_shifted_times_read_the_same(
 
 
 def test_the_parquet_export_reads_the_same(newer: Recorded) -> None:
-    pytest.importorskip("pyarrow")
     path = newer.export("parquetdir", "out_pqtdir")
     assert read(path) == read(newer.report, newer.nsys)
     ours, theirs = (

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from build import Export, Row
+from parquet_build import convert
 
 from profilemate.errors import InputError, OutputError, ToolError
 from profilemate.parse.readers import OpenOptions, nsys_rep, open_recording
@@ -149,8 +151,6 @@ NEWER = "--tables= sqlite, arrowdir, and parquetdir."
 @pytest.fixture
 def with_parquet(tmp_path: Path) -> Callable[..., StandIn]:
     """Makes an nsys that writes both kinds of exports; their content differs to tell them apart."""
-    pytest.importorskip("pyarrow")
-    from test_readers_parquet import convert
 
     def make(name: str = "bin", **how: Any) -> StandIn:
         nsys = stand_in(tmp_path / name, options=NEWER, **how)
@@ -219,7 +219,6 @@ def test_parquet_files_that_are_no_good(
         for path in made.iterdir():
             path.unlink()
     else:
-        pq = pytest.importorskip("pyarrow.parquet")
         table = pq.read_table(events)
         number = table.schema.get_field_index("start")
         cast = table.column("start").cast("string")

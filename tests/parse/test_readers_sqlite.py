@@ -318,7 +318,15 @@ def test_markers_may_be_left_half_read(tmp_path: Path) -> None:
     recording = open_recording(many(tmp_path / "x.sqlite"))
     markers = iter(recording.markers())
     next(markers)
+    assert opened(tmp_path / "x.sqlite")
     del markers  # warnings are errors: an open connection would be one from Python 3.13 on
+    assert not opened(tmp_path / "x.sqlite")
+
+
+def opened(path: Path) -> list[str]:
+    """The descriptors of this process that are open on a file."""
+    every = [p for p in Path("/proc/self/fd").iterdir() if p.is_symlink()]
+    return [p.name for p in every if p.resolve() == path]
 
 
 def test_progress_is_told(tmp_path: Path) -> None:

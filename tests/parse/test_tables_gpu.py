@@ -28,24 +28,37 @@ class Launch(NamedTuple):
     ts: int
     gpu: tuple[tuple[int, int], ...] = ()
     pid: int = 1
+    device: int = 0
 
 
-def with_gpu(events: list[At], *launches: Launch, eager: tuple[tuple[int, int], ...] = ()) -> Trace:
+def with_gpu(
+    events: list[At],
+    *launches: Launch,
+    eager: tuple[tuple[int, int], ...] = (),
+    others: tuple[Launch, ...] = (),
+) -> Trace:
+    """A trace with graph launches, `others` that are none, and `eager` records of no known call."""
     trace = trace_of(events)
-    calls = {name: np.zeros(len(launches), dtype=np.int64) for name in activity.LAUNCH_COLUMNS}
-    calls["recording"] = calls["name"].copy()
-    calls["ts"] = np.array([launch.ts for launch in launches], dtype=np.int64)
-    calls["pid"] = np.array([launch.pid for launch in launches], dtype=np.int64)
-    calls["dur"], calls["tid"] = calls["name"] + 10, calls["name"] + 1
-    calls["correlation"] = np.arange(1, len(launches) + 1)
-    ran = [(i + 1, x.pid, *r) for i, x in enumerate(launches) for r in x.gpu]
-    ran += [(0, 1, *r) for r in eager]
+    every = (*launches, *others)
+    nothing = np.zeros(len(every), dtype=np.int64)
+    calls = {
+        "ts": np.array([call.ts for call in every], dtype=np.int64),
+        "dur": nothing + 10,
+        "pid": np.array([call.pid for call in every], dtype=np.int64),
+        "tid": nothing + 1,
+        "correlation": np.arange(1, len(every) + 1),
+        "name": nothing,
+        "recording": nothing,
+    }
+    of_graphs = {name: values[: len(launches)] for name, values in calls.items()}
+    starts = {n: calls[n][len(launches) :] for n in (*activity.START_COLUMNS, "recording")}
+    ran = [(i + 1, x.pid, x.device, *r) for i, x in enumerate(every) for r in x.gpu]
+    ran += [(0, 1, 0, *r) for r in eager]
     gpu = {name: np.zeros(len(ran), dtype=np.int64) for name in activity.GPU_COLUMNS}
     gpu["recording"] = gpu["name"].copy()
-    for place, name in enumerate(("correlation", "pid", "start", "end")):
+    for place, name in enumerate(("correlation", "pid", "device", "start", "end")):
         gpu[name] = np.array([row[place] for row in ran], dtype=np.int64)
-    nothing = dict.fromkeys((*activity.START_COLUMNS, "recording"), calls["name"][:0])
-    found = matched(calls, nothing, gpu, ["k"])
+    found = matched(of_graphs, starts, gpu, ["k"])
     trace.launches, trace.work, trace.gpu = found.launches, found.work, found.gpu
     trace.api_calls = {"cudaGraphLaunch": len(launches)}
     return trace
@@ -90,6 +103,60 @@ def test_latency_of_a_graph() -> None:
     assert (row["gpu_busy_total_ms"], row["gpu_busy_max_ms"]) == (300 + 100, 300)
     assert row["gpu_idle_total_ms"] == 300
     assert row["gpu_time_share"] == pytest.approx(400 / 1400)
+    # Of one without GPU records too.
+    assert [r["launch_ms"] for r in rows("cuda_graph_steps", trace)] == [20, 10, 10]
+
+
+def test_delay_is_that_of_the_first_launch_that_has_records() -> None:
+    # The records of the very first one were dropped.
+    trace = with_gpu([step(0, 1, PIECEWISE)], Launch(20), Launch(40, ((1000, 1100),)))
+    (row,) = rows("cuda_graph_replay_latency", trace)
+    assert row["delay_mean_ms"] == 960
+    assert rows("cuda_graph_steps", trace)[0]["gpu_delay_ms"] == 960
+
+
+def test_gpu_time_of_a_step_is_of_all_that_it_started() -> None:
+    trace = with_gpu(
+        [step(0, 1, PIECEWISE), step(200, 2, {"mode": "NONE"})],
+        Launch(20, ((1000, 1100), (1300, 1400))),
+        others=(Launch(40, ((1350, 1500),)), Launch(210, ((2000, 2010), (2030, 2040)))),
+    )
+    names = ("graph_gpu_ms", "graph_gpu_busy_ms", "gpu_ms", "gpu_busy_ms", "gpu_records")
+    assert [tuple(r[n] for n in names) for r in rows("cuda_graph_steps", trace)] == [
+        (400, 200, 500, 300, 2),
+        (None, None, 40, 20, None),
+    ]
+    _, piecewise, eager = rows("cuda_graph_coverage", trace)
+    assert (piecewise["gpu_graph_ms"], piecewise["gpu_ms"], eager["gpu_ms"]) == (200, 300, 20)
+    assert (piecewise["gpu_share"], eager["gpu_share"]) == (300 / 320, 20 / 320)
+
+
+def test_a_process_has_the_number_that_it_had() -> None:
+    trace = with_gpu([step(0, 1, FULL)])
+    trace.aliases = {1: 77}
+    assert [r["pid"] for r in rows("cuda_graph_steps", trace)] == [77]
+
+
+def test_gpus_run_side_by_side() -> None:
+    events = [step(0, 1, FULL), step(200, 2, FULL)]
+    launches = Launch(20, ((1000, 1100),)), Launch(220, ((1050, 1200),), device=1)
+    (row,) = rows("cuda_graph_replay_latency", with_gpu(events, *launches))
+    assert (row["gpu_busy_total_ms"], row["gpu_time_share"]) == (250, 1)
+
+
+def test_the_graph_with_the_most_gpu_time_comes_first() -> None:
+    keys = [FULL | {"num_tokens": tokens} for tokens in (1, 2, 4)]
+    busy = [20, 300, 20]
+    trace = with_gpu(
+        [step(200 * i, i + 1, key) for i, key in enumerate(keys)],
+        *(Launch(200 * i + 20, ((1000 * i, 1000 * i + ns),)) for i, ns in enumerate(busy)),
+    )
+    found = rows("cuda_graph_replay_latency", trace)
+    assert [(r["num_tokens"], r["gpu_busy_total_ms"]) for r in found] == [
+        (2, 300),
+        (1, 20),
+        (4, 20),
+    ]
 
 
 def test_a_drafters_launch_is_not_its_models() -> None:
@@ -122,7 +189,8 @@ def test_launches_of_other_threads_and_processes_are_not_the_steps() -> None:
 
 def test_of_some_processes_only() -> None:
     events = [step(0, 1, FULL), at(0, "step", dur=100, pid=2, step=1, **FULL)]
-    launches = Launch(20, ((1000, 1100),)), Launch(21, ((1000, 1250),), pid=2)
+    # Equal times and equal numbers of threads: only the process tells them apart.
+    launches = Launch(20, ((1000, 1100),)), Launch(20, ((1000, 1250),), pid=2)
     trace = with_gpu(events, *launches)
     for pid, span in ((1, 100), (2, 250)):
         (row,) = rows("cuda_graph_steps", trace.only({pid}))
@@ -200,17 +268,39 @@ def test_coverage_by_mode() -> None:
     )
     full, piecewise, eager = rows("cuda_graph_coverage", trace)
     assert [r["steps"] for r in (full, piecewise, eager)] == [2, 0, 1]
-    assert eager["empty_steps"] == 1
+    assert [r["empty_steps"] for r in (full, piecewise, eager)] == [0, 0, 1]
     assert full["step_share"] == pytest.approx(2 / 3)
     assert (full["unpadded_tokens"], full["padded_tokens"], full["padding_tokens"]) == (14, 16, 2)
     assert full["padding_share"] == pytest.approx(2 / 16)
     assert (full["gpu_graph_ms"], eager["gpu_graph_ms"]) == (800, 0)
     assert full["gpu_graph_share"] == pytest.approx(800 / 1000)
+    assert (full["gpu_ms"], full["gpu_share"]) == (800, pytest.approx(800 / 1000))
     assert full["padding_gpu_ms"] == 100  # a quarter of the first step's 400 ns
     assert (full["graphs_captured"], full["graphs_replayed"]) == (1, 1)
     assert (full["graphs_never_replayed"], full["never_replayed_capture_ms"]) == (0, 0)
     assert (piecewise["graphs_captured"], piecewise["graphs_replayed"]) == (1, 0)
     assert (piecewise["graphs_never_replayed"], piecewise["never_replayed_capture_ms"]) == (1, 70)
+
+
+def test_of_nothing_there_is_no_share() -> None:
+    trace = with_gpu([step(0, 1, FULL, dummy=True)])
+    for row in rows("cuda_graph_coverage", trace):
+        shares = [value for name, value in row.items() if name.endswith("_share")]
+        assert shares == [None] * len(shares)
+
+
+def test_steps_that_do_not_say_everything_count_by_what_they_say() -> None:
+    keys: list[dict[str, Any]]
+    keys = [{"mode": "FULL", "num_tokens": 8}, {"unpadded": 5}, {"unpadded": 5}, {}]
+    trace = trace_of([step(200 * i, i + 1, key) for i, key in enumerate(keys)])
+    full, *_, unknown = rows("cuda_graph_coverage", trace)
+    assert (full["steps"], full["unpadded_tokens"], full["padded_tokens"]) == (1, None, 8)
+    assert (unknown["runtime_mode"], unknown["steps"], unknown["unpadded_tokens"]) == (None, 3, 10)
+    names = ("unpadded_tokens", "padded_tokens", "num_paddings", "runtime_mode", "count")
+    assert [tuple(r[n] for n in names) for r in rows("cuda_graph_padding", trace)] == [
+        (5, None, None, None, 2),
+        (None, 8, None, "FULL", 1),
+    ]
 
 
 def test_without_a_trace_of_api_calls_launches_are_the_hooks() -> None:

@@ -81,15 +81,38 @@ def test_captures_that_are_told_again_count_once() -> None:
     assert build("cuda_graph_captures", again) == rows[:2]
     assert build("cuda_graph_captures", told) == rows
     # Of a graph that was captured more than once, all captures are in the last telling.
-    mine = [capture(5, FULL, phase="real", again=1), capture(5, FULL, phase="real", again=2)]
-    for events, spent in ((again, (1000, 1000)), (told, (1000, 4000)), (mine[:1], (1000, None))):
-        found = {row[0]: row[-1] for row in build("cuda_graph_coverage", events)}
-        assert (found["FULL"], found["PIECEWISE"]) == (spent[0], spent[1] or 0)
-    # Another process has graphs of its own.
-    other = [capture(1, FULL, phase="real", again=1)]
-    other.append(at(2, "graph.capture", dur=1000, pid=2, **FULL, phase="real", again=1))
-    coverage = {row[0]: row[-1] for row in build("cuda_graph_coverage", other)}
-    assert coverage["FULL"] == 2000
+    mine = [
+        at(5, "graph.capture", dur=dur, **FULL, phase="real", again=times)
+        for times, dur in ((1, 1000), (2, 1700), (1, 1000))
+    ]
+    for events, spent in (
+        (again, (1000, 1000)),
+        (told, (1000, 4000)),
+        (mine, (1700, 0)),
+        (mine[1:], (1700, 0)),
+        (mine[:1], (1000, 0)),
+    ):
+        assert spent_on_captures(events) == spent
+
+
+@pytest.mark.parametrize(
+    "other", [{"pid": 2}, {"model": "drafter"}, {"owner": "Other"}], ids=lambda o: next(iter(o))
+)
+def test_others_have_captures_of_their_own_on_equal_graphs(other: dict[str, Any]) -> None:
+    told: dict[str, Any] = {"phase": "real", "again": 1}
+    mine: dict[str, Any] = {"model": "backbone", "owner": "CUDAGraphWrapper", "pid": 1}
+    events = [
+        at(i, "graph.capture", dur=1000, **FULL, **told, **owner)
+        for i, owner in enumerate((mine, mine | other))
+    ]
+    assert spent_on_captures(events) == (2000, 0)
+    assert build("cuda_graph_captures", events) == [(*F, 0)]
+
+
+def spent_on_captures(events: list[At]) -> tuple[object, object]:
+    """Time that capturing took, of FULL and of PIECEWISE graphs, none of which was replayed."""
+    found = {row[0]: row[-1] for row in build("cuda_graph_coverage", events)}
+    return found["FULL"], found["PIECEWISE"]
 
 
 def test_usage_counts_steps_not_pieces() -> None:
@@ -200,6 +223,7 @@ def test_timeline_prints_the_descriptor_as_vllm_does() -> None:
         step(20, 2, PIECEWISE),
         replay(30, 3, more),
         at(40, "graph.replay", **FULL, step=4),
+        at(50, "graph.replay", dur=0, **FULL, step=5),
     ]
     text = "BatchDescriptor(num_tokens=256, num_reqs=128, uniform=True, has_lora=False"
     assert build("cuda_graph_timeline", events) == [
@@ -212,6 +236,7 @@ def test_timeline_prints_the_descriptor_as_vllm_does() -> None:
         ),
         (30, f"FULL:{text}, num_active_loras=3, depth=2, kind=x)", 2),
         (40, f"FULL:{text})", None),
+        (50, f"FULL:{text})", 0),
     ]
 
 
@@ -224,3 +249,18 @@ def test_launches_without_a_number_add_nothing_where_there_are_steps() -> None:
 def test_processes_count_their_own_steps() -> None:
     events = [replay(10, 1, FULL, pid=1), replay(11, 1, FULL, pid=2)]
     assert build("cuda_graph_usage", events) == [(*F, 2)]
+    late = [replay(11, 1, FULL, pid=1), replay(10, 1, FULL, pid=2)]
+    assert [row[0] for row in build("cuda_graph_timeline", late)] == [10, 11]
+
+
+def test_launches_are_as_many_as_the_one_who_saw_the_most_of_them_says() -> None:
+    events = [
+        step(0, 1, FULL, launches=1),
+        step(100, 2, PIECEWISE, launches=3),
+        # One that the step stands for, and was told all the same.
+        replay(110, 2, PIECEWISE),
+        # More than the captures let expect.
+        *[replay(10 + i, 1, FULL) for i in range(3)],
+    ]
+    found = {row[0]: row[8] for row in build("cuda_graph_replay_latency", events)}
+    assert found == {"FULL": 3, "PIECEWISE": 3}

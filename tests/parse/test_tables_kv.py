@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from frames import trace_of
+from frames import At, trace_of
 from kv_events import build, kv, pool, rows, step
+
+from profilemate.parse.budget import Budget
+from profilemate.parse.coverage import coverage, doubts
+from profilemate.parse.kv_log import FrameLog
+from profilemate.parse.trace import Frames
 
 
 def test_usage_has_one_row_per_step_that_changed_it() -> None:
@@ -30,12 +35,47 @@ def test_usage_has_one_row_per_step_that_changed_it() -> None:
     ]
 
 
+def test_an_operation_at_the_end_of_a_call_lies_in_it() -> None:
+    events = [step(0, 10, 1), step(20, 10, 2)]
+    events += [kv(ts, "usage", used=1) for ts in (0, 10, 11, 30, 31)]
+    steps = rows(build("kv_block_events", trace_of(events)), "step")
+    assert steps == [(1,), (1,), (2,), (2,), (None,)]
+
+
+def test_every_process_has_a_usage_of_its_own() -> None:
+    # Both are in the first step of their process.
+    events = [step(0, 10, 1), step(0, 10, 1, pid=2)]
+    events += [kv(5, "alloc", used=1, ids=(1,)), kv(4, "alloc", pid=2, used=2, ids=(1, 2))]
+    assert rows(build("kv_cache_usage", trace_of(events))) == [
+        (4, None, 2, None),
+        (5, None, 1, None),
+    ]
+
+
 def test_without_steps_each_operation_is_one() -> None:
     trace = trace_of([kv(5, "usage", used=3), kv(6, "cache", used=3), kv(7, "usage", used=4)])
     assert rows(build("kv_cache_usage", trace)) == [(5, None, 3, None), (7, None, 4, None)]
 
 
-def test_the_order_of_the_log_rules_where_time_stamps_run_backwards() -> None:
+def test_an_operation_that_does_not_say_the_usage_changes_none() -> None:
+    trace = trace_of(
+        [
+            pool(8),
+            kv(1, "alloc", used=2, ids=(1, 2)),
+            kv(2, "cache", used=None, ids=(1,)),
+            kv(3, "free", used=0, ids=(1, 2)),
+        ]
+    )
+    assert rows(build("kv_cache_usage", trace)) == [(1, 0.25, 2, 8), (3, 0.0, 0, 8)]
+    assert rows(build("kv_block_events", trace), "used_blocks", "usage_pct") == [
+        (2, 0.25),
+        (None, None),
+        (0, 0.0),
+    ]
+
+
+@pytest.mark.parametrize("at_a_time", [1, 2, 100])
+def test_the_order_of_the_log_rules_where_time_stamps_run_backwards(at_a_time: int) -> None:
     trace = trace_of(
         [
             step(80, 20, 1),
@@ -45,6 +85,8 @@ def test_the_order_of_the_log_rules_where_time_stamps_run_backwards() -> None:
             kv(130, "free", used=0, ids=(1,)),
         ]
     )
+    assert isinstance(trace.frames, Frames)
+    trace.frames.log = FrameLog(trace.kv.frame(), Budget(rows=at_a_time))
     assert rows(build("kv_block_events", trace), "step") == [(2,), (2,), (2,)]
     assert rows(build("kv_cache_usage", trace)) == [(130, None, 0, None)]
 
@@ -77,6 +119,26 @@ def test_the_standard_files_are_about_the_gpu_pool() -> None:
         (2, 2),
         (2, 3),
     ]
+
+
+def test_that_there_are_more_pools_on_the_gpu_is_said() -> None:
+    pools = [pool(4, number=0, medium="CPU"), pool(8, number=1), pool(9, number=2)]
+    pools += [pool(7, number=0, pid=2)]
+
+    def told(*events: At) -> list[str]:
+        trace = trace_of([*pools, *events])
+        return doubts(trace, coverage(trace))
+
+    own = [kv(1, "alloc", pool=0, used=1, ids=(1,)), kv(1, "alloc", pool=1, used=1, ids=(1,))]
+    own += [kv(1, "alloc", pid=2, used=1, ids=(1,))]
+    assert told(*own) == []
+    (said,) = told(*own, kv(2, "alloc", pool=2, used=1, ids=(1,)))
+    assert said.startswith("process 1 has several block pools on the GPU")
+
+
+def test_what_was_said_last_of_a_pool_counts() -> None:
+    trace = trace_of([pool(4), pool(8), kv(1, "usage", used=2)])
+    assert rows(build("kv_cache_usage", trace)) == [(1, 0.25, 2, 8)]
 
 
 def test_a_pool_on_the_cpu_alone_leaves_the_standard_files_empty() -> None:
@@ -118,6 +180,9 @@ def test_summary_without_evictions_has_no_averages_and_without_pools_no_row() ->
     assert build("kv_cache_summary", trace_of([])).empty
     only_a_pool = build("kv_cache_summary", trace_of([pool(8)]))
     assert rows(only_a_pool) == [(8, 0, 0, 0, 0.0, 0)]
+    # Of one of two processes it is not known how many there are.
+    both = build("kv_cache_summary", trace_of([pool(8), kv(1, "alloc", pid=2, used=1, ids=(1,))]))
+    assert rows(both) == [(None, 1, 0, 1, None, 0)]
 
 
 def test_the_log_says_which_blocks_changed_their_state() -> None:

@@ -83,6 +83,13 @@ def test_time_in_use_of_an_open_life_goes_to_the_end_of_the_recording() -> None:
     assert rows(build("kv_block_lifetimes", trace), *columns) == [(None, 900, None, True)]
 
 
+def test_a_recording_ends_no_earlier_than_its_last_operation() -> None:
+    # The window may be that of a file that was cut short.
+    events = [kv(20, "alloc", used=1, ids=(1,)), kv(50, "touch", used=1, ids=(1,), revived=())]
+    found = build("kv_block_lifetimes", trace_of(events, window=(0, 10)))
+    assert rows(found, "active_sec", "ended_by") == [(30, "open")]
+
+
 def test_a_connector_ends_the_content_of_a_block_in_use() -> None:
     trace = trace_of(
         [
@@ -111,6 +118,37 @@ def test_a_connector_ends_the_content_of_a_block_in_use() -> None:
         (60, None, None),
         (80, 20, 20),
     ]
+
+
+def test_an_eviction_stays_one_where_a_reset_comes_later() -> None:
+    trace = trace_of(
+        [
+            pool(8, caching=True),
+            kv(10, "alloc", used=1, ids=(5,)),
+            kv(20, "cache", used=1, ids=(5,)),
+            kv(30, "free", used=0, ids=(5,)),
+            kv(40, "evict", used=0, ids=(5,), cause="connector"),
+            kv(70, "reset", used=0, ok=True),
+        ]
+    )
+    found = rows(build("kv_block_lifetimes", trace), "ended_by", "ended_sec", "active_sec")
+    assert found == [("connector", 40, 20)]
+    assert rows(build("kv_cache_evictions", trace)) == [(40, 30, 30)]
+
+
+def test_what_shows_that_a_block_has_content() -> None:
+    # None of them began in the recording.
+    trace = trace_of(
+        [
+            kv(1, "touch", used=9, ids=(1,), revived=(), hit=True),
+            kv(2, "touch", used=9, ids=(2,), revived=()),  # a pin
+            kv(3, "touch", used=9, ids=(3,), revived=(3,)),
+            kv(4, "move", used=9, src=(4,), dst=(5,)),
+            kv(5, "free", used=8, ids=(6,)),
+        ]
+    )
+    found = rows(build("kv_block_lifetimes", trace), "block_id", "cached")
+    assert found == [(1, True), (2, None), (3, True), (4, True), (5, True), (6, None)]
 
 
 def test_a_connectors_eviction_does_not_say_whether_the_block_is_in_use() -> None:
@@ -208,8 +246,8 @@ def test_content_that_moves_changes_no_life() -> None:
     ]
 
 
-def test_the_null_block_and_odd_ids_do_no_harm() -> None:
-    big = 1 << 40
+@pytest.mark.parametrize("big", [1 << 40, (1 << 63) - 1])
+def test_the_null_block_and_odd_ids_do_no_harm(big: int) -> None:
     trace = trace_of(
         [
             kv(1, "alloc", used=1, ids=(0, big, 3)),

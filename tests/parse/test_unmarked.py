@@ -88,6 +88,8 @@ def test_graph_ids_tell_graphs_of_the_same_kernels_apart(tmp_path: Path) -> None
     path = write(tmp_path / "x.json", *events)
     found = build("cuda_graph_replay_latency", path)
     assert {r["descriptor"]: r["steps"] for r in found} == {"graph:31": 2, "graph:32": 1}
+    # Whether they take LoRA adapters is not known.
+    assert {(r["num_tokens"], r["num_active_loras"]) for r in found} == {(None, None)}
     coverage = parse_session([path], tmp_path / "s").metadata["coverage"]
     assert (coverage["kernels"], coverage["kernels_in_graphs"]) == (6, 3)
 
@@ -110,9 +112,17 @@ def test_launches_outside_of_steps_are_counted_as_such(tmp_path: Path) -> None:
 
 
 def test_captures_by_annotation(tmp_path: Path) -> None:
-    path = write(tmp_path / "x.json", scope("capture_32_FULL", 5, 9), scope("capture_8_FULL", 1, 2))
+    captures = scope("capture_32_FULL", 5, 9), scope("capture_8_FULL", 1, 2)
+    path = write(tmp_path / "x.json", *captures)
     found = build("cuda_graph_captures", path)
     assert [(r["runtime_mode"], r["num_tokens"]) for r in found] == [("FULL", 8), ("FULL", 32)]
+    full, *_ = build("cuda_graph_coverage", path)
+    assert (full["graphs_captured"], full["graphs_never_replayed"]) == (2, 2)
+    # What was replayed has no descriptor: it may be any of them.
+    step = scope("execute_context_0(0)_generation_4(4)", 20, 9), call(25, 1), kernel(30, 1, "a")
+    full, *_ = build("cuda_graph_coverage", write(tmp_path / "y.json", *captures, *step))
+    assert (full["graphs_captured"], full["graphs_replayed"]) == (2, 1)
+    assert (full["graphs_never_replayed"], full["never_replayed_capture_ms"]) == (None, None)
 
 
 def test_without_a_trace_of_api_calls_the_mode_is_not_known(tmp_path: Path) -> None:

@@ -106,8 +106,11 @@ def _prefix(session: SavedSession, t: Thresholds) -> list[Finding]:
     counted = frame[frame["preempted"].astype("string") != "True"]
     if len(counted) < least:
         raise NoData(f"{count(len(counted), 'look-up')} in the prefix cache; {least:g} are needed")
-    asked, hits = (int(np.nan_to_num(floats(frame[c])[-1])) for c in columns[1:])
-    rate = hits / asked if asked else 0.0
+    last = [float(floats(frame[c])[-1]) for c in columns[1:]]
+    if np.isnan(last).any() or not last[0]:
+        raise NoData("the look-ups do not say how many tokens they asked for and found")
+    asked, hits = map(int, last)
+    rate = hits / asked
     evidence = {
         "lookups": len(counted),
         "tokens_asked": asked,

@@ -5,28 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from profilemate.errors import InputError
 from profilemate.parse.findings.base import OURS, Evidence, Finding, NoData, Rule, When
 from profilemate.parse.findings.reading import Floats, count, floats, texts
 from profilemate.parse.findings.thresholds import Thresholds
 from profilemate.parse.saved import SavedSession
-from profilemate.parse.tables import TABLES
 
 _FILE = "ranks.csv"
 _NAMES = ("rank", "role", "pid")
 _NEEDED = ("replay_p50_ms", "dp_rank", "pp_rank")
-
-
-def _table(session: SavedSession) -> pd.DataFrame:
-    if "ranks" in TABLES:
-        return session.table("ranks")
-    file = session.path / _FILE
-    if not file.is_file():
-        return pd.DataFrame()
-    try:
-        return pd.read_csv(file, na_values=["None"], keep_default_na=False)
-    except (OSError, ValueError) as e:
-        raise InputError("A table cannot be read", path=file, why=str(e)) from e
 
 
 def _ratios(frame: pd.DataFrame) -> Floats:
@@ -41,7 +27,7 @@ def _ratios(frame: pd.DataFrame) -> Floats:
 
 
 def _judge(session: SavedSession, t: Thresholds) -> list[Finding]:
-    frame = _table(session)
+    frame = session.table("ranks")
     if frame.empty or not set(_NEEDED) <= set(frame.columns):
         raise NoData(
             "the session does not compare its ranks"

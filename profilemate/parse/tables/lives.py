@@ -140,10 +140,8 @@ def _in_use(log: BlockLog, fresh: Bools) -> Bools:
     return used[np.maximum.accumulate(np.where(tells, np.arange(len(used)), 0))]
 
 
-def _endings(
-    part: Part, kv: Operations, resets: Resets, last: Ints, end_of_trace: int
-) -> tuple[Ints, Ints, Ints]:
-    """How the lives with these last entries end, when, and in which row of the log."""
+def _endings(part: Part, kv: Operations, resets: Resets, last: Ints) -> tuple[Ints, Ints]:
+    """How the lives with these last entries end, and in which row of the log."""
     log, stream, row = part.log, part.stream[last], part.log.row[last]
     followed = np.append(~log.first[1:], False)[last]
     next_row = log.row[np.minimum(last + 1, len(log.row) - 1)]
@@ -156,10 +154,9 @@ def _endings(
     ending = np.select(
         [evicted & connector, evicted, reset, reused], [CONNECTOR, EVICTED, RESET, REUSED], OPEN
     )
-    ended, end_row = np.where(evicted, kv.ts[row], end_of_trace), row.copy()
-    end_row[reset], ended[reset] = resets.at(stream[reset], passed[reset])
-    ended[reused], end_row[reused] = kv.ts[next_row[reused]], next_row[reused]
-    return ending, ended, end_row
+    end_row = np.where(reused, next_row, row)
+    end_row[reset] = resets.row_of(stream[reset], passed[reset])
+    return ending, end_row
 
 
 def _lives(part: Part, kv: Operations, resets: Resets, end_of_trace: int) -> Lives:
@@ -176,7 +173,8 @@ def _lives(part: Part, kv: Operations, resets: Resets, end_of_trace: int) -> Liv
     last = np.append(start[1:], count) - 1 if len(start) else start
     # What is left of a block that was free when a connector evicted it is no life.
     lasting = ~((start == last) & (log.kind[start] == RESTART) & ~in_use[start])
-    ending, ended, end_row = _endings(part, kv, resets, last, end_of_trace)
+    ending, end_row = _endings(part, kv, resets, last)
+    ended = np.where(ending == OPEN, end_of_trace, kv.ts[end_row])
 
     at = kv.ts[log.row]
     until = np.append(at[1:], 0)

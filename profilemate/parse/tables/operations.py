@@ -72,9 +72,9 @@ class Operations:
 
 @dataclass(slots=True)
 class Resets:
-    """Successful resets of the prefix cache, by stream: their rows and times, in order."""
+    """Successful resets of the prefix cache: their rows in order, by stream."""
 
-    found: dict[int, tuple[list[int], list[int]]]
+    found: dict[int, list[int]]
 
     def take(self, part: Slice, streams: Pools) -> None:
         """Note those among some operations."""
@@ -83,16 +83,14 @@ class Resets:
         some = np.flatnonzero(ok)
         if not len(some):
             return
-        stream, ts = streams.of(kv), kv["ts"].to_numpy(dtype=np.int64)
+        stream = streams.of(kv)
         for at in some.tolist():
-            rows, times = self.found.setdefault(int(stream[at]), ([], []))
-            rows.append(part.first + at)
-            times.append(int(ts[at]))
+            self.found.setdefault(int(stream[at]), []).append(part.first + at)
 
     def before(self, stream: Ints, row: Ints) -> Ints:
         """How many came so far in its stream, up to each row and with it."""
         count = np.zeros(len(row), dtype=np.int64)
-        for number, (rows, _) in self.found.items():
+        for number, rows in self.found.items():
             mine = stream == number
             count[mine] = np.searchsorted(rows, row[mine], side="right")
         return count
@@ -100,15 +98,14 @@ class Resets:
     def count(self, stream: Ints) -> Ints:
         """How many there are in each stream."""
         count = np.zeros(len(stream), dtype=np.int64)
-        for number, (rows, _) in self.found.items():
+        for number, rows in self.found.items():
             count[stream == number] = len(rows)
         return count
 
-    def at(self, stream: Ints, number: Ints) -> tuple[Ints, Ints]:
-        """Row and time of the reset of this number in its stream."""
-        row, ts = np.zeros(len(stream), dtype=np.int64), np.zeros(len(stream), dtype=np.int64)
-        for which, found in self.found.items():
+    def row_of(self, stream: Ints, number: Ints) -> Ints:
+        """Row of the reset of this number in its stream."""
+        row = np.zeros(len(stream), dtype=np.int64)
+        for which, rows in self.found.items():
             mine = stream == which
-            rows, times = (np.array(values, dtype=np.int64) for values in found)
-            row[mine], ts[mine] = rows[number[mine]], times[number[mine]]
-        return row, ts
+            row[mine] = np.array(rows, dtype=np.int64)[number[mine]]
+        return row

@@ -28,6 +28,7 @@ class Pools:
             only exists with prefix caching does.
         standard: The stream that the standard files are about, one per process: the lowest pool
             number that is on the GPU. (CPU offloading and HiSparse make further pools.)
+        further: Others on the GPU that were used, as of a second engine in the process.
     """
 
     pids: Ints
@@ -35,6 +36,7 @@ class Pools:
     total: Ints
     caching: Bools
     standard: Bools
+    further: Bools
     _pid: Ints  # the different ones
     _number: Ints
 
@@ -58,8 +60,10 @@ def pools(trace: Trace) -> Pools:
 
 def _pools(trace: Trace) -> Pools:
     said = trace.frames["kv.pool"]
-    # (process, pool) -> whether an operation needs prefix caching
-    seen = dict.fromkeys(zip(*(v.tolist() for v in _place(said)), strict=True), False)
+    # (process, pool) -> whether an operation needs prefix caching; None where there is none
+    seen: dict[tuple[int, int], bool | None] = dict.fromkeys(
+        zip(*(v.tolist() for v in _place(said)), strict=True)
+    )
     for _, part in trace.kv.slices(("pid", "pool", "op")):
         needs = part["op"].isin(_CACHING_OPS).to_numpy(dtype=bool)
         pid, pool = _place(part)
@@ -67,16 +71,14 @@ def _pools(trace: Trace) -> Pools:
             mine = (pid == process) & (pool == number)
             if mine.any():
                 caches = bool((mine & needs).any())
-                seen[process, number] = seen.get((process, number), False) or caches
+                seen[process, number] = seen.get((process, number)) or caches
     pids = np.array(sorted({pid for pid, _ in seen}), dtype=np.int64)
     nums = np.array(sorted({pool for _, pool in seen}), dtype=np.int64)
     count = len(pids) * len(nums)
-    exists = np.zeros(count, dtype=bool)
-    caching = np.zeros(count, dtype=bool)
-    for (pid, pool), found in seen.items():
-        stream = _stream(pids, nums, np.array([pid]), np.array([pool]))
-        exists[stream] = True
-        caching[stream] = found
+    exists, used, caching = (np.zeros(count, dtype=bool) for _ in range(3))
+    for (process, number), found in seen.items():
+        stream = _stream(pids, nums, np.array([process]), np.array([number]))
+        exists[stream], used[stream], caching[stream] = True, found is not None, bool(found)
     # Repeated with every session: the last value that is known.
     of_said = _stream(pids, nums, *_place(said))
     facts = said[["num_blocks", "caching", "medium"]].groupby(of_said).last().reindex(range(count))
@@ -84,13 +86,14 @@ def _pools(trace: Trace) -> Pools:
     caching[caching_said] = flags(facts["caching"])[caching_said]
     on_gpu = facts["medium"].isna() | (facts["medium"].str.upper() == "GPU")
     here = (exists & flags(on_gpu)).reshape(len(pids), len(nums))
-    lowest = here & (np.cumsum(here, axis=1) == 1)
+    lowest = (here & (np.cumsum(here, axis=1) == 1)).reshape(-1)
     return Pools(
         np.repeat(pids, len(nums)),
         np.tile(nums, len(pids)),
         numbers(facts["num_blocks"], UNKNOWN),
         caching,
-        lowest.reshape(-1),
+        lowest,
+        here.reshape(-1) & used & ~lowest,
         pids,
         nums,
     )

@@ -30,12 +30,7 @@ def updated(session: Path, write: Callable[[Path], T]) -> T:
     try:
         scratch = Path(tempfile.mkdtemp(prefix=".parse-", dir=session))
     except OSError as e:
-        raise OutputError(
-            "cannot write the session",
-            path=session,
-            why=e.strerror or str(e),
-            hint="name another directory with -o",
-        ) from e
+        raise _refused(session, e) from e
     try:
         new = scratch / "new"
         made = write(new)
@@ -45,10 +40,19 @@ def updated(session: Path, write: Callable[[Path], T]) -> T:
         (new / METADATA).write_text(text, encoding="utf-8")
         _move(new, session, [str(name) for name in facts["files"]])
     except OSError as e:
-        raise OutputError("cannot write the session", path=session, why=str(e)) from e
+        raise _refused(session, e) from e
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return made
+
+
+def _refused(session: Path, error: OSError) -> OutputError:
+    return OutputError(
+        "cannot write the session",
+        path=session,
+        why=error.strerror or str(error),
+        hint="name another directory with -o",
+    )
 
 
 def _move(new: Path, session: Path, files: list[str]) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from profilemate.errors import InputError
 from profilemate.parse.findings.reading import Floats, floats
 from profilemate.parse.report.base import Chart, Drawing, Field, Grid, Nothing, Spec
 from profilemate.parse.report.charts import marks
@@ -72,14 +70,8 @@ _COMPARED = (
 
 def _compared(source: Source, names: list[str]) -> dict[Field, list[Any]]:
     """What ranks.csv says of the workers, of sessions that have one."""
-    file = source.path / "ranks.csv"
-    if not file.is_file():
-        return {}
-    try:
-        frame = pd.read_csv(file, na_values=["None"], keep_default_na=False)
-    except (OSError, ValueError) as e:
-        raise InputError("A table cannot be read", path=file, why=str(e)) from e
-    if not {"rank", "role"} <= set(frame.columns):
+    frame = source.table("ranks")
+    if frame.empty or not {"rank", "role"} <= set(frame.columns):
         return {}
     workers = frame[frame["role"].astype("string").str.contains("worker", na=False)]
     workers = workers.drop_duplicates("rank").set_index("rank").reindex(names)

@@ -52,9 +52,7 @@ _PLAIN = {"bool_value": bool, "double_value": float, "int_value": np.int64}
 
 
 def _nullable(array: Any) -> bool:
-    return isinstance(
-        array, pd.arrays.IntegerArray | pd.arrays.BooleanArray | pd.arrays.FloatingArray
-    )
+    return isinstance(array, _NULLABLE)
 
 
 def _text(value: Any) -> str | None:
