@@ -119,7 +119,7 @@ def _parse(plan: Plan, code: int, nsys: Path | None) -> None:
         why = f"The command ended with exit code {code}." if code else "It may have been killed."
         raise ToolError("The recorder left no recording", path=plan.folder, why=why)
     try:
-        with show.progress(False) as progress:
+        with ended.in_order(), show.progress(False) as progress:
             session = parse_session(found, plan.session, force=True, nsys=nsys, progress=progress)
     except ProfilemateError as e:
         e.hint = e.hint or f"The recording is kept: profilemate parse {found[0]}"
