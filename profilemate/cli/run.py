@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from profilemate.cli import options, show
+from profilemate.cli import ended, options, show
 from profilemate.cli.examples import examples
 from profilemate.errors import InputError, ProfilemateError, ToolError
 from profilemate.record.plan import Plan, Recorder, choose, make_plan
