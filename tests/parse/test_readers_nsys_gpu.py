@@ -169,6 +169,15 @@ def test_kernels_without_launches(tmp_path: Path) -> None:
     assert session.metadata["coverage"]["kernels_in_graphs"] > 0
 
 
+@pytest.mark.parametrize("column", ["id", "value"])
+def test_calls_whose_names_cannot_be_read(tmp_path: Path, column: str) -> None:
+    path = GpuExport().write(tmp_path / "x.sqlite")
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(f"ALTER TABLE StringIds RENAME COLUMN {column} TO other")
+    session = parse_session([path], tmp_path / "s")
+    assert any("API calls were not traced" in w for w in session.warnings)
+
+
 def test_dropped_records_are_told(tmp_path: Path) -> None:
     export = GpuExport()
     path = export.write(tmp_path / "x.sqlite")
