@@ -112,10 +112,17 @@ def _export_of(source: Path, options: OpenOptions) -> Path:
         return source
     if isinstance(reader, NsysReportReader):
         return export_report(source, options)
+    if reader.name.startswith("nsys"):
+        raise NotThisFormatError(
+            f"An {reader.name} cannot be scrubbed",
+            path=source,
+            hint="Make an sqlite export: nsys export --type sqlite REPORT.nsys-rep",
+        )
     raise NotThisFormatError(
-        f"An {reader.name} cannot be scrubbed",
+        f"A {reader.name} cannot be scrubbed",
         path=source,
-        hint="Make an sqlite export: nsys export --type sqlite REPORT.nsys-rep",
+        why="Only reports of Nsight Systems and their sqlite exports can.",
+        hint="Share the session that profilemate parse makes of it, after a look at metadata.json.",
     )
 
 
