@@ -345,3 +345,17 @@ def test_annotate_status_knows_the_torch_profiler() -> None:
         text = " ".join(on.stdout.split())
         assert "annotate yes: " in text
         assert "sink torch profiler, while one runs; steps 5 to 14 only" in text
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is full")
+def test_an_output_that_is_full() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "profilemate", "--version"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: cannot write the output\n  No space left on device\n")

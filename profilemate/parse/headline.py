@@ -109,8 +109,8 @@ def _replays(session: SavedSession) -> Figure:
     short, long = known[span[known].argmin()], known[span[known].argmax()]
     return Figure(
         "replays",
-        f"{span[short]:.3f} to {span[long]:.3f} ms on the GPU",
-        f"medians of {len(known)} graphs: {names[short]} to {names[long]}",
+        f"{span[short]:.3f} to {span[long]:.3f} ms",
+        f"medians of {len(known)} graphs on the GPU: {names[short]} to {names[long]}",
     )
 
 

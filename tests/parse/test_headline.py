@@ -45,7 +45,7 @@ def test_what_replays_take(tmp_path: Path) -> None:
     graphs.append(graph(512, steps=1, gpu_span_p50_ms=None))
     found = figures(tmp_path / "s", {"cuda_graph_replay_latency": graphs})
     assert found["replays"] == (
-        "1.250 to 7.500 ms on the GPU, medians of 3 graphs: FULL 1 to FULL 256"
+        "1.250 to 7.500 ms, medians of 3 graphs on the GPU: FULL 1 to FULL 256"
     )
     found = figures(tmp_path / "t", {"cuda_graph_replay_latency": graphs[:1]})
     assert "replays" not in found  # the hottest graph says it

@@ -79,8 +79,8 @@ def _lives(evidence: Evidence, share: float, t: Thresholds) -> Finding:
     )
     why += f"takes about {needed:,} blocks"
     if needed <= int(str(blocks)):
-        why += f", fewer than the {blocks:,} there are: the load comes in bursts, or running "
-        why += "requests hold most of them; more blocks help at the peak"
+        why += f", fewer than the {blocks:,} there are: perhaps the load comes in bursts, or "
+        why += "running requests hold most of them; more blocks help at the peak"
     else:
         why += f" (there are {blocks:,})"
     why += "; or offload the KV cache, or lower --max-num-seqs"

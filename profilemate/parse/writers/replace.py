@@ -19,6 +19,7 @@ METADATA = "metadata.json"
 _REASONS = {
     errno.ENOSPC: ("no space is left there", "make room, or choose another disk with -o"),
     errno.EDQUOT: ("your quota is used up", "make room, or choose another disk with -o"),
+    errno.EFBIG: ("a file may not be that large there", "see ulimit -f, or choose another -o"),
     errno.EACCES: ("you may not write there", "choose another directory with -o"),
     errno.EPERM: ("you may not write there", "choose another directory with -o"),
     errno.EROFS: ("the file system is read-only", "choose another directory with -o"),
