@@ -163,6 +163,8 @@ def _why_empty(file: str, trace: Trace, hooks: Mapping[str, Mapping[str, str]]) 
     graphs = file.startswith("cuda_graph")
     if not trace.counts and not (graphs and len(trace.frames["step"])):
         return "the recording holds no profilemate events"
+    if file == "cuda_graph_captures.csv" and len(trace.launches):
+        return "no CUDA graph was captured while it was recorded: vLLM does that as it starts"
     if graphs:
         return "no CUDA graph was captured or replayed in the recording, or no hook saw it"
     if not hooks["installed"]:

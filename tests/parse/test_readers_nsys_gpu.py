@@ -147,6 +147,13 @@ def test_launches_without_any_row_are_told(tmp_path: Path, version: str) -> None
     assert session.metadata["durations"] == {"cuda_graph_timeline": "host"}
 
 
+def test_replays_without_captures_are_not_called_no_replays(tmp_path: Path) -> None:
+    session = parse_session([GpuExport().write(tmp_path / "x.sqlite")], tmp_path / "s")
+    assert session.metadata["coverage"]["launches"] > 0
+    why = session.metadata["empty_files"]["cuda_graph_captures.csv"]
+    assert why == "no CUDA graph was captured while it was recorded: vLLM does that as it starts"
+
+
 def test_launches_and_no_gpu_records_at_all(tmp_path: Path) -> None:
     path = GpuExport().write(tmp_path / "x.sqlite")
     with closing(sqlite3.connect(path)) as db:
