@@ -6,12 +6,15 @@ exit code 2.
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 
 from profilemate.cli.app import app
 from profilemate.cli.show import fail
-from profilemate.errors import ProfilemateError
+from profilemate.errors import OutputError, ProfilemateError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 __all__ = ["app", "main"]
 
@@ -27,3 +30,10 @@ def main() -> None:
     except ProfilemateError as error:
         fail(error)
         sys.exit(error.exit_code)
+    except OSError as e:
+        if e.errno not in _FULL or e.filename is not None:
+            raise
+        why = e.strerror or str(e)
+        hint = "Make room where it goes to, or send it elsewhere."
+        fail(OutputError("cannot write the output", why=why, hint=hint))
+        sys.exit(OutputError.exit_code)

@@ -17,7 +17,8 @@ HELP = """What vLLM's CUDA graphs and KV cache really did.
 
 \b
 1. Record, with profilemate installed beside vLLM (it annotates by itself):
-     nsys profile -t nvtx,cuda -o run vllm serve ...
+     nsys profile -t nvtx,cuda --trace-fork-before-exec=true -o run \\
+         vllm serve ...
 2. Parse, anywhere:
      profilemate parse run.nsys-rep -o session
 3. Look at it: what it means, and what changed since the last one:

@@ -28,7 +28,12 @@ def perfetto(
         typer.Option("--output", "-o", metavar="FILE", help="The .pftrace file to write."),
     ] = Path("timeline.pftrace"),
     kernels: Annotated[
-        bool, typer.Option("--kernels", help="Show every GPU kernel, copy and set too.")
+        bool,
+        typer.Option(
+            "--kernels",
+            help="Show every GPU kernel, copy and set too. All of them are held in memory, those "
+            "outside the window too, whatever --max-memory says.",
+        ),
     ] = False,
     window: Annotated[
         str | None,

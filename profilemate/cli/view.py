@@ -38,6 +38,8 @@ def view(
     port: Annotated[
         int,
         typer.Option(
+            min=0,
+            max=65535,
             help="The port to serve on, for a tunnel: ssh -L PORT:127.0.0.1:PORT HOST. "
             "[default: any free one]",
             show_default=False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 
 import numpy as np
 
@@ -100,6 +101,8 @@ def add_activity(
         key=lambda item: (item[0], -(item[2].dur or 0), item[2].text),
     )
     pids = [processes.key.get((number, m.pid), m.pid) for _, number, m in ranges]
+    counts = kept.ranges([(pid, number) for pid, (_, number, _) in zip(pids, ranges, strict=True)])
+    ranges, pids = list(compress(ranges, counts)), list(compress(pids, counts))
     trace.annotations = frame_of(
         activity.ANNOTATIONS,
         {

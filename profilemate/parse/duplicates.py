@@ -110,10 +110,22 @@ class Kept:
     Attributes:
         columns: Columns of every kind of activity, see `collect.Collected`.
         notes: Which recording was taken for what, a sentence each.
+        losers: Process and recording whose activity was left out, and the recording that has it.
     """
 
     columns: dict[str, dict[str, Ints]]
     notes: list[str]
+    losers: dict[tuple[int, int], int]
+
+    def ranges(self, each: Sequence[tuple[int, int]]) -> list[bool]:
+        """Which ranges count once too.
+
+        Args:
+            each: Process and recording of each. Those of a recording whose activity was left out
+                stay where the other one has none of the process.
+        """
+        there = set(each)
+        return [(one[0], self.losers.get(one, -1)) not in there for one in each]
 
 
 def one_activity(found: Mapping[str, dict[str, Ints]], infos: Sequence[SourceInfo]) -> Kept:
@@ -151,12 +163,15 @@ def one_activity(found: Mapping[str, dict[str, Ints]], infos: Sequence[SourceInf
         for pid, recording in losers:
             out |= (table["pid"] == pid) & (table["recording"] == recording)
         columns[name] = {c: v[~out] for c, v in table.items()}
-    notes = [
-        f"Activity of process {pid} is in {infos[winner].path.name} and in "
-        f"{infos[loser].path.name}: only that of the first is counted."
-        for (pid, loser), winner in losers.items()
-    ]
-    return Kept(columns, notes)
+    notes = []
+    for (pid, loser), winner in losers.items():
+        one, other = infos[winner].path, infos[loser].path
+        first, second = (one, other) if one.name == other.name else (one.name, other.name)
+        notes.append(
+            f"Activity of process {pid} is in {first} and in {second}: only that of the first is "
+            "counted."
+        )
+    return Kept(columns, notes, losers)
 
 
 def _losers(by: Mapping[int, tuple[int, int, int, int]]) -> dict[int, int]:

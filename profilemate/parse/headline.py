@@ -18,6 +18,7 @@ from profilemate.parse.findings.reading import (
     objects,
     percent,
     rows_of,
+    table_of,
     texts,
     total,
     window,
@@ -98,9 +99,49 @@ def _hottest(session: SavedSession) -> Figure:
     return Figure("hottest graph", graph_names(frame)[top], detail)
 
 
+def _replays(session: SavedSession) -> Figure:
+    frame = rows_of(session, "cuda_graph_replay_latency", ("gpu_span_p50_ms",))
+    span = floats(frame["gpu_span_p50_ms"])
+    known = np.flatnonzero(~np.isnan(span))
+    if len(known) < 2:
+        raise NoData("fewer than two graphs have GPU times: the hottest one says it all")
+    names = graph_names(frame)
+    short, long = known[span[known].argmin()], known[span[known].argmax()]
+    return Figure(
+        "replays",
+        f"{span[short]:.3f} to {span[long]:.3f} ms",
+        f"medians of {len(known)} graphs on the GPU: {names[short]} to {names[long]}",
+    )
+
+
+def _eager(session: SavedSession) -> Figure:
+    columns = ("runtime_mode", "unpadded_tokens", "count")
+    frame = rows_of(session, "cuda_graph_padding", columns)
+    tokens, times = floats(frame["unpadded_tokens"]), floats(frame["count"])
+    eager = (texts(frame["runtime_mode"]) == "NONE") & ~np.isnan(tokens)
+    if not eager.any():
+        raise NoData("no step ran eagerly, or not with its tokens")
+    order = np.argsort(tokens[eager])
+    size, upto = tokens[eager][order], np.cumsum(times[eager][order])
+    detail = f"of {size[0]:,.0f} tokens"
+    if size[0] < size[-1]:
+        middle = size[np.searchsorted(upto, upto[-1] / 2)]
+        detail = f"of {size[0]:,.0f} to {size[-1]:,.0f} tokens, median {middle:,.0f}"
+    return Figure("eager", count(upto[-1], "step"), detail)
+
+
 def _padding(session: SavedSession) -> Figure:
     seen = padded_steps(session)
-    return Figure("padding", percent(seen.share), f"{seen.padding:,} of {seen.padded:,} tokens")
+    detail = f"{seen.padding:,} of {seen.padded:,} tokens"
+    if seen.padding:
+        frame = rows_of(session, "cuda_graph_padding", ("num_paddings", "count"))
+        frame = frame[np.isin(texts(frame["runtime_mode"]), ["FULL", "PIECEWISE"])]
+        wasted = floats(frame["num_paddings"]) * floats(frame["count"])
+        size = floats(frame["padded_tokens"])
+        sums = {n: float(np.nansum(wasted[size == n])) for n in np.unique(size[size > 0]).tolist()}
+        worst = max(sums, key=lambda n: sums[n])
+        detail += f", most of it at size {worst:,.0f} ({sums[worst]:,.0f} of {seen.padding:,})"
+    return Figure("padding", percent(seen.share), detail)
 
 
 def _kv_usage(session: SavedSession) -> Figure:
@@ -113,7 +154,15 @@ def _kv_events(session: SavedSession) -> Figure:
     rows_of(session, "kv_cache_usage", ())
     evicted = len(session.table("kv_cache_evictions"))
     preempted = len(session.table("kv_preemptions"))
-    return Figure("evictions", f"{evicted:,}", count(preempted, "preemption"))
+    detail = count(preempted, "preemption")
+    frame = table_of(session, "kv_cache_evictions", ("lifetime_sec", "idle_sec"))
+    lived, idle = floats(frame["lifetime_sec"]), floats(frame["idle_sec"])
+    whole = ~np.isnan(lived) & ~np.isnan(idle)
+    if whole.any():
+        medians = (float(np.median(values[whole])) for values in (lived, idle))
+        detail += "; lived {:.3f} s, idle {:.3f} s".format(*medians)
+        detail += f" (medians of {count(int(whole.sum()), 'whole life', 'whole lives')})"
+    return Figure("evictions", f"{evicted:,}", detail)
 
 
 def _hits(session: SavedSession) -> Figure:
@@ -129,7 +178,9 @@ _FIGURES: tuple[Callable[[SavedSession], Figure], ...] = (
     _engine,
     _steps,
     _on_graphs,
+    _eager,
     _hottest,
+    _replays,
     _padding,
     _kv_usage,
     _kv_events,

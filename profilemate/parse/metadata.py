@@ -10,8 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 import profilemate
 from profilemate.parse.combine import Process, RankTrace
 from profilemate.parse.coverage import coverage, doubts, durations
@@ -151,9 +149,10 @@ def _hooks(trace: Trace) -> dict[str, dict[str, str]]:
     rank = {"waiting": 0, "skipped": 1, "installed": 2}
     best: dict[str, tuple[int, str, str]] = {}
     columns = ["name", "status", "target", "why"]
-    for name, status, target, why in trace.frames["hook"][columns].itertuples(index=False):
-        text = why if status != "installed" else target
-        key = (rank.get(status, 0), status, "" if pd.isna(text) else str(text))
+    for name, status, target, why in (
+        trace.frames["hook"][columns].astype(object).fillna("").itertuples(index=False)
+    ):
+        key = (rank.get(status, 0), status, str(why if status != "installed" else target))
         best[name] = max(best.get(name, key), key)
     for name, (_, status, text) in best.items():
         found.setdefault(status, {})[name] = text
@@ -164,6 +163,8 @@ def _why_empty(file: str, trace: Trace, hooks: Mapping[str, Mapping[str, str]]) 
     graphs = file.startswith("cuda_graph")
     if not trace.counts and not (graphs and len(trace.frames["step"])):
         return "the recording holds no profilemate events"
+    if file == "cuda_graph_captures.csv" and len(trace.launches):
+        return "no CUDA graph was captured while it was recorded: vLLM does that as it starts"
     if graphs:
         return "no CUDA graph was captured or replayed in the recording, or no hook saw it"
     if not hooks["installed"]:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_string_dtype
 
 from profilemate.errors import InputError
 from profilemate.parse.tables import TABLES
+from profilemate.parse.tables.base import Column
 from profilemate.parse.tables.cuda_graph_latency import FURTHER_KEY_COLUMNS
 from profilemate.parse.tables.cuda_graphs import KEY_COLUMNS
 
 METADATA = "metadata.json"
+_TEXTS = ("value", "ids")
+"""Spellings of columns that may hold text."""
 
 GRAPH_COLUMNS = tuple(column.name for column in (*KEY_COLUMNS, *FURTHER_KEY_COLUMNS))
 """What tells graphs apart in the tables."""
@@ -51,10 +57,17 @@ class SavedSession:
                 why=f"There is no {METADATA} in it.",
                 hint="Make one: profilemate parse TRACE -o session",
             ) from e
+        except NotADirectoryError as e:
+            raise InputError(
+                "This is no session directory",
+                path=path,
+                why="It is a file; a session is a directory that was made of a recording.",
+                hint=f"If it is a recording: profilemate parse {quote(str(path))} -o session",
+            ) from e
         except (OSError, ValueError) as e:
             raise _unreadable("The session", file, e) from e
         if not isinstance(metadata, dict):
-            raise _unreadable("The session", file, "It is no JSON object.")
+            raise _unreadable("The session", file, "it is no JSON object")
         return cls(path, metadata)
 
     def table(self, name: str) -> pd.DataFrame:
@@ -74,12 +87,7 @@ class SavedSession:
                 if layout.heading:
                     self._frames[name] = _summary(file)
                 else:
-                    self._frames[name] = pd.read_csv(
-                        file,
-                        na_values=["None"],
-                        keep_default_na=False,
-                        dtype_backend="numpy_nullable",
-                    )
+                    self._frames[name] = _rows(file, layout.columns)
             except FileNotFoundError:
                 self._frames[name] = pd.DataFrame(columns=columns)
             except (OSError, ValueError) as e:
@@ -120,12 +128,37 @@ class SavedSession:
         return {p.name: SavedSession(p, self.metadata) for p in sorted(folder.iterdir())}
 
 
+def _rows(file: Path, columns: Sequence[Column]) -> pd.DataFrame:
+    """The rows of a CSV file, which may have been edited, or have lost its end.
+
+    Raises:
+        ValueError: They are not what we write.
+    """
+    with file.open("rb") as opened:
+        opened.seek(0, os.SEEK_END)
+        if opened.tell():
+            opened.seek(-1, os.SEEK_END)
+            if opened.read() != b"\n":
+                raise ValueError("its last line is not whole")
+    frame = pd.read_csv(
+        file, na_values=["None"], keep_default_na=False, dtype_backend="numpy_nullable"
+    )
+    if lost := [c.name for c in columns if c.name not in frame.columns]:
+        raise ValueError(f"it has no column {', '.join(lost)}")
+    for column in columns:
+        values = frame[column.name].dropna()  # of nothing any type is made
+        if column.spelling not in _TEXTS and len(values) and is_string_dtype(values.dtype):
+            raise ValueError(f"something in its column {column.name} is no number")
+    return frame
+
+
 def _unreadable(what: str, file: Path, why: object) -> InputError:
+    said = str(why).strip().rstrip(".")
     return InputError(
         f"{what} cannot be read",
         path=file,
-        why=str(why),
-        hint="Make the session anew: profilemate parse TRACE -o DIR --force",
+        why=f"{said}: was it cut short, edited, or written by another version?",
+        hint="Parse the recording again: profilemate parse TRACE -o SESSION --force",
     )
 
 

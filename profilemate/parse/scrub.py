@@ -8,7 +8,6 @@ tables, columns and rows that a reader asks for go into it.
 from __future__ import annotations
 
 import gzip
-import os
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -30,6 +29,7 @@ from profilemate.parse.readers.nsys_sqlite import (
     string_bounds,
 )
 from profilemate.parse.readers.nsys_store import SqliteStore, connect, database_uri, quoted
+from profilemate.parse.writers.leftovers import unfinished_file
 
 HOST = "scrubbed"
 """What is put in place of a host's name, and of the text of a diagnostic message of nsys."""
@@ -75,14 +75,19 @@ def scrub(
         None if nsys is None else Path(nsys),
         progress or no_progress,
     )
-    unfinished = target.with_name(f"{target.name}.{os.getpid()}.part")
+    unfinished: Path | None = None
     try:
         export = _export_of(source, options)
         if target.exists():
             _refuse_to_overwrite(source, target, force)
-        _copy(export, unfinished, options.progress)
-        _check(unfinished, source)
-        unfinished.replace(target)
+        try:
+            unfinished, lock = unfinished_file(target)
+        except OSError as e:
+            raise _unwritable(target, e.strerror or str(e)) from e
+        with lock:
+            _copy(export, unfinished, target, options.progress)
+            _check(unfinished, source)
+            unfinished.replace(target)
     except OSError as e:
         raise OutputError(
             "Cannot scrub this",
@@ -91,8 +96,9 @@ def scrub(
             hint="Check that the source can be read and the target's folder be written to.",
         ) from e
     finally:
-        with suppress(OSError):
-            unfinished.unlink()
+        if unfinished is not None:
+            with suppress(OSError):
+                unfinished.unlink()
 
 
 def _refuse_to_overwrite(source: Path, target: Path, force: bool) -> None:
@@ -112,14 +118,21 @@ def _export_of(source: Path, options: OpenOptions) -> Path:
         return source
     if isinstance(reader, NsysReportReader):
         return export_report(source, options)
+    if reader.name.startswith("nsys"):
+        raise NotThisFormatError(
+            f"An {reader.name} cannot be scrubbed",
+            path=source,
+            hint="Make an sqlite export: nsys export --type sqlite REPORT.nsys-rep",
+        )
     raise NotThisFormatError(
-        f"An {reader.name} cannot be scrubbed",
+        f"A {reader.name} cannot be scrubbed",
         path=source,
-        hint="Make an sqlite export: nsys export --type sqlite REPORT.nsys-rep",
+        why="Only reports of Nsight Systems and their sqlite exports can.",
+        hint="Share the session that profilemate parse makes of it, after a look at metadata.json.",
     )
 
 
-def _copy(source: Path, target: Path, progress: Progress) -> None:
+def _copy(source: Path, unfinished: Path, target: Path, progress: Progress) -> None:
     try:
         with closing(connect(source)) as reading:
             store = SqliteStore(reading, source)
@@ -133,7 +146,7 @@ def _copy(source: Path, target: Path, progress: Progress) -> None:
                 path=source,
                 hint="Make one: nsys export --type sqlite REPORT.nsys-rep",
             )
-        with closing(sqlite3.connect(target.absolute().as_uri(), uri=True)) as writing:
+        with closing(sqlite3.connect(unfinished.absolute().as_uri(), uri=True)) as writing:
             writing.execute("PRAGMA journal_mode=OFF")
             writing.execute("PRAGMA synchronous=OFF")
             writing.execute("ATTACH ? AS src", (database_uri(source),))
@@ -145,12 +158,16 @@ def _copy(source: Path, target: Path, progress: Progress) -> None:
     except sqlite3.Error as e:
         if e.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise damaged(source, str(e)) from e
-        raise OutputError(
-            "Cannot write the scrubbed copy",
-            path=target,
-            why=str(e),
-            hint="Check its folder, and the space on the disk.",
-        ) from e
+        raise _unwritable(target, str(e)) from e
+
+
+def _unwritable(target: Path, why: str) -> OutputError:
+    return OutputError(
+        "Cannot write the scrubbed copy",
+        path=target,
+        why=why,
+        hint="Check its folder, and the space on the disk.",
+    )
 
 
 class _Copy:

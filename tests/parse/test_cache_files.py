@@ -164,6 +164,19 @@ def test_what_a_killed_process_left_is_swept(cache: TraceCache) -> None:
     assert mine.exists()
 
 
+def test_half_an_export_is_swept(tmp_path: Path) -> None:
+    # As `nsys_rep` calls what it has nsys write.
+    old, new, whole = (
+        tmp_path / f"run-{'a' * 16}{rest}"
+        for rest in (".4711.part.sqlite", ".4712.part.sqlite", ".sqlite")
+    )
+    for file in (old, new, whole):
+        file.touch()
+        os.utime(file, (0, 0) if file != new else None)
+    files.sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([new, whole])
+
+
 # ------------------------------------------------------------------ how much
 
 

@@ -122,6 +122,13 @@ def test_metadata_says_what_is_installed_somewhere_and_why_files_are_empty() -> 
     assert facts["session_id"].startswith("session_2023111")
 
 
+def test_a_hook_that_says_neither_where_nor_why() -> None:
+    trace = trace_of([*engine(1, 0), at(90, "hook", pid=1, name="X.y", status="skipped")])
+    ranks = split_ranks(trace)
+    facts = metadata(trace, ranks, {}, Path("out"))
+    assert facts["hooks"]["skipped"] == {"X.y": ""}
+
+
 def test_empty_files_are_named_as_they_lie_in_the_session(tmp_path: Path) -> None:
     session = write_session(trace_of([]), tmp_path / "s")
     written = {p.name for p in session.path.iterdir()}

@@ -182,6 +182,10 @@ def test_the_blocks_that_a_life_takes_are_littles_law(tmp_path: Path) -> None:
     }
     finding = one(judged(tmp_path, tables), "kv-evictions-early")
     assert finding.evidence["blocks_for_life"] == 5000  # 500 a second, 10 s each
+    assert "takes about 5,000 blocks (there are 1,000)" in str(finding.why)
+    tables["kv_cache_summary"] = [{"Total allocations": 2_500}]
+    finding = one(judged(tmp_path / "few", tables), "kv-evictions-early")
+    assert "about 500 blocks, fewer than the 1,000 there are" in str(finding.why)
 
 
 def test_no_eviction_is_good(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from pathlib import Path
 from typing import Any
@@ -104,14 +103,13 @@ def test_clock(tmp_path: Path, error: float, rule: str) -> None:
 def test_ranks_of_a_group_and_not_those_of_other_stages(
     tmp_path: Path, slowest: str, rule: str
 ) -> None:
-    write_session(tmp_path / "t")
     header = ["rank", "pid", "dp_rank", "pp_rank", "replay_p50_ms"]
     ranks = [(0, 0, "1.0"), (0, 1, "1.0"), (0, 2, slowest)]  # one stage, its median 1 ms
     ranks += [(1, 0, "7.0"), (1, 1, "7.0")]  # a longer stage is no straggler
     rows = [[f"pp{pp}_tp{tp}", 10 * pp + tp, 0, pp, ms] for pp, tp, ms in ranks]
-    with (tmp_path / "t" / "ranks.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows, ["engine", 99, 0, "None", "None"]])
-    verdict = find(SavedSession.open(tmp_path / "t"))
+    rows.append(["engine", 99, 0, None, None])
+    tables = {"ranks": [dict(zip(header, row, strict=True)) for row in rows]}
+    verdict = find(write_session(tmp_path / "t", tables))
     (finding,) = [f for f in verdict.findings if f.rule.startswith("ranks")]
     assert finding.rule == rule
     if rule == "ranks-straggle":

@@ -335,5 +335,10 @@ def test_equal_numbers_on_two_hosts_without_any_message(tmp_path: Path) -> None:
         assert set(one["pid"]) == {WORKER}
         columns = ["launches", "gpu_records", "graph_gpu_busy_ms"]
         pd.testing.assert_frame_equal(one[columns], expected[columns])
-    copy = Path(shutil.copy(paths[0], tmp_path / "copy.pt.trace.json"))
-    assert len(read_trace([paths[0], copy]).launches) == len(alone[0].launches)
+    (tmp_path / "copy").mkdir()
+    copy = Path(shutil.copy(paths[0], tmp_path / "copy"))
+    twice = read_trace([paths[0], copy])
+    assert len(twice.launches) == len(alone[0].launches)
+    pd.testing.assert_frame_equal(twice.frames["step"], alone[0].frames["step"])
+    (note,) = (n for n in twice.notes if "only that of the first is counted" in n)
+    assert f"in {paths[0]} and in {copy}" in note  # of one name: where they are

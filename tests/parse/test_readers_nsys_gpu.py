@@ -148,6 +148,13 @@ def test_launches_without_any_row_are_told(tmp_path: Path, version: str) -> None
     assert session.metadata["durations"] == {"cuda_graph_timeline": "host"}
 
 
+def test_replays_without_captures_are_not_called_no_replays(tmp_path: Path) -> None:
+    session = parse_session([GpuExport().write(tmp_path / "x.sqlite")], tmp_path / "s")
+    assert session.metadata["coverage"]["launches"] > 0
+    why = session.metadata["empty_files"]["cuda_graph_captures.csv"]
+    assert why == "no CUDA graph was captured while it was recorded: vLLM does that as it starts"
+
+
 def test_launches_and_no_gpu_records_at_all(tmp_path: Path) -> None:
     path = GpuExport().write(tmp_path / "x.sqlite")
     with closing(sqlite3.connect(path)) as db:
@@ -168,6 +175,15 @@ def test_kernels_without_launches(tmp_path: Path) -> None:
     assert any("belong to no launch that was recorded" in w for w in session.warnings)
     assert any("should have made were not recorded" in w for w in session.warnings)
     assert session.metadata["coverage"]["kernels_in_graphs"] > 0
+
+
+@pytest.mark.parametrize("column", ["id", "value"])
+def test_calls_whose_names_cannot_be_read(tmp_path: Path, column: str) -> None:
+    path = GpuExport().write(tmp_path / "x.sqlite")
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(f"ALTER TABLE StringIds RENAME COLUMN {column} TO other")
+    session = parse_session([path], tmp_path / "s")
+    assert any("API calls were not traced" in w for w in session.warnings)
 
 
 def test_dropped_records_are_told(tmp_path: Path) -> None:

@@ -181,6 +181,12 @@ def test_a_recording_without_nvtx_or_without_strings_says_so(tmp_path: Path) -> 
     recording = open_recording(Export(rows, without=("StringIds",)).write(tmp_path / "b.sqlite"))
     assert list(recording.markers()) == []
     assert "It has no table StringIds" in recording.info.notes[0]
+    path = Export(rows).write(tmp_path / "c.sqlite")
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("ALTER TABLE StringIds RENAME COLUMN value TO text")
+    recording = open_recording(path)
+    assert list(recording.markers()) == []
+    assert "StringIds, where older nsys put the messages, has no value" in recording.info.notes[0]
 
 
 def test_what_nsys_itself_complained_of(tmp_path: Path) -> None:
@@ -343,3 +349,15 @@ def test_every_table_is_said_once() -> None:
     assert len(names) == len(set(names))
     for spec in nsys_layout.LAYOUT:
         assert {*spec.required, *spec.times, *spec.strings} <= set(spec.columns)
+
+
+def test_times_that_are_no_integers(tmp_path: Path) -> None:
+    rows = [Row(1000 * n, TEXTS[0], 1000 * n + 5) for n in range(1, 5)]
+    path = Export(rows).write(tmp_path / "x.sqlite")
+    with closing(sqlite3.connect(path)) as db, db:
+        for n, (start, end) in enumerate([(1000.25, 1005.25), ("then", 2005), (3000, 3005)], 1):
+            where = "WHERE start = ?"
+            db.execute(f"UPDATE NVTX_EVENTS SET start = ?, end = ? {where}", (start, end, 1000 * n))
+    recording = open_recording(path)
+    assert [(m.ts, m.dur) for m in recording.markers()] == [(1000, 5), (3000, 5), (4000, 5)]
+    assert any("1 messages have no time" in note for note in recording.info.notes)

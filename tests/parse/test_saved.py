@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -43,6 +44,13 @@ def test_a_folder_that_is_no_session(tmp_path: Path) -> None:
         SavedSession.open(tmp_path)
 
 
+def test_a_recording_in_place_of_a_session(tmp_path: Path) -> None:
+    (tmp_path / "run.nsys-rep").write_bytes(b"x")
+    with pytest.raises(InputError, match="no session directory") as caught:
+        SavedSession.open(tmp_path / "run.nsys-rep")
+    assert caught.value.hint.endswith("run.nsys-rep -o session")
+
+
 def test_a_table_of_a_newer_version_is_empty(tmp_path: Path) -> None:
     shutil.copytree(EXPECTED, tmp_path / "s")
     (tmp_path / "s" / "kv_preemptions.csv").unlink()
@@ -75,3 +83,23 @@ def test_a_table_that_is_not_there_has_no_pieces_and_a_broken_one_is_named(tmp_p
     (tmp_path / "s" / "kv_preemptions.csv").write_text("a,b\n1,2\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"kv_preemptions\.csv"):
         list(session.chunks("kv_preemptions", ["tokens_lost"]))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda text: text[: len(text) - 3], "last line is not whole"),
+        (lambda text: text.replace("timestamp_sec", "time"), "no column timestamp_sec"),
+        (lambda text: text.replace("\n3", "\nx3", 1), "timestamp_sec is no number"),
+        (lambda text: "", "No columns to parse"),
+    ],
+)
+def test_a_table_that_was_changed(tmp_path: Path, change: Callable[[str], str], why: str) -> None:
+    shutil.copytree(EXPECTED, tmp_path / "s")
+    file = tmp_path / "s" / "kv_cache_usage.csv"
+    file.write_text(change(file.read_text()))
+    with pytest.raises(InputError) as caught:
+        SavedSession.open(tmp_path / "s").table("kv_cache_usage")
+    assert caught.value.path == str(file)
+    assert why in caught.value.why
+    assert "profilemate parse TRACE" in caught.value.hint

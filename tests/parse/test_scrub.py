@@ -219,6 +219,15 @@ def test_a_parquet_export_is_refused(tmp_path: Path) -> None:
     assert caught.value.what == "An nsys parquet export cannot be scrubbed"
 
 
+def test_a_torch_trace_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt.trace.json"
+    path.write_text('{"traceEvents": [{"ph": "X", "ts": 1, "name": "a"}]}')
+    with pytest.raises(NotThisFormatError) as caught:
+        scrub(path, tmp_path / "y.sqlite")
+    assert caught.value.what == "A torch profiler trace cannot be scrubbed"
+    assert "nsys export" not in caught.value.hint
+
+
 # ---------------------------------------------------------------------- looking for leaks
 
 

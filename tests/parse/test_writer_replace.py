@@ -14,7 +14,7 @@ from frames import At, at, trace_of
 
 from profilemate.errors import OutputError
 from profilemate.parse.tables import TABLES
-from profilemate.parse.writers import CsvSession, csv_session, replace
+from profilemate.parse.writers import CsvSession, csv_session, leftovers
 
 FULL: dict[str, Any] = {"mode": "FULL", "num_tokens": 256}
 EVENTS = [
@@ -272,7 +272,7 @@ def test_a_parent_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.Mo
     def refuse(**_: object) -> str:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(f"{replace.__name__}.tempfile.mkdtemp", refuse)  # tests may run as root
+    monkeypatch.setattr(f"{leftovers.__name__}.tempfile.mkdtemp", refuse)  # tests may run as root
     with pytest.raises(OutputError) as failed:
         write(tmp_path / "session")
     assert str(failed.value) == (

@@ -21,6 +21,7 @@ _NAME = re.compile(r"[0-9a-f]{32}\.columns")
 _PART_NAME = re.compile(r"[0-9a-f]{32}\.[^/]*\.part")
 _EXPORT = re.compile(r".+-[0-9a-f]{16}\.sqlite")
 _EXPORT_FOLDER = re.compile(rf".+-[0-9a-f]{{16}}{PARQUET_FOLDER}")
+_EXPORT_PART = re.compile(r".+-[0-9a-f]{16}\.[0-9]+\.part\..+")
 _ABANDONED_S = 3600
 
 File = tuple[Path, int, int]
@@ -91,10 +92,11 @@ def shrink(folder: Path, limit: int) -> None:
 
 
 def sweep(folder: Path, older_s: float = _ABANDONED_S) -> None:
-    """Remove what processes left behind that were killed while they wrote."""
-    for part, _, touched in _matching(folder, _PART_NAME):
-        if touched < time.time_ns() - older_s * 1e9:
-            remove(part)
+    """Remove what processes left behind that were killed while they wrote, nsys too."""
+    for pattern in (_PART_NAME, _EXPORT_PART):
+        for part, _, touched in _matching(folder, pattern):
+            if touched < time.time_ns() - older_s * 1e9:
+                remove(part)
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,13 +73,18 @@ def _lives(evidence: Evidence, share: float, t: Thresholds) -> Finding:
     if share < t["kv_early_share"]:
         title = f"Cached content lives long: {percent(share)} evicted within {short:g} s"
         return RULE.finding("kv-evictions-healthy", title, detail, evidence)
-    turn = (
-        "--gpu-memory-utilization",
-        None,
+    needed, blocks = int(str(evidence["blocks_for_life"] or 0)), evidence["total_blocks"]
+    why = (
         f"at {evidence['allocations_per_sec']:,} allocations a second, a mean life of {short:g} s "
-        f"takes about {evidence['blocks_for_life'] or 0:,} blocks (there are "
-        f"{evidence['total_blocks']:,}); or offload the KV cache, or lower --max-num-seqs",
     )
+    why += f"takes about {needed:,} blocks"
+    if needed <= int(str(blocks)):
+        why += f", fewer than the {blocks:,} there are: perhaps the load comes in bursts, or "
+        why += "running requests hold most of them; more blocks help at the peak"
+    else:
+        why += f" (there are {blocks:,})"
+    why += "; or offload the KV cache, or lower --max-num-seqs"
+    turn = ("--gpu-memory-utilization", None, why)
     title = f"The cache churns: {percent(share)} of evictions within {short:g} s"
     return RULE.finding("kv-evictions-early", title, detail, evidence, turn=turn)
 

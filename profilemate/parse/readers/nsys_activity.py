@@ -101,7 +101,8 @@ def _calls(found: Sequence[Found]) -> Found | None:
     """The table of API calls, where it can be read."""
     calls, strings = _table(found, _CALLS), by_role(found, "strings")
     needed = {*_TIMES, "nameId"}
-    return calls if calls and strings and needed <= calls.columns.keys() else None
+    named = strings is not None and not strings.missing
+    return calls if calls and named and needed <= calls.columns.keys() else None
 
 
 def _records(found: Sequence[Found]) -> Iterator[tuple[_Records, Found]]:

@@ -199,8 +199,13 @@ def note_absence(facts: Facts, count: int) -> None:
             "the tables NVTX_EVENTS and StringIds exported?"
         )
     else:
-        strings = facts.table("strings") is not None
-        where = "" if strings else " It has no table StringIds, where older nsys put the messages."
+        strings = facts.table("strings")
+        where = ""
+        if strings is None:
+            where = " It has no table StringIds, where older nsys put the messages."
+        elif strings.missing:
+            lacks = " and ".join(strings.missing)
+            where = f" Its table StringIds, where older nsys put the messages, has no {lacks}."
         facts.info.notes.append(
             f"No messages of profilemate ({schema.PREFIX}*) in this recording.{where} {RECORD_HINT}"
         )

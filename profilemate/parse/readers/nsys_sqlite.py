@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -150,8 +151,11 @@ class _SqliteRecording:
                 sql = annotations_sql(facts, ANNOTATION_PREFIXES)
                 numbers = string_numbers(store, facts, begins("value", ANNOTATION_PREFIXES))
                 found = found_events(store, facts, events, numbers, ANNOTATION_PREFIXES, sql)
-                for _, start, end, thread, text in found:
-                    if store.damage is None or not _is_half(start, text or "\x00"):
+                for _, begin, finish, thread, text in found:
+                    start, end = _time(begin), _time(finish)
+                    if start is None:
+                        continue
+                    if store.damage is None or not _is_half(begin, text or "\x00"):
                         dur = None if end is None or end == facts.open_end else end - start
                         pid, tid = (thread >> 24) & 0xFFFFFF, thread & 0xFFFFFF
                         yield Marker(start - facts.shift, dur, pid, tid, text)
@@ -180,17 +184,26 @@ class _SqliteRecording:
         for name, value in _bounds(store, numbers).items():
             sql = sql.replace(f":{name}", str(value))
         found = found_events(store, facts, events, numbers, [schema.PREFIX], sql)
-        cut = 0
-        for count, (row, start, end, thread, text) in enumerate(found):
+        cut = untimed = 0
+        for count, (row, begin, finish, thread, text) in enumerate(found):
             if count % _PROGRESS_EVERY == 0:
                 self._progress(what, row, total)
-            if store.damage is not None and _is_half(start, text):
+            if store.damage is not None and _is_half(begin, text):
+                continue
+            start, end = _time(begin), _time(finish)
+            if start is None:
+                untimed += 1
                 continue
             cut += end is not None and end == open_end
             dur = None if end is None or end == open_end else end - start
             yield Marker(start - shift, dur, (thread >> 24) & 0xFFFFFF, thread & 0xFFFFFF, text)
         if cut:
             facts.info.notes.append(f"{cut} ranges were still open when the recording ended.")
+        if untimed:
+            facts.info.notes.append(
+                f"{untimed} messages have no time and are left out: the file was changed, or is "
+                "damaged. Export the report again."
+            )
 
     def _finish(self, count: int) -> None:
         if self._damage is None:
@@ -208,6 +221,13 @@ def _waiting(store: SqliteStore, found: Sequence[Found]) -> list[str]:
     """Large tables that are going to be read to their end: their times are seen then."""
     events = by_role(found, "events")
     return store.large([*([] if events is None else [events.table]), *tables_read(found)])
+
+
+def _time(value: object) -> int | None:
+    # nsys writes integers; what else copied the database may have made something else of them.
+    if isinstance(value, float) and math.isfinite(value):
+        return round(value)
+    return value if isinstance(value, int) else None
 
 
 def _is_half(start: object, text: str) -> bool:

@@ -124,7 +124,8 @@ class SqliteStore:
         try:
             yield from self._connection.execute(sql, parameters or {})
         except sqlite3.DatabaseError as e:
-            if e.sqlite_errorcode & 0xFF not in _DAMAGE:
+            # Errors of the module itself, not of SQLite, have no code.
+            if getattr(e, "sqlite_errorcode", 0) & 0xFF not in _DAMAGE:
                 raise
             self.damage = self.damage or str(e)
 
@@ -242,7 +243,8 @@ class SqliteStore:
         a, b = quoted(first), quoted(last)
         rest = "" if after is None else f" WHERE rowid > {after}"
         sql = f"SELECT min({a}), max({a}), min({b}), max({b}) FROM {quoted(table)}{rest}"
-        known = [time for row in self.query(sql) for time in row if time is not None]
+        # What copied the database may have made texts or fractions of some.
+        known = [int(t) for row in self.query(sql) for t in row if isinstance(t, int | float)]
         return [(min(known), max(known))] if known else []
 
 

@@ -28,20 +28,22 @@ class Stranger:
     hint: str = EXAMPLES
 
 
+_UNPACK = "Unpack it and open what is in it."
 _EXPORT = "Export the report as sqlite instead: nsys export --type sqlite REPORT.nsys-rep"
 _STRANGERS = (
     Stranger(b"\x89PNG\r\n\x1a\n", "a PNG image"),
     Stranger(b"\xff\xd8\xff", "a JPEG image"),
     Stranger(b"%PDF", "a PDF document"),
-    Stranger(b"PK\x03\x04", "a zip archive", "Unpack it and open what is in it."),
+    Stranger(b"PK\x03\x04", "a zip archive", _UNPACK),
     Stranger(b"\x7fELF", "a program"),
     Stranger(b"\x89HDF\r\n\x1a\n", "an HDF5 file, perhaps an export of nsys", _EXPORT),
     Stranger(b"ARROW1", "an Arrow file, perhaps an export of nsys", _EXPORT),
     Stranger(b"\xff\xff\xff\xff", "perhaps an Arrow stream, an export of nsys", _EXPORT),
     Stranger(b"PAR1", "a single parquet file", "Open the directory that it lies in."),
-    Stranger(b"\x1f\x8b", "a gzip file", "Unpack it and open what is in it."),
-    Stranger(b"\x28\xb5\x2f\xfd", "a zstd file", "Unpack it and open what is in it."),
+    Stranger(b"\x1f\x8b", "a gzip file of something else than a trace", _UNPACK),
+    Stranger(b"\x28\xb5\x2f\xfd", "a zstd file of something else than a trace", _UNPACK),
 )
+_JSON = Stranger(b"", "JSON without the list traceEvents that such a trace has")
 
 
 def no_such_path(path: Path) -> InputError:
@@ -118,6 +120,8 @@ def _identify(path: Path) -> Stranger:
             "Turn it into one with the QdstrmImporter that lies beside nsys: "
             f"QdstrmImporter -i {path.name}",
         )
+    if head.lstrip()[:1] in (b"{", b"["):
+        return _JSON
     known = (s for s in _STRANGERS if head.startswith(s.magic))
     return next(known, Stranger(b"", "nothing that profilemate knows"))
 

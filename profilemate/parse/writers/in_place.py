@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from profilemate.errors import OutputError
+from profilemate.parse.writers.leftovers import NEW, unfinished_directory
 from profilemate.parse.writers.replace import METADATA
 
 T = TypeVar("T")
@@ -28,11 +28,11 @@ def updated(session: Path, write: Callable[[Path], T]) -> T:
         OutputError: The directory cannot be written.
     """
     try:
-        scratch = Path(tempfile.mkdtemp(prefix=".parse-", dir=session))
+        scratch, lock = unfinished_directory(session / "parse")
     except OSError as e:
         raise _refused(session, e) from e
     try:
-        new = scratch / "new"
+        new = scratch / NEW
         made = write(new)
         facts = json.loads((new / METADATA).read_text(encoding="utf-8"))
         facts |= {"session_id": session.name, "output_dir": str(session)}
@@ -43,6 +43,7 @@ def updated(session: Path, write: Callable[[Path], T]) -> T:
         raise _refused(session, e) from e
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        lock.close()
     return made
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from profilemate.errors import OutputError
+from profilemate.parse.writers.leftovers import unfinished_file
 
 
 def may_write(out: Path, *, force: bool, what: str = "file") -> None:
@@ -47,12 +48,14 @@ def replaced_file(out: Path, *, force: bool, what: str = "file") -> Iterator[IO[
     """
     may_write(out, force=force, what=what)
     target = Path(os.path.realpath(out))  # through a link, not instead of it
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
+    unfinished: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("wb") as file:
+        unfinished, opened = unfinished_file(target)
+        with opened as file:
             yield file
-        unfinished.replace(target)
+            file.flush()
+            unfinished.replace(target)
     except OSError as e:
         raise OutputError(
             f"cannot write the {what}",
@@ -61,8 +64,9 @@ def replaced_file(out: Path, *, force: bool, what: str = "file") -> Iterator[IO[
             hint="choose another file with -o",
         ) from e
     finally:
-        with suppress(OSError):
-            unfinished.unlink()
+        if unfinished is not None:
+            with suppress(OSError):
+                unfinished.unlink()
 
 
 def write_file(out: Path, text: str, *, force: bool) -> None:

@@ -6,18 +6,20 @@ import errno
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from profilemate.errors import OutputError
+from profilemate.parse.writers.leftovers import MOVING, NEW, unfinished_directory
 
 METADATA = "metadata.json"
 
 _REASONS = {
     errno.ENOSPC: ("no space is left there", "make room, or choose another disk with -o"),
     errno.EDQUOT: ("your quota is used up", "make room, or choose another disk with -o"),
+    errno.EFBIG: ("a file may not be that large there", "see ulimit -f, or choose another -o"),
     errno.EACCES: ("you may not write there", "choose another directory with -o"),
     errno.EPERM: ("you may not write there", "choose another directory with -o"),
     errno.EROFS: ("the file system is read-only", "choose another directory with -o"),
@@ -41,8 +43,9 @@ def replaced_directory(out: Path, *, force: bool, ours: Callable[[str], bool]) -
     or the new one, never half of one, and after a failure still the old one. With `force` an
     existing directory is replaced if it is empty or a session of ours. Files in it that are not
     ours (notes, plots, the recording itself) are carried over; any other directory is refused,
-    because naming it would be a slip of the hand. A process that is killed in the instant between
-    the two renames leaves both directories in a hidden one beside `out`.
+    because naming it would be a slip of the hand. What a killed process left behind is removed by
+    the next one that makes `out`; only one killed in the instant between the two renames leaves
+    both directories in a hidden one beside `out`, for good.
 
     Args:
         out: The directory to make. Its parents are made too.
@@ -56,38 +59,39 @@ def replaced_directory(out: Path, *, force: bool, ours: Callable[[str], bool]) -
     old = may_replace(out, force=force)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(
-            tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-        )
+        scratch, lock = unfinished_directory(target)
     except OSError as e:
         raise _output_error(e, target.parent, replaces=old) from e
     moves: list[tuple[Path, Path]] = []
     try:
-        new = scratch / "new"
+        new = scratch / NEW
         new.mkdir()  # a directory with the mode that the user's umask says; mkdtemp's is private
         yield new
         if old:
+            (scratch / MOVING).touch()
             _carry_over(target, new, _Ours(target, ours), moves)
             _move(target, scratch / "old", moves)
         new.rename(target)
     except BaseException as e:  # an interrupt must not lose anything either
         if not _undo(moves):
+            lock.close()
             raise OutputError(
                 "cannot write the session",
                 path=out,
                 why=f"putting the old files back failed too: {e}",
                 hint=f"they are all in {scratch}",
             ) from e
-        _remove(scratch)
+        _remove(scratch, lock)
         if isinstance(e, OSError):
             raise _output_error(e, out, replaces=old) from e
         raise
-    _remove(scratch)
+    _remove(scratch, lock)
 
 
-def _remove(scratch: Path) -> None:
+def _remove(scratch: Path, lock: IO[bytes]) -> None:
     # All is said and done by now: what is in the way of tidying up is no reason to fail.
     shutil.rmtree(scratch, ignore_errors=True)
+    lock.close()
 
 
 def _move(source: Path, destination: Path, moves: list[tuple[Path, Path]]) -> None:
