@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -45,6 +46,7 @@ def read_on(address: str, tasks: Sequence[Task], progress: Progress) -> list[Rea
     """
     distributed = _distributed()
     try:
+        _knock(address)
         client = distributed.Client(address, timeout=_CONNECT_S, set_as_default=False)
     except (OSError, ValueError) as e:
         raise ToolError(
@@ -67,6 +69,20 @@ def read_on(address: str, tasks: Sequence[Task], progress: Progress) -> list[Rea
             if unfinished := [future for future in futures if not future.done()]:
                 client.cancel(unfinished)
         return [done[future.key] for future in futures]
+
+
+def _knock(address: str) -> None:
+    """Connect and hang up: Dask's client takes half a minute to say that nobody is there.
+
+    Raises:
+        OSError: Nobody is.
+        ValueError: It is no address.
+    """
+    from distributed.comm.addressing import get_address_host_port, parse_address
+
+    scheme, _ = parse_address(address)
+    if scheme in ("tcp", "tls"):
+        socket.create_connection(get_address_host_port(address), timeout=_CONNECT_S).close()
 
 
 def _result(future: Any, task: Task) -> Read:

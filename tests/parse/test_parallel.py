@@ -227,12 +227,13 @@ def test_an_error_on_a_cluster_is_the_same_error(recordings: list[Path], cluster
     assert told[0] == told[1]
 
 
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "127.0.0.1:9", "nonsense", "tcp://h:x"])
 def test_a_scheduler_that_does_not_answer(
-    recordings: list[Path], monkeypatch: pytest.MonkeyPatch
+    recordings: list[Path], address: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("profilemate.parse.on_cluster._CONNECT_S", 1)
     with pytest.raises(ToolError, match="does not answer"):
-        read_trace(recordings, scheduler="tcp://127.0.0.1:9")
+        read_trace(recordings, scheduler=address)
+    assert not any(capfd.readouterr())  # Dask's client would print what went on in its threads
 
 
 def test_a_process_that_reads_starts_without_pandas() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -365,3 +367,23 @@ def test_events_that_say_too_little_are_counted(tmp_path: Path) -> None:
     trace = opened(write(tmp_path / "x.json", text))
     assert (len(trace.launches), len(trace.gpu)) == (1, 1)
     assert any(note.startswith("2 events could not be read") for note in trace.sources[0].notes)
+
+
+def test_a_trace_of_viztracer_is_refused(tmp_path: Path) -> None:
+    """A real one."""
+    trace = tmp_path / "viztracer.json"
+    command = [sys.executable, "-m", "viztracer", "-o", str(trace), "--quiet", "-m", "this"]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    with pytest.raises(InputError, match="trace of VizTracer, not of torch") as caught:
+        opened(trace)
+    assert "profilemate run" in caught.value.hint
+
+
+def test_a_trace_of_another_program_is_refused_and_one_of_torch_is_not(tmp_path: Path) -> None:
+    theirs = [event("devtools.timeline", "RunTask", 5), event("v8", "V8.GC", 7)]
+    with pytest.raises(InputError, match="trace of another program") as caught:
+        opened(write(tmp_path / "devtools.json", {"traceEvents": theirs, "metadata": {"os": "x"}}))
+    assert "None of its 2 events" in caught.value.why
+    # What torch wrote on a machine without a GPU may hold nothing for us, and is a recording.
+    ours = opened(write(tmp_path / "t.json", document([event("cpu_op", "aten::add", 5)])))
+    assert not len(ours.launches)

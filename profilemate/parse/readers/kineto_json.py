@@ -27,7 +27,8 @@ from profilemate.schema.live import SIDECAR, SIDECAR_END
 __all__ = ["KinetoJsonReader", "nanoseconds"]
 
 _PEEK = 1 << 16
-_KEYS = (b'"traceEvents"', b'"schemaVersion"', b'"deviceProperties"', b'"baseTimeNanoseconds"')
+_EVENTS = "traceEvents"
+_TORCH = ("schemaVersion", "deviceProperties", "baseTimeNanoseconds")
 
 
 class _KinetoRecording:
@@ -64,6 +65,9 @@ class _KinetoRecording:
         info, header, found = self._info, reading.header, reading.found
         if found.first > found.last:
             raise no_events(self._path, reading)
+        wanted = found.calls or len(found.gpu) or found.annotations or found.sidecar or reading.ours
+        if not wanted and not any(key in header for key in _TORCH):
+            raise of_another_program(self._path, reading)
         info.window, info.begin = (found.first, found.last), found.first
         base = integer(header.get("baseTimeNanoseconds"), 0)
         # Without it times are those of the wall clock, unless they are too small for that.
@@ -170,6 +174,18 @@ def no_events(path: Path, reading: Reading) -> InputError:
     )
 
 
+def of_another_program(path: Path, reading: Reading) -> InputError:
+    """What to say of a Chrome trace that holds nothing for us, and that torch did not write."""
+    by = "VizTracer" if "viztracer_metadata" in reading.header else "another program"
+    return InputError(
+        f"This is a Chrome trace of {by}, not of torch's profiler",
+        path=path,
+        why=f"None of its {reading.count} events is a CUDA or HIP call, a GPU record, a range of "
+        "vLLM's or a message of profilemate.",
+        hint="Record vLLM: profilemate run -- vllm serve ... (Perfetto opens this one as it is).",
+    )
+
+
 class KinetoJsonReader:
     """Reads `*.pt.trace.json`, `.json.gz` and `.json.zst`, and what other tools made of them."""
 
@@ -194,7 +210,8 @@ class KinetoJsonReader:
         head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
         if head.startswith(b"["):
             return b'"ph"' in head and head[1:].lstrip().startswith(b"{")
-        return head.startswith(b"{") and any(key in head for key in _KEYS)
+        keys = (f'"{key}"'.encode() for key in (_EVENTS, *_TORCH))
+        return head.startswith(b"{") and any(key in head for key in keys)
 
     def open(self, path: Path, options: OpenOptions) -> Recording:
         """Open a trace; it is read by `markers`.
