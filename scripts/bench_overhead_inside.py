@@ -21,6 +21,10 @@ from pathlib import Path
 from typing import Any
 
 SEQUENCES = 256
+CYCLE = 32
+"""Steps after which a decode step is the same again: each sequence has filled one block of 32."""
+DECODE_ROUNDS, PARTS = 40, 4
+"""Cycles with and without hooks, and in how many parts they are looked at for the scatter."""
 ROUNDS = 15
 
 
@@ -113,9 +117,9 @@ def costs() -> dict[str, Any]:
     for name, call in calls.items():
         emitter.active = True
         least = float("inf")
-        for _ in range(ROUNDS):
-            emitter._buffer.clear()
-            least = min(least, best(call, 1000, 1))
+        for _ in range(40 * ROUNDS):
+            emitter._buffer.clear()  # in time: a step has tens of events, not thousands
+            least = min(least, best(call, 20, 1))
         emitter._buffer.clear()
         emitter.active = False
         idle = best(call)
@@ -230,37 +234,78 @@ def decode() -> dict[str, Any]:
         load.step()
     gc.collect()
     gc.freeze()  # as vLLM's EngineCore does
-    sink, count, pairs = Null(), 40, []
-    sink.counts_events = True
-    plain: list[float] = []
-    before = _steps(load, count)
-    for _ in range(ROUNDS):
-        package = annotate(sink)
-        _steps(load, 5)
-        annotated = _steps(load, count)
+    timed = load.scheduler = Timed(load.scheduler)
+    counted, silent = Null(), Null()
+    counted.counts_events = True
+    package = annotate(counted)
+    load.step()  # tells the session
+    counted.messages = counted.characters = counted.events = 0
+    for _ in range(CYCLE):
+        load.step()
+    package.uninstall()
+    plain: list[list[int]] = []
+    hooked: list[list[int]] = []
+    for _ in range(DECODE_ROUNDS):
+        package = annotate(silent)
+        hooked.append(_cycle(load, timed))
         package.uninstall()
-        _steps(load, 5)
-        after = _steps(load, count)
-        # Steps get slower as sequences grow: compare with the steps on both sides.
-        pairs.append(annotated - (before + after) / 2)
-        plain.append(after)
-        before = after
-    steps = ROUNDS * (count + 5)
+        plain.append(_cycle(load, timed))
+    parts = [_quartile(hooked[i::PARTS]) - _quartile(plain[i::PARTS]) for i in range(PARTS)]
     return {
         "sequences": SEQUENCES,
-        "scheduler_us": statistics.median(plain),
-        "added_us": statistics.median(pairs),
-        "messages": sink.messages / steps,
-        "events": sink.events / steps,
-        "message_bytes": sink.characters / sink.messages,
+        "scheduler_us": _quartile(plain) / 1e3,
+        "added_us": (_quartile(hooked) - _quartile(plain)) / 1e3,
+        "added_from_us": min(parts) / 1e3,
+        "added_to_us": max(parts) / 1e3,
+        "messages": counted.messages / CYCLE,
+        "events": counted.events / CYCLE,
+        "message_bytes": counted.characters / counted.messages,
     }
 
 
-def _steps(load: Any, count: int) -> float:
-    start = time.perf_counter()
-    for _ in range(count):
+class Timed:
+    """A scheduler whose two calls of a step are timed; making up the model's answer is not.
+
+    CPU time of the thread: what else runs on the machine adds to the wall's.
+    """
+
+    def __init__(self, scheduler: Any) -> None:
+        self._scheduler = scheduler
+        self.ns = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._scheduler, name)
+
+    def schedule(self) -> Any:
+        """The first call of a step."""
+        start = time.thread_time_ns()
+        output = self._scheduler.schedule()
+        self.ns = time.thread_time_ns() - start
+        return output
+
+    def update_from_output(self, output: Any, answer: Any) -> Any:
+        """The other."""
+        start = time.thread_time_ns()
+        found = self._scheduler.update_from_output(output, answer)
+        self.ns += time.thread_time_ns() - start
+        return found
+
+
+def _cycle(load: Any, timed: Timed) -> list[int]:
+    """Ns of each step of a cycle; one cycle before it lets the interpreter settle."""
+    for _ in range(CYCLE):
         load.step()
-    return (time.perf_counter() - start) / count * 1e6
+    found = []
+    for _ in range(CYCLE):
+        load.step()
+        found.append(timed.ns)
+    return found
+
+
+def _quartile(cycles: list[list[int]]) -> float:
+    """Ns of a step. Those at one place of the cycle do the same: noise only adds to them."""
+    quartiles = [statistics.quantiles(place)[0] for place in zip(*cycles, strict=True)]
+    return float(statistics.mean(quartiles))
 
 
 def torch() -> dict[str, Any]:
@@ -330,11 +375,27 @@ def workload(model: str) -> dict[str, Any]:
     requests = phases()
     inside.generate(llm, requests[:1])
     times = []
-    for _ in range(3):
+    for _ in range(6):
         start = time.perf_counter()
         inside.generate(llm, requests)
         times.append(time.perf_counter() - start)
-    return {"seconds": min(times)}
+    return {"seconds": min(times), "steps": _count_steps(lambda: inside.generate(llm, requests))}
+
+
+def _count_steps(run: Callable[[], object]) -> int:
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    schedule, count = Scheduler.schedule, 0
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal count
+        count += 1
+        return schedule(*args, **kwargs)
+
+    Scheduler.schedule = counted
+    run()
+    Scheduler.schedule = schedule
+    return count
 
 
 if __name__ == "__main__":

@@ -128,11 +128,13 @@ def test_wanted_arguments_are_found_by_name_wherever_they_stand(
     def method(self: object, x: int, y: int, z: int = 3) -> None: ...
 
     seen: list[Any] = []
-    for calls in ((1, 2), {}), ((1,), {"y": 2}), ((), {"y": 2, "x": 1}), ((1, 2, 3), {}):
+    calls: list[tuple[tuple[int, ...], dict[str, int]]]
+    calls = [((1, 2), {}), ((1,), {"y": 2}), ((), {"y": 2, "x": 1}), ((1, 2, 3), {})]
+    for args, named in calls:
         before = lambda *call: seen.append(call[1])  # noqa: E731
         after = lambda *call: seen.append(call[4])  # noqa: E731
         wrapper = observe(decorate(method), emitter, after, before, wants=wants)
-        wrapper(object(), *calls[0], **calls[1])
+        wrapper(object(), *args, **named)
     assert seen == [expected] * 8
 
 
