@@ -259,7 +259,7 @@ def decode() -> dict[str, Any]:
         "added_to_us": max(parts) / 1e3,
         "messages": counted.messages / CYCLE,
         "events": counted.events / CYCLE,
-        "message_bytes": counted.characters / counted.messages,
+        "message_bytes": counted.characters / max(counted.messages, 1),
     }
 
 
