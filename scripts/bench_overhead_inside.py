@@ -9,19 +9,17 @@ workload MODEL      one run of an engine in this process: seconds of its generat
 
 from __future__ import annotations
 
-import gc
 import json
 import os
-import random
-import statistics
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-SEQUENCES = 256
 ROUNDS = 15
+SHORT = (20, 600)
+"""Calls and rounds where windows must be short; compare a least with one of its like only."""
 
 
 class Null:
@@ -104,7 +102,7 @@ def costs() -> dict[str, Any]:
         "schedule of an idle engine, with its message": lambda: load.scheduler.schedule(),
     }
     load.scheduler.finish_requests(request.request_id, _aborted())
-    plain = {name: best(call) for name, call in calls.items()}
+    plain = {name: best(call, *SHORT) for name, call in calls.items()}
     sink = Null()
     package = annotate(sink)
     emitter = package._emitter
@@ -113,14 +111,14 @@ def costs() -> dict[str, Any]:
     for name, call in calls.items():
         emitter.active = True
         least = float("inf")
-        for _ in range(ROUNDS):
-            emitter._buffer.clear()
-            least = min(least, best(call, 1000, 1))
+        for _ in range(SHORT[1]):
+            emitter._buffer.clear()  # in time: a step has tens of events, not thousands
+            least = min(least, best(call, SHORT[0], 1))
         emitter._buffer.clear()
         emitter.active = False
-        idle = best(call)
+        idle = best(call, *SHORT)
         emitter.watching = True
-        closed = best(call)
+        closed = best(call, *SHORT)
         emitter.watching, emitter.active = False, True
         result[name] = {
             "vllm_ns": plain[name],
@@ -219,50 +217,6 @@ def _spelling(emitter: Any, call: Callable[[], None]) -> float:
     return least
 
 
-def decode() -> dict[str, Any]:
-    """A decode step of 256 sequences through vLLM's own scheduler, hooks in and out in turn."""
-    from scheduler_load import Load
-
-    load = Load(40_000, max_seqs=SEQUENCES, max_len=32_768)
-    for i in range(SEQUENCES):
-        load.add([random.randrange(250) for _ in range(60 + i % 40)], 30_000)
-    for _ in range(5):
-        load.step()
-    gc.collect()
-    gc.freeze()  # as vLLM's EngineCore does
-    sink, count, pairs = Null(), 40, []
-    sink.counts_events = True
-    plain: list[float] = []
-    before = _steps(load, count)
-    for _ in range(ROUNDS):
-        package = annotate(sink)
-        _steps(load, 5)
-        annotated = _steps(load, count)
-        package.uninstall()
-        _steps(load, 5)
-        after = _steps(load, count)
-        # Steps get slower as sequences grow: compare with the steps on both sides.
-        pairs.append(annotated - (before + after) / 2)
-        plain.append(after)
-        before = after
-    steps = ROUNDS * (count + 5)
-    return {
-        "sequences": SEQUENCES,
-        "scheduler_us": statistics.median(plain),
-        "added_us": statistics.median(pairs),
-        "messages": sink.messages / steps,
-        "events": sink.events / steps,
-        "message_bytes": sink.characters / sink.messages,
-    }
-
-
-def _steps(load: Any, count: int) -> float:
-    start = time.perf_counter()
-    for _ in range(count):
-        load.step()
-    return (time.perf_counter() - start) / count * 1e6
-
-
 def torch() -> dict[str, Any]:
     """Ns of one message of ours in the torch profiler, while none runs and while one does."""
     import torch
@@ -330,14 +284,32 @@ def workload(model: str) -> dict[str, Any]:
     requests = phases()
     inside.generate(llm, requests[:1])
     times = []
-    for _ in range(3):
+    for _ in range(6):
         start = time.perf_counter()
         inside.generate(llm, requests)
         times.append(time.perf_counter() - start)
-    return {"seconds": min(times)}
+    return {"seconds": min(times), "steps": _count_steps(lambda: inside.generate(llm, requests))}
+
+
+def _count_steps(run: Callable[[], object]) -> int:
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    schedule, count = Scheduler.schedule, 0
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal count
+        count += 1
+        return schedule(*args, **kwargs)
+
+    Scheduler.schedule = counted
+    run()
+    Scheduler.schedule = schedule
+    return count
 
 
 if __name__ == "__main__":
+    from bench_overhead_decode import decode
+
     name, *arguments = sys.argv[1:]
     tasks: dict[str, Callable[..., dict[str, Any]]] = {
         "costs": costs,

@@ -48,6 +48,25 @@ def test_a_batch_keeps_its_events_in_order(batch: list[Event], t: int, seq: int)
     assert (message.t, message.seq, message.events) == (t, seq, batch)
 
 
+@st.composite
+def calls_of_spell(draw: st.DrawFn) -> tuple[str, list[Value | None]]:
+    kind = KINDS[draw(st.sampled_from(sorted(KINDS)))]
+    always = {"ago", "dur", *(f.name for f in kind.fields if f.given)}
+    values = [
+        draw(VALUES[t].filter(bool) if t == "ids" else VALUES[t])
+        if name in always or draw(st.booleans())
+        else None
+        for name, t in kind.types.items()
+    ]
+    return kind.name, values
+
+
+@given(calls_of_spell())
+def test_the_fast_spelling_is_the_same(call: tuple[str, list[Value | None]]) -> None:
+    name, values = call
+    assert KINDS[name].spell(*values) == KINDS[name].encode(*values)
+
+
 @given(
     st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=400),
     st.integers(70, 200),

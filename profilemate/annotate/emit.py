@@ -86,6 +86,21 @@ class PoolInfo:
         )
 
 
+class Serving:
+    """The request that is being served, as a vLLM object, while a call of `KVCacheManager` runs.
+
+    Attributes:
+        slots: The one that allocate_slots runs for.
+        free: The one whose blocks are given back.
+    """
+
+    __slots__ = ("free", "slots")
+
+    def __init__(self) -> None:
+        self.slots: Any = None
+        self.free: Any = None
+
+
 class Emitter:
     """Collects the events of one process.
 
@@ -95,10 +110,9 @@ class Emitter:
         watching: Whether sinks come and go: then every step begins with `turn`.
         armed: A profiler of vLLM's was started and may begin to record inside a step.
         window: Which steps are recorded.
-        request: The request that is being served, as a vLLM object; set by the hooks that know.
+        serving: The request that is being served; set by the hooks that know.
         evicted: Block ids whose content was lost since the last operation of a pool.
         deferred: Block id -> request id, of blocks that vLLM will free later.
-        in_slots: Whether allocate_slots is running for `request`.
         given_back: Requests whose blocks were given back since the last step began to be
             scheduled, for vLLM 0.11, where only the scheduler knows which were preempted.
         scheduler_step: Number of `Scheduler.schedule` calls so far, recorded or not.
@@ -123,6 +137,7 @@ class Emitter:
         # Made once: wrappers hold these.
         self.step = Step(self)
         self.graphs = Graphs(self)
+        self.serving = Serving()
         self.window = Window(steps)
         self._open_sinks = open_sinks
         self._hook_status = hook_status
@@ -149,8 +164,6 @@ class Emitter:
 
     def _forget(self) -> None:
         """Drop what is only true as long as every operation is seen."""
-        self.request: Any = None
-        self.in_slots = False
         self.evicted: list[int] = []
         self.deferred: dict[int, str] = {}
         self.given_back: list[tuple[Any, ...]] = []
@@ -168,8 +181,9 @@ class Emitter:
 
     def add(self, encode: Encode, start: int, end: int, values: tuple[Any, ...]) -> None:
         """Buffer one event: its kind's encoder, begin and end (ns, monotonic), its fields."""
-        self._buffer.append((encode, start, end, values))
-        if len(self._buffer) >= MAX_BUFFERED:
+        buffer = self._buffer
+        buffer.append((encode, start, end, values))
+        if len(buffer) >= MAX_BUFFERED:
             self.flush()
 
     def push(self, text: str) -> tuple[Sink, ...]:
@@ -246,8 +260,7 @@ class Emitter:
         now = monotonic_ns()
         if len(sinks) == len(self._listening):
             self._session_due = now + SESSION_EVERY_NS
-        for batch in _batches(self._session(now) + self.graphs.known(now)):
-            self._send(batch, now, sinks)
+        self._send(self._session(now) + self.graphs.known(now), now, sinks)
 
     # ------------------------------------------------------------------ on their way out
 
@@ -273,22 +286,19 @@ class Emitter:
         if not self.active:
             self._buffer.clear()  # what a call that began in a window told after its end
             return
-        if not (self._buffer or self._session_is_due()):
+        now = monotonic_ns()
+        due = now >= self._session_due and self.identity.speaks
+        if not (self._buffer or due):
             return
-        sinks = self._ready()
+        sinks = self._listening if self._sinks is not None else self._ready()
         buffer, self._buffer = self._buffer, []
         if not sinks:
             return
-        now = monotonic_ns()
-        texts: list[str] = []
-        if self._session_is_due():
+        texts = [encode(now - start, end - start, *values) for encode, start, end, values in buffer]
+        if due:
             self._session_due = now + SESSION_EVERY_NS
-            texts = self._session(now)
-        texts += [
-            encode(now - start, end - start, *values) for encode, start, end, values in buffer
-        ]
-        for batch in _batches(texts):
-            self._send(batch, now, sinks)
+            texts[:0] = self._session(now)
+        self._send(texts, now, sinks)
 
     def finish(self) -> None:
         """Send what is buffered, and have the sinks bring it to safety."""
@@ -297,12 +307,20 @@ class Emitter:
             sink.flush()
 
     def _send(self, texts: list[str], now: int, sinks: Sequence[Sink]) -> None:
+        body = " | ".join(texts)
+        if len(body) <= _BATCH:  # nearly always
+            self._send_batch(body, now, sinks)
+            return
+        for batch in _batches(texts):
+            self._send_batch(" | ".join(batch), now, sinks)
+
+    def _send_batch(self, body: str, now: int, sinks: Sequence[Sink]) -> None:
         spelled: dict[int, list[str]] = {}
         for sink in sinks:
             # A sink that did not listen for a while has lost nothing: it has numbers of its own.
             seq = self._seq[id(sink)] = self._seq.get(id(sink), 0) + 1
             if seq not in spelled:
-                spelled[seq] = self._split(schema.encode_batch(texts, t=now, seq=seq))
+                spelled[seq] = self._split(schema.encode_batch((body,), t=now, seq=seq))
             for part in spelled[seq]:
                 sink.mark(part)
 
@@ -311,9 +329,6 @@ class Emitter:
             return [message]
         self._messages += 1
         return schema.split(message, number=self._messages)
-
-    def _session_is_due(self) -> bool:
-        return self.identity.speaks and monotonic_ns() >= self._session_due
 
     def _session(self, now: int) -> list[str]:
         texts = [KINDS["session"].encode(0, 0, *self.identity.session(now, self.faults.count))]
@@ -331,8 +346,6 @@ class Emitter:
 
 def _batches(texts: list[str]) -> list[list[str]]:
     """Cut spelled events into batches that fit a message, unless one alone does not."""
-    if sum(map(len, texts)) + 3 * len(texts) <= _BATCH:  # nearly always: three for the separator
-        return [texts]
     batches: list[list[str]] = [[]]
     room = _BATCH
     for text in texts:

@@ -16,7 +16,7 @@ import inspect
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from profilemate.annotate.patching import Method
 
 Arguments = tuple[Any, ...]
-"""The arguments of a call after self, defaults filled in, in the order of the signature."""
+"""Arguments of a call, defaults filled in: those a hook wants, or all after self in their order."""
 
 Before = Callable[[Any, Arguments], Any]
 """(self, arguments) -> a note for `After`."""
@@ -83,19 +83,9 @@ def shield(where: str, faults: Faults, function: Callable[..., Any]) -> Callable
     return shielded
 
 
-def pick(original: Method, name: str) -> Callable[[Arguments], Any]:
-    """A function that takes the argument called `name` out of `Arguments`.
-
-    It gives None for a method that has no such parameter: vLLM's signatures grow and shrink.
-    """
-    names = list(inspect.signature(original).parameters)[1:]
-    if name not in names:
-        return lambda arguments: None
-    i = names.index(name)
-    return lambda arguments: arguments[i]
-
-
-def compile_wrapper(original: Method, body: str, **names: Any) -> Method:
+def compile_wrapper(
+    original: Method, body: str, *, wants: Sequence[str] | None = None, **names: Any
+) -> Method:
     """Build a method with the signature of `original` around it.
 
     A method whose decorator takes `*args, **kwargs` gets a wrapper that hands these on as they
@@ -104,18 +94,19 @@ def compile_wrapper(original: Method, body: str, **names: Any) -> Method:
     Args:
         original: The method.
         body: The code, in which `CALL` stands for the call of the original with the arguments
-            given, `SELF` for self, `FIRST` for the first argument after it, `ARGUMENTS` for the
-            tuple of all arguments after self, and `LIST_IT` for a statement that makes a list of
-            the first argument.
+            given, `SELF` for self, `FIRST` for the first argument after it, `ARGUMENTS` for a
+            tuple of arguments, and `LIST_IT` for a statement that makes a list of the first one.
+        wants: The names of the arguments in `ARGUMENTS`; without it, all after self. One that the
+            method does not have is None there: vLLM's signatures grow and shrink.
         names: What the code refers to. All its names begin with `pm_`, so that they cannot be a
             parameter's.
     """
     scope: dict[str, Any] = {"pm_original": original, **names}
     signature = inspect.signature(original)
     if signature == inspect.signature(original, follow_wrapped=False):
-        head, words = _by_name(signature, scope)
+        head, words = _by_name(signature, scope, wants)
     else:
-        head, words = _as_they_come(signature, scope)
+        head, words = _as_they_come(signature, scope, wants)
     for word, code in words.items():
         body = body.replace(word, code)
     source = f"def wrapper({head}):\n{textwrap.indent(textwrap.dedent(body), '    ')}"
@@ -123,7 +114,9 @@ def compile_wrapper(original: Method, body: str, **names: Any) -> Method:
     return functools.wraps(original)(scope["wrapper"])
 
 
-def _by_name(signature: inspect.Signature, scope: dict[str, Any]) -> tuple[str, dict[str, str]]:
+def _by_name(
+    signature: inspect.Signature, scope: dict[str, Any], wants: Sequence[str] | None
+) -> tuple[str, dict[str, str]]:
     parameters = list(signature.parameters.values())
     head: list[str] = []
     call: list[str] = []
@@ -141,29 +134,42 @@ def _by_name(signature: inspect.Signature, scope: dict[str, Any]) -> tuple[str, 
         head.append(f"{star}{p.name}{default}")
         call.append(f"{p.name}={p.name}" if p.kind is p.KEYWORD_ONLY else f"{star}{p.name}")
         previous = p.kind
-    first = parameters[1].name if len(parameters) > 1 else "None"
+    known = [p.name for p in parameters[1:]]
+    first = known[0] if known else "None"
+    wanted = known if wants is None else [n if n in known else "None" for n in wants]
     return ", ".join(head), {
         "CALL": f"pm_original({', '.join(call)})",
         "SELF": parameters[0].name,
         "FIRST": first,
         "LIST_IT": f"{first} = list({first})",
-        "ARGUMENTS": f"({''.join(f'{p.name}, ' for p in parameters[1:])})",
+        "ARGUMENTS": f"({''.join(f'{name}, ' for name in wanted)})",
     }
 
 
 def _as_they_come(
-    signature: inspect.Signature, scope: dict[str, Any]
+    signature: inspect.Signature, scope: dict[str, Any], wants: Sequence[str] | None
 ) -> tuple[str, dict[str, str]]:
+    plain = all(p.kind is p.POSITIONAL_OR_KEYWORD for p in signature.parameters.values())
+    count = len(signature.parameters)
+
     def bind(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        if plain and not kwargs and len(args) == count:
+            return args[1:]  # as vLLM calls what is decorated; to bind takes 5 us
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError:
             # The decorator takes other arguments than what it wraps: then we know none by name.
-            return (None,) * len(signature.parameters)
+            return (None,) * count
         bound.apply_defaults()
         return tuple(bound.arguments.values())[1:]
 
-    first = list(signature.parameters)[1] if len(signature.parameters) > 1 else ""
+    known = list(signature.parameters)[1:]
+    first = known[0] if known else ""
+    places = [known.index(name) if name in known else None for name in wants or ()]
+
+    def picked(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        bound = bind(args, kwargs)
+        return tuple([None if i is None else bound[i] for i in places])
 
     def listed(
         args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -172,13 +178,14 @@ def _as_they_come(
             return args, {**kwargs, first: list(kwargs[first])}
         return (args[0], list(args[1]), *args[2:]), kwargs
 
-    scope.update(pm_bind=bind, pm_listed=listed)
+    scope.update(pm_bind=bind, pm_picked=picked, pm_listed=listed)
+    arguments = f"pm_{'bind' if wants is None else 'picked'}(pm_args, pm_kwargs)"
     return "*pm_args, **pm_kwargs", {
         "CALL": "pm_original(*pm_args, **pm_kwargs)",
         "SELF": "pm_args[0]",
         "FIRST": "pm_bind(pm_args, pm_kwargs)[0]",
         "LIST_IT": "pm_args, pm_kwargs = pm_listed(pm_args, pm_kwargs)",
-        "ARGUMENTS": "pm_bind(pm_args, pm_kwargs)",
+        "ARGUMENTS": "()" if wants is not None and not wants else arguments,
     }
 
 
@@ -224,6 +231,7 @@ def observe(
     after: After,
     before: Before | None = None,
     *,
+    wants: Sequence[str] | None = None,
     list_first: bool = False,
     first: str = "",
     gate: str = "pm_emitter.active",
@@ -231,8 +239,8 @@ def observe(
 ) -> Method:
     """Wrap a method: `before` may note something, `after` reads the finished call and emits.
 
-    Neither is called unless `gate` is true. `first` is code that runs in any case; `names` is what
-    it refers to.
+    Neither is called unless `gate` is true. `wants` names the arguments that they get, all without
+    it. `first` is code that runs in any case; `names` is what it refers to.
 
     With `list_first` the first argument is an iterable that may be read only once: it is made a
     list, which the original and `after` both get.
@@ -246,6 +254,7 @@ def observe(
             before="" if before is None else _BEFORE,
             note="None" if before is None else "pm_note",
         ),
+        wants=wants,
         pm_emitter=emitter,
         pm_before=before,
         pm_after=after,

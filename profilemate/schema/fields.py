@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal
 from urllib.parse import quote, unquote
@@ -20,12 +20,16 @@ _SAFE = "_.-~/:+,@*()[]<>!?&;"
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of a kind: its name, its type, its unit, and what it means."""
+    """One field of a kind: its name, its type, its unit, and what it means.
+
+    `given`: `Kind.spell` is never asked to leave it out.
+    """
 
     name: str
     type: FieldType
     doc: str
     unit: str = ""
+    given: bool = False
 
 
 COMMON = (
@@ -36,7 +40,11 @@ COMMON = (
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One event kind. `encode` takes ago, dur and then the fields in order."""
+    """One event kind. `encode` takes ago, dur and then the fields in order.
+
+    `spell` takes the same and gives the same, in two thirds of the time; but ago, dur and what is
+    `given` must not be None, and no field may be left out.
+    """
 
     name: str
     doc: str
@@ -44,11 +52,14 @@ class Kind:
     since: int = 1
     types: Mapping[str, FieldType] = field(init=False, repr=False, compare=False)
     encode: Callable[..., str] = field(init=False, repr=False, compare=False)
+    spell: Callable[..., str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         every = COMMON + self.fields
         object.__setattr__(self, "types", {f.name: f.type for f in every})
         object.__setattr__(self, "encode", _compile_encoder(self.name, every))
+        given = tuple(replace(f, given=True) for f in COMMON) + self.fields
+        object.__setattr__(self, "spell", _compile_speller(self.name, given))
 
 
 def encode_ids(ids: Sequence[int]) -> str:
@@ -131,14 +142,36 @@ def decode_value(kind: FieldType, text: str) -> Value:
     return decode_ids(text) if kind == "ids" else decode_str(text)
 
 
+_SPELLED = {
+    "str": "encode_str({0})",
+    # Most operations are about one block.
+    "ids": "{0}[0] if len({0}) == 1 else encode_ids({0})",
+}
+
+
 def _compile_encoder(name: str, fields: Iterable[Field]) -> Callable[..., str]:
     # Encoding runs inside the engine, once per KV operation: a compiled f-string takes a third of
     # the time of a loop over the fields.
-    params = ", ".join(f"{f.name}=None" for f in fields)
-    parts = ""
-    for f in fields:
-        value = {"str": f"encode_str({f.name})", "ids": f"encode_ids({f.name})"}.get(f.type, f.name)
-        parts += f"""{{'' if {f.name} is None else f" {f.name}={{{value}}}"}}"""
-    source = f"lambda {params}: f'''{name}{parts}'''"
-    encoder: Callable[..., str] = eval(source, {"encode_str": encode_str, "encode_ids": encode_ids})
-    return encoder
+    return _compiled(", ".join(f"{f.name}=None" for f in fields), name, map(_optional, fields))
+
+
+def _compile_speller(name: str, fields: Iterable[Field]) -> Callable[..., str]:
+    # A field that may be missing takes a string of its own first: twice the time.
+    parts = (_present(f) if f.given else _optional(f) for f in fields)
+    return _compiled(", ".join(f.name for f in fields), name, parts)
+
+
+def _present(f: Field) -> str:
+    return f" {f.name}={{{_SPELLED.get(f.type, '{0}').format(f.name)}}}"
+
+
+def _optional(f: Field) -> str:
+    return f"""{{'' if {f.name} is None else f"{_present(f)}"}}"""
+
+
+def _compiled(parameters: str, name: str, parts: Iterable[str]) -> Callable[..., str]:
+    source = f"lambda {parameters}: f'''{name}{''.join(parts)}'''"
+    function: Callable[..., str] = eval(
+        source, {"encode_str": encode_str, "encode_ids": encode_ids}
+    )
+    return function

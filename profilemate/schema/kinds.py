@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from profilemate.schema.fields import Field, Kind
 
+
+def _given(name: str, doc: str, unit: str = "") -> Field:
+    return Field(name, "int", doc, unit, given=True)
+
+
 _REQ = Field("req", "str", "vLLM's request id", "")
-_POOL = Field("pool", "int", "number of the BlockPool in its process, in order of creation")
-_USED = Field("used", "int", "blocks in use after the operation, without the null block", "blocks")
+_POOL = _given("pool", "number of the BlockPool in its process, in order of creation")
+_USED = _given("used", "blocks in use after the operation, without the null block", "blocks")
 
 
 def _kv(name: str, doc: str, *fields: Field) -> Kind:
@@ -14,7 +19,7 @@ def _kv(name: str, doc: str, *fields: Field) -> Kind:
 
 
 def _ids(doc: str, name: str = "ids") -> Field:
-    return Field(name, "ids", doc)
+    return Field(name, "ids", doc, given=name in ("ids", "src", "dst"))
 
 
 # The graph key, in the order of vLLM's BatchDescriptor, leads every graph event.
@@ -72,13 +77,13 @@ _ROWS = (
         "sched.step",
         "one Scheduler.schedule call",
         (
-            Field("step", "int", "number of the call in its engine; equals the worker's step"),
-            Field("num_tokens", "int", "tokens scheduled", "tokens"),
-            Field("num_reqs", "int", "requests scheduled", "requests"),
-            Field("new", "int", "requests scheduled for the first time", "requests"),
+            _given("step", "number of the call in its engine; equals the worker's step"),
+            _given("num_tokens", "tokens scheduled", "tokens"),
+            _given("num_reqs", "requests scheduled", "requests"),
+            _given("new", "requests scheduled for the first time", "requests"),
             Field("preempted", "int", "requests preempted in this call", "requests"),
-            Field("running", "int", "requests running after it", "requests"),
-            Field("waiting", "int", "requests waiting after it", "requests"),
+            _given("running", "requests running after it", "requests"),
+            _given("waiting", "requests waiting after it", "requests"),
         ),
     ),
     Kind(

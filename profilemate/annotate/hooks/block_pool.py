@@ -7,10 +7,10 @@ tables; its reference count means nothing, so it is left out everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from profilemate.annotate.guard import Arguments, compile_wrapper, observe, pick, shield
+from profilemate.annotate.guard import Arguments, compile_wrapper, observe, shield
 from profilemate.annotate.patching import Hook, Method, Target
 from profilemate.schema import KINDS
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 POOL = "vllm.v1.core.block_pool:BlockPool"
 
-_ALLOC = KINDS["kv.alloc"].encode
-_CACHE = KINDS["kv.cache"].encode
-_EVICT = KINDS["kv.evict"].encode
-_FREE = KINDS["kv.free"].encode
-_MOVE = KINDS["kv.move"].encode
-_RESET = KINDS["kv.reset"].encode
-_TOUCH = KINDS["kv.touch"].encode
+_ALLOC = KINDS["kv.alloc"].spell
+_CACHE = KINDS["kv.cache"].spell
+_EVICT = KINDS["kv.evict"].spell
+_FREE = KINDS["kv.free"].spell
+_MOVE = KINDS["kv.move"].spell
+_RESET = KINDS["kv.reset"].spell
+_TOUCH = KINDS["kv.touch"].spell
 
 
 def _use(emitter: Emitter, pool: Any) -> tuple[int, int]:
     """The pool's number and its blocks in use now, as `BlockPool.get_usage` counts them."""
-    info = emitter.pool(pool)
+    info = emitter.pools.get(id(pool)) or emitter.new_pool(pool)
     info.used = used = info.total - pool.get_num_free_blocks()
     return info.number, used
 
@@ -44,7 +44,7 @@ def wrap_init(original: Method, emitter: Emitter) -> Method:
     def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
         emitter.new_pool(pool)
 
-    return observe(original, emitter, after, gate="pm_emitter.on")
+    return observe(original, emitter, after, wants=(), gate="pm_emitter.on")
 
 
 # --------------------------------------------------------------------------- alloc, evict
@@ -52,21 +52,23 @@ def wrap_init(original: Method, emitter: Emitter) -> Method:
 
 def wrap_get_new_blocks(original: Method, emitter: Emitter) -> Method:
     """get_new_blocks: what was handed out, and what it cost the prefix cache."""
+    serving = emitter.serving
 
     def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
         # What `_use` does, in line: this is the hook that runs most often.
         info = emitter.pools.get(id(pool)) or emitter.new_pool(pool)
         info.used = used = info.total - pool.get_num_free_blocks()
-        request = emitter.request
+        request = serving.slots
         request_id = None if request is None else request.request_id
         if emitter.evicted:
             # wrap_maybe_evict only notes ids: one event a call, not one a block.
             ids, emitter.evicted = emitter.evicted, []
             emitter.add(_EVICT, start, end, (info.number, used, ids, request_id, "alloc"))
-        ids = [block.block_id for block in result]
+        # In a decode step it is one, which a comprehension takes twice the time for.
+        ids = [result[0].block_id] if len(result) == 1 else [b.block_id for b in result]
         emitter.add(_ALLOC, start, end, (info.number, used, ids, request_id))
 
-    return observe(original, emitter, after)
+    return observe(original, emitter, after, wants=())
 
 
 _MAYBE_EVICT = """
@@ -96,7 +98,7 @@ def wrap_evict_blocks(original: Method, emitter: Emitter) -> Method:
             ids, emitter.evicted = emitter.evicted, []
             emitter.add(_EVICT, start, end, (number, used, ids, None, "connector"))
 
-    return observe(original, emitter, after)
+    return observe(original, emitter, after, wants=())
 
 
 # --------------------------------------------------------------------------- references
@@ -111,10 +113,10 @@ def _flat(blocks: Sequence[Any]) -> Sequence[Any]:
 
 def wrap_touch(original: Method, emitter: Emitter) -> Method:
     """touch: blocks gain a reference; a prefix hit if slots of a request are being allocated."""
-    get_blocks = pick(original, "blocks")
+    serving = emitter.serving
 
     def before(pool: Any, args: Arguments) -> Any:
-        blocks = _flat(get_blocks(args))
+        blocks = _flat(args[0])
         ids = [b.block_id for b in blocks if not b.is_null]
         return ids, [b.block_id for b in blocks if b.ref_cnt == 0 and not b.is_null]
 
@@ -124,12 +126,12 @@ def wrap_touch(original: Method, emitter: Emitter) -> Method:
             return
         number, used = _use(emitter, pool)
         part = None if len(revived) == len(ids) else revived
-        request = emitter.request
+        hit = serving.slots is not None
+        request = serving.slots if hit else serving.free
         request_id = None if request is None else request.request_id
-        hit = emitter.in_slots
         emitter.add(_TOUCH, start, end, (number, used, ids, part, request_id, hit))
 
-    return observe(original, emitter, after, before)
+    return observe(original, emitter, after, before, wants=("blocks",))
 
 
 def wrap_free(original: Method, emitter: Emitter) -> Method:
@@ -137,6 +139,7 @@ def wrap_free(original: Method, emitter: Emitter) -> Method:
 
     The argument is often a one-shot iterator: it is read once, and the list is handed on.
     """
+    serving = emitter.serving
 
     def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
         blocks = args[0]
@@ -147,7 +150,7 @@ def wrap_free(original: Method, emitter: Emitter) -> Method:
         if not ids:
             return
         freed = [b.block_id for b in blocks if b.ref_cnt == 0 and not b.is_null]
-        request = emitter.request
+        request = serving.slots if serving.free is None else serving.free
         request_id = None if request is None else request.request_id
         if emitter.deferred:
             owners = [emitter.deferred.pop(block_id, None) for block_id in ids]
@@ -164,64 +167,69 @@ def wrap_free(original: Method, emitter: Emitter) -> Method:
 
 def wrap_cache_full(original: Method, emitter: Emitter) -> Method:
     """cache_full_blocks: `blocks[num_cached_blocks:num_full_blocks]` enter the prefix cache."""
-    names = ("blocks", "num_cached_blocks", "num_full_blocks", "block_mask")
-    get_blocks, get_first, get_last, get_mask = (pick(original, name) for name in names)
-    emit = _cached(original, emitter)
 
     def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
-        first, last, mask = get_first(args), get_last(args), get_mask(args)
+        request, group, blocks, first, last, mask = args
         if first >= last:
             return
-        blocks = get_blocks(args)[first:last]
-        ids = [
-            b.block_id for i, b in enumerate(blocks) if not b.is_null and (mask is None or mask[i])
-        ]
+        if first + 1 == last and mask is None:
+            ids = [] if blocks[first].is_null else [blocks[first].block_id]
+        else:
+            blocks = blocks[first:last]
+            if mask is not None:
+                blocks = [b for b, cached in zip(blocks, mask, strict=False) if cached]
+            ids = [b.block_id for b in blocks if not b.is_null]
         if ids:
-            emit(pool, start, end, args, ids, None)
+            _cached(emitter, pool, start, end, request, group, ids, None)
 
-    return observe(original, emitter, after)
+    slice_ = ("blocks", "num_cached_blocks", "num_full_blocks", "block_mask")
+    return observe(original, emitter, after, wants=(*_CACHED, *slice_))
 
 
 def wrap_cache_partial(original: Method, emitter: Emitter) -> Method:
     """cache_partial_block: a prefix that ends inside a block enters the cache."""
-    get_block = pick(original, "block")
-    emit = _cached(original, emitter)
 
     def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
         if result is not None:  # None: the null block
-            emit(pool, start, end, args, [get_block(args).block_id], True)
+            request, group, block = args
+            _cached(emitter, pool, start, end, request, group, [block.block_id], True)
 
-    return observe(original, emitter, after)
+    return observe(original, emitter, after, wants=(*_CACHED, "block"))
 
 
-def _cached(original: Method, emitter: Emitter) -> Callable[..., None]:
-    get_request, get_group = pick(original, "request"), pick(original, "kv_cache_group_id")
+_CACHED = ("request", "kv_cache_group_id")
 
-    def emit(
-        pool: Any, start: int, end: int, args: Arguments, ids: list[int], partial: bool | None
-    ) -> None:
-        number, used = _use(emitter, pool)
-        request_id = getattr(get_request(args), "request_id", None)
-        group = get_group(args) or None  # group 0, the only one of most models, is not said
-        emitter.add(_CACHE, start, end, (number, used, ids, request_id, group, partial))
 
-    return emit
+def _cached(
+    emitter: Emitter,
+    pool: Any,
+    start: int,
+    end: int,
+    request: Any,
+    group: int | None,
+    ids: list[int],
+    partial: bool | None,
+) -> None:
+    info = emitter.pools.get(id(pool)) or emitter.new_pool(pool)  # `_use` in line: it runs often
+    info.used = used = info.total - pool.get_num_free_blocks()
+    request_id = getattr(request, "request_id", None)
+    # Group 0, the only one of most models, is not said.
+    emitter.add(_CACHE, start, end, (info.number, used, ids, request_id, group or None, partial))
 
 
 def wrap_move(original: Method, emitter: Emitter) -> Method:
     """move_block_hashes: the cache entry of one block moves to another (copy-on-write)."""
-    get_src, get_dst = pick(original, "src_block"), pick(original, "dst_block")
 
     def before(pool: Any, args: Arguments) -> bool:
-        return get_src(args).block_hash is not None
+        return args[0].block_hash is not None
 
     def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
         if note:
             number, used = _use(emitter, pool)
-            src, dst = [get_src(args).block_id], [get_dst(args).block_id]
+            src, dst = ([block.block_id] for block in args)
             emitter.add(_MOVE, start, end, (number, used, src, dst))
 
-    return observe(original, emitter, after, before)
+    return observe(original, emitter, after, before, wants=("src_block", "dst_block"))
 
 
 def wrap_reset(original: Method, emitter: Emitter) -> Method:
@@ -232,7 +240,7 @@ def wrap_reset(original: Method, emitter: Emitter) -> Method:
         emitter.add(_RESET, start, end, (number, used, bool(result)))
         emitter.flush()  # comes between steps, perhaps the last thing for a long time
 
-    return observe(original, emitter, after)
+    return observe(original, emitter, after, wants=())
 
 
 def _hook(method: str, wrap: Any, emits: tuple[str, ...], why: str) -> Hook:

@@ -60,7 +60,7 @@ def wrap_capture_end(original: Method, emitter: Emitter) -> Method:
         began = vars(graph).pop(_BEGAN, start)
         emitter.graphs.pending.append((graph, began, end))
 
-    return observe(original, emitter, after, gate="pm_emitter.on")
+    return observe(original, emitter, after, wants=(), gate="pm_emitter.on")
 
 
 # --------------------------------------------------------------------------- its owner
@@ -235,7 +235,7 @@ def wrap_capture_model(original: Method, emitter: Emitter) -> Method:
         emitter.graphs.settle()
         emitter.flush()
 
-    return observe(original, emitter, after, gate="pm_emitter.on")
+    return observe(original, emitter, after, wants=(), gate="pm_emitter.on")
 
 
 def _hook(name: str, targets: tuple[str, ...], wrap: Any, emits: tuple[str, ...], why: str) -> Hook:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
-from profilemate.annotate.guard import Arguments, compile_wrapper, observe, pick, shield
+from profilemate.annotate.guard import Arguments, compile_wrapper, observe, shield
 from profilemate.annotate.patching import Hook, Method, Target
 from profilemate.schema import KINDS
 
@@ -19,16 +19,12 @@ _LOOKUP = KINDS["kv.lookup"].encode
 
 
 _SLOTS = """
-if not pm_emitter.active:
-    return CALL
-pm_emitter.request = FIRST
-pm_emitter.in_slots = True
+pm_serving.slots = FIRST
 try:
     pm_result = CALL
 finally:
-    pm_emitter.request = None
-    pm_emitter.in_slots = False
-if pm_result is None:
+    pm_serving.slots = None
+if pm_result is None and pm_emitter.active:
     pm_failed(SELF, FIRST)
 return pm_result
 """
@@ -37,7 +33,8 @@ return pm_result
 def wrap_allocate_slots(original: Method, emitter: Emitter) -> Method:
     """allocate_slots: the request behind pool operations; None means that it did not fit.
 
-    Runs for every request in every step, so nothing is read or emitted when all is well.
+    Runs for every request in every step, so nothing is read or emitted when all is well; to note
+    the request takes less than to ask whether anybody wants to know.
     """
 
     def failed(manager: Any, request: Any) -> None:
@@ -49,32 +46,33 @@ def wrap_allocate_slots(original: Method, emitter: Emitter) -> Method:
         emitter.add(_FAILED, now, now, values)
 
     failed = shield(original.__qualname__, emitter.faults, failed)
-    return compile_wrapper(original, _SLOTS, pm_emitter=emitter, pm_failed=failed)
+    return compile_wrapper(
+        original, _SLOTS, pm_emitter=emitter, pm_serving=emitter.serving, pm_failed=failed
+    )
 
 
 _FREE = """
-pm_emitter.request = FIRST
+pm_serving.free = FIRST
 try:
     return CALL
 finally:
-    pm_emitter.request = None
+    pm_serving.free = None
 """
 
 
 def wrap_free(original: Method, emitter: Emitter) -> Method:
     """free: the request whose blocks are given back."""
-    return compile_wrapper(original, _FREE, pm_emitter=emitter)
+    return compile_wrapper(original, _FREE, pm_serving=emitter.serving)
 
 
 def wrap_pop_blocks_for_free(original: Method, emitter: Emitter) -> Method:
     """pop_blocks_for_free: these blocks reach the pool later, without their request."""
-    get_request = pick(original, "request")
 
     def after(manager: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
-        request_id = get_request(args).request_id
+        request_id = args[0].request_id
         emitter.deferred.update((block.block_id, request_id) for block in result)
 
-    return observe(original, emitter, after)
+    return observe(original, emitter, after, wants=("request",))
 
 
 def _emit_lookup(emitter: Emitter, start: int, end: int, request: Any, hits: int) -> None:
@@ -88,14 +86,13 @@ def wrap_record_stats(original: Method, emitter: Emitter) -> Method:
 
     It returns early for a request that skipped the cache, so that is asked first here too.
     """
-    get_request, get_hits = pick(original, "request"), pick(original, "num_hits")
 
     def after(manager: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
-        request = get_request(args)
+        request, hits = args
         if manager.enable_caching and not getattr(request, "skip_reading_prefix_cache", False):
-            _emit_lookup(emitter, start, end, request, get_hits(args))
+            _emit_lookup(emitter, start, end, request, hits)
 
-    return observe(original, emitter, after)
+    return observe(original, emitter, after, wants=("request", "num_hits"))
 
 
 def wrap_get_computed_blocks(original: Method, emitter: Emitter) -> Method:
@@ -103,14 +100,13 @@ def wrap_get_computed_blocks(original: Method, emitter: Emitter) -> Method:
 
     The result grew from two to three members; the second has always been the computed tokens.
     """
-    get_request = pick(original, "request")
 
     def after(manager: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
-        request = get_request(args)
+        request = args[0]
         if manager.enable_caching and not getattr(request, "skip_reading_prefix_cache", False):
             _emit_lookup(emitter, start, end, request, result[1])
 
-    return observe(original, emitter, after)
+    return observe(original, emitter, after, wants=("request",))
 
 
 HOOKS = (

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from profilemate.annotate import configured
-from profilemate.annotate.guard import Arguments, observe, pick
+from profilemate.annotate.guard import Arguments, observe
 from profilemate.annotate.hooks.worker import WORKER
 from profilemate.annotate.hooks.worker import meet as meet_worker
 from profilemate.annotate.patching import Hook, Method, Target
@@ -44,43 +44,42 @@ def wrap_config(original: Method, emitter: Emitter) -> Method:
 
 def wrap_core(original: Method, emitter: Emitter) -> Method:
     """EngineCore.profile: in the scheduler's process, the steps that workers will record."""
-    get_start = pick(original, "is_start")
-    get_delay, get_limit = pick(original, "delay_iterations"), pick(original, "max_iterations")
 
     def before(core: Any, args: Arguments) -> None:
         scheduler = getattr(core, "scheduler", None)
         emitter.identity.saw_engine(getattr(scheduler, "parallel_config", None))
-        if not get_start(args):
+        if not args[0]:
             emitter.flush()
             emitter.window.plan = None
 
     def after(core: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
         window, step = emitter.window, emitter.scheduler_step
+        is_start, delay, limit = args
         # vLLM ignores a start while it is started already.
-        if get_start(args) and (window.plan is None or window.plan.last <= step):
+        if is_start and (window.plan is None or window.plan.last <= step):
             config = getattr(getattr(core, "vllm_config", None), "profiler_config", None)
-            window.plan = Plan.after(step, config, delay=get_delay(args), limit=get_limit(args))
+            window.plan = Plan.after(step, config, delay=delay, limit=limit)
         if emitter.watching:
             emitter.turn(step + 1)
 
-    return observe(original, emitter, after, before, gate=_ON)
+    wants = ("is_start", "delay_iterations", "max_iterations")
+    return observe(original, emitter, after, before, wants=wants, gate=_ON)
 
 
 def wrap_worker(original: Method, emitter: Emitter) -> Method:
     """Worker.profile: the profiler of this process."""
-    get_start = pick(original, "is_start")
 
     def before(worker: Any, args: Arguments) -> None:
         meet_worker(emitter, worker)
-        if not get_start(args):
+        if not args[0]:
             emitter.flush()
 
     def after(worker: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
-        emitter.armed = bool(get_start(args))
+        emitter.armed = bool(args[0])
         if emitter.watching:
             emitter.turn(emitter.worker_step + 1)
 
-    return observe(original, emitter, after, before, gate=_ON)
+    return observe(original, emitter, after, before, wants=("is_start",), gate=_ON)
 
 
 def wrap_call_start(original: Method, emitter: Emitter) -> Method:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from profilemate.annotate.guard import COUNT, Arguments, observe, pick, shield
+from profilemate.annotate.guard import COUNT, Arguments, observe, shield
 from profilemate.annotate.patching import Hook, Method, Target
 from profilemate.schema import KINDS
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SCHEDULER = "vllm.v1.core.sched.scheduler:Scheduler"
 
-_STEP = KINDS["sched.step"].encode
+_STEP = KINDS["sched.step"].spell
 _PREEMPT = KINDS["preempt"].encode
 _REQUEST = KINDS["request"].encode
 _USAGE = KINDS["kv.usage"].encode
@@ -53,7 +53,7 @@ def wrap_schedule(original: Method, emitter: Emitter) -> Method:
         emitter.flush()
 
     count = COUNT.format(counter="scheduler_step")
-    return observe(original, emitter, after, first=count, pm_turn=turn)
+    return observe(original, emitter, after, wants=(), first=count, pm_turn=turn)
 
 
 def resynchronise(emitter: Emitter, now: int) -> None:
@@ -78,25 +78,24 @@ def wrap_update_from_output(original: Method, emitter: Emitter) -> Method:
             if emitter.watching:
                 emitter.turn(emitter.scheduler_step + 1)  # a window may end here
 
-    return observe(original, emitter, after)
+    return observe(original, emitter, after, wants=())
 
 
 def wrap_preempt(original: Method, emitter: Emitter) -> Method:
     """_preempt_request: what a preemption gives back and throws away."""
-    get_request = pick(original, "request")
 
     def before(scheduler: Any, args: Arguments) -> tuple[int, int]:
         free = scheduler.kv_cache_manager.block_pool.get_num_free_blocks()
-        return free, get_request(args).num_computed_tokens
+        return free, args[0].num_computed_tokens
 
     def after(
         scheduler: Any, start: int, end: int, result: Any, args: Arguments, note: Any
     ) -> None:
         free, computed = note
         blocks = scheduler.kv_cache_manager.block_pool.get_num_free_blocks() - free
-        emitter.add(_PREEMPT, start, end, (get_request(args).request_id, blocks, computed))
+        emitter.add(_PREEMPT, start, end, (args[0].request_id, blocks, computed))
 
-    return observe(original, emitter, after, before)
+    return observe(original, emitter, after, before, wants=("request",))
 
 
 def wrap_given_back(original: Method, emitter: Emitter) -> Method:
@@ -104,17 +103,16 @@ def wrap_given_back(original: Method, emitter: Emitter) -> Method:
 
     Whether the request was preempted or is finished shows only afterwards: `tell_preempted`.
     """
-    get_request = pick(original, "request")
 
     def before(manager: Any, args: Arguments) -> tuple[int, int]:
-        return manager.block_pool.get_num_free_blocks(), get_request(args).num_computed_tokens
+        return manager.block_pool.get_num_free_blocks(), args[0].num_computed_tokens
 
     def after(manager: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
         free, computed = note
         blocks = manager.block_pool.get_num_free_blocks() - free
-        emitter.given_back.append((get_request(args), start, end, blocks, computed))
+        emitter.given_back.append((args[0], start, end, blocks, computed))
 
-    return observe(original, emitter, after, before)
+    return observe(original, emitter, after, before, wants=("request",))
 
 
 def tell_preempted(emitter: Emitter) -> None:
@@ -140,27 +138,24 @@ def wrap_add_request(original: Method, emitter: Emitter) -> Method:
     def turn() -> None:
         emitter.turn(emitter.scheduler_step + 1)
 
-    get_request = pick(original, "request")
-
     def after(scheduler: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
-        r = get_request(args)
+        r = args[0]
         values = (r.request_id, "arrived", r.num_prompt_tokens, None, None)
         emitter.add(_REQUEST, start, end, values)
 
     pm_turn = shield(original.__qualname__, emitter.faults, turn)
-    return observe(original, emitter, after, first=_ARRIVE, pm_turn=pm_turn)
+    return observe(original, emitter, after, wants=("request",), first=_ARRIVE, pm_turn=pm_turn)
 
 
 def wrap_free_request(original: Method, emitter: Emitter) -> Method:
     """_free_request: a request is finished, for whatever reason."""
-    get_request = pick(original, "request")
 
     def after(scheduler: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
-        r = get_request(args)
+        r = args[0]
         numbers = (r.num_prompt_tokens, r.num_output_tokens)
         emitter.add(_REQUEST, start, end, (r.request_id, "finished", *numbers, r.status.name))
 
-    return observe(original, emitter, after)
+    return observe(original, emitter, after, wants=("request",))
 
 
 def _hook(

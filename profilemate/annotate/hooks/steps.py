@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from profilemate.annotate.guard import Arguments, observe, pick
+from profilemate.annotate.guard import Arguments, observe
 from profilemate.annotate.hooks.graph_key import key_of, mode_name
 from profilemate.annotate.patching import Hook, Method, Target
 
@@ -28,13 +28,12 @@ RUNNER_2 = "vllm.v1.worker.gpu.model_runner"
 
 def wrap_determine(original: Method, emitter: Emitter) -> Method:
     """_determine_batch_execution_and_padding: (mode, descriptor, ...), since vLLM 0.12."""
-    get_tokens = pick(original, "num_tokens")
 
     def after(runner: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
         key = key_of(mode_name(result[0]), result[1])
-        emitter.step.dispatched(key, get_tokens(args))
+        emitter.step.dispatched(key, args[0])
 
-    return observe(original, emitter, after, gate=_RUNNING)
+    return observe(original, emitter, after, wants=("num_tokens",), gate=_RUNNING)
 
 
 def wrap_dispatcher(original: Method, emitter: Emitter) -> Method:
@@ -42,13 +41,12 @@ def wrap_dispatcher(original: Method, emitter: Emitter) -> Method:
 
     The caller has padded already, so the step's tokens are those that were scheduled.
     """
-    get_asked = pick(original, "batch_descriptor")
 
     def after(_self: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
-        descriptor = get_asked(args) if result[1] is None else result[1]
+        descriptor = args[0] if result[1] is None else result[1]
         emitter.step.dispatched(key_of(mode_name(result[0]), descriptor), None)
 
-    return observe(original, emitter, after, gate=_RUNNING)
+    return observe(original, emitter, after, wants=("batch_descriptor",), gate=_RUNNING)
 
 
 # --------------------------------------------------------------------------- the second runner
@@ -64,28 +62,26 @@ def wrap_dispatch_and_sync(original: Method, emitter: Emitter) -> Method:
 
     A function, wrapped where the runner has it: drafters have names of their own for it.
     """
-    get_tokens = pick(original, "num_tokens")
 
     def after(manager: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
         descriptor = result[0]
         mode = mode_name(descriptor.cg_mode)
         key = key_of(mode, descriptor, _serves_lora(manager))
-        emitter.step.dispatched(key, get_tokens(args))
+        emitter.step.dispatched(key, args[0])
 
-    return observe(original, emitter, after, gate=_RUNNING)
+    return observe(original, emitter, after, wants=("num_tokens",), gate=_RUNNING)
 
 
 def wrap_manager_dispatch(original: Method, emitter: Emitter) -> Method:
     """ModelCudaGraphManager.dispatch in vLLM 0.19: final unless there are data-parallel ranks."""
-    get_tokens = pick(original, "num_tokens")
 
     def after(manager: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
         parallel = getattr(manager.vllm_config, "parallel_config", None)
         if getattr(parallel, "data_parallel_size", 1) == 1:
             key = key_of(mode_name(result.cg_mode), result, _serves_lora(manager))
-            emitter.step.dispatched(key, get_tokens(args))
+            emitter.step.dispatched(key, args[0])
 
-    return observe(original, emitter, after, gate=_RUNNING)
+    return observe(original, emitter, after, wants=("num_tokens",), gate=_RUNNING)
 
 
 def wrap_padding(original: Method, emitter: Emitter) -> Method:
@@ -94,7 +90,7 @@ def wrap_padding(original: Method, emitter: Emitter) -> Method:
     def after(_self: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
         emitter.step.dispatched(key_of(mode_name(result[0]), int(result[1])), None)
 
-    return observe(original, emitter, after, gate=_RUNNING)
+    return observe(original, emitter, after, wants=(), gate=_RUNNING)
 
 
 HOOKS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from profilemate.annotate.guard import COUNT, Arguments, compile_wrapper, pick, shield
+from profilemate.annotate.guard import COUNT, Arguments, compile_wrapper, shield
 from profilemate.annotate.patching import Hook, Method, Target
 from profilemate.annotate.step import NO_FACTS, Facts
 
@@ -33,11 +33,10 @@ def wrap_execute_model(original: Method, emitter: Emitter) -> Method:
     tokens included, while the clock says nothing: with asynchronous scheduling step N+1 is
     scheduled before step N has run.
     """
-    get_output = pick(original, "scheduler_output")
     known = shield(f"{original.__qualname__}, scheduler_output", emitter.faults, facts)
 
     def begin(args: Arguments) -> None:
-        emitter.step.begin(emitter.worker_step, known(get_output(args)) or NO_FACTS)
+        emitter.step.begin(emitter.worker_step, known(args[0]) or NO_FACTS)
 
     return _around(original, emitter, begin, COUNT.format(counter="worker_step"))
 
@@ -84,6 +83,7 @@ def _around(
     return compile_wrapper(
         original,
         _AROUND.format(first=first),
+        wants=("scheduler_output",),
         pm_emitter=emitter,
         pm_turn=turn,
         pm_report=faults.report,

@@ -33,10 +33,13 @@ COLOURS: Mapping[str, int] = {
 }
 _OTHER = 0xFF56B4E9
 
+_PREFIX = len(schema.PREFIX)
+
 
 def kind_of(text: str) -> str:
     """The kind that a message begins with: its category in the timeline."""
-    return text[len(schema.PREFIX) :].partition(" ")[0]
+    end = text.find(" ")
+    return text[_PREFIX : end if end >= 0 else len(text)]
 
 
 class DomainSink:
