@@ -68,9 +68,10 @@ def _engine(session: SavedSession) -> Figure:
 
 def _steps(session: SavedSession) -> Figure:
     frame = rows_of(session, "cuda_graph_coverage", ("steps", "unpadded_tokens"))
-    tokens = total(frame, "unpadded_tokens")
-    detail = count(tokens, "token") if tokens else ""
-    return Figure("steps", f"{total(frame, 'steps') or 0:,.0f}", detail)
+    tokens, empty = total(frame, "unpadded_tokens"), total(frame, "empty_steps")
+    told = [count(tokens, "token")] if tokens else []
+    told += [f"{empty:,.0f} more without any token"] if empty else []
+    return Figure("steps", f"{total(frame, 'steps') or 0:,.0f}", ", ".join(told))
 
 
 def _on_graphs(session: SavedSession) -> Figure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from saved_build import Rows, graph, usage, write_session
+from saved_build import Rows, coverage, graph, usage, write_session
 
 from profilemate.parse.headline import headline
 
@@ -61,3 +61,9 @@ def test_how_long_evicted_content_lived(tmp_path: Path) -> None:
     assert found["evictions"] == (
         "4, 0 preemptions; lived 3.000 s, idle 0.500 s (medians of 3 whole lives)"
     )
+
+
+def test_steps_without_a_token_are_told_apart(tmp_path: Path) -> None:
+    rows = coverage(full=15, none=2, unpadded_tokens=42, empty_steps=3)
+    found = figures(tmp_path / "s", {"cuda_graph_coverage": rows})
+    assert found["steps"] == "17, 42 tokens, 3 more without any token"

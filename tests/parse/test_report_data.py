@@ -15,6 +15,7 @@ from report_sessions import drawing, drawn, page_of, rows
 from profilemate.parse.project import parse_session
 from profilemate.parse.report import CHARTS
 from profilemate.parse.report.base import Drawing
+from profilemate.parse.tables import TABLES
 
 
 @pytest.fixture(scope="module")
@@ -189,10 +190,15 @@ def test_ranks(made: Path) -> None:
 def test_ranks_csv_is_used_where_there_is_one(made: Path, tmp_path: Path) -> None:
     session = tmp_path / "s"
     shutil.copytree(made, session)
-    (session / "ranks.csv").write_text(
-        "rank,role,host,replay_ratio\n"
-        "dp0_pp0_tp0,engine,a,None\ndp0_pp0_tp0,worker,a,0.9\ndp0_pp0_tp1,worker,b,1.1\n"
+    names = [column.name for column in TABLES["ranks"].columns]
+    said = (
+        {"rank": "dp0_pp0_tp0", "role": "engine", "host": "a"},
+        {"rank": "dp0_pp0_tp0", "role": "worker", "host": "a", "replay_ratio": "0.9"},
+        {"rank": "dp0_pp0_tp1", "role": "worker", "host": "b", "replay_ratio": "1.1"},
     )
+    lines = [names, *([row.get(name, "None") for name in names] for row in said)]
+    text = "".join(f"{','.join(line)}\n" for line in lines)
+    (session / "ranks.csv").write_text(text)
     grid = drawing(session, "ranks").grid.data
     assert grid["replay_ratio"] == [0.9, 1.1, None]
     assert grid["host"] == ["a", "b", None]

@@ -71,11 +71,11 @@ _COMPARED = (
 def _compared(source: Source, names: list[str]) -> dict[Field, list[Any]]:
     """What ranks.csv says of the workers, of sessions that have one."""
     frame = source.table("ranks")
-    if frame.empty or not {"rank", "role"} <= set(frame.columns):
+    if frame.empty:
         return {}
     workers = frame[frame["role"].astype("string").str.contains("worker", na=False)]
     workers = workers.drop_duplicates("rank").set_index("rank").reindex(names)
-    return {f: plain(workers[f.name]) for f in _COMPARED if f.name in workers.columns}
+    return {field: plain(workers[field.name]) for field in _COMPARED}
 
 
 def _says(columns: dict[str, Any], known: list[str]) -> str:
