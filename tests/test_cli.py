@@ -354,14 +354,21 @@ def test_commands_that_read_nothing_start_without_numpy() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is full")
-def test_an_output_that_is_full() -> None:
+@pytest.mark.parametrize("command", [("--version",), ("annotate", "path")])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_is_full(command: tuple[str, ...], unbuffered: str) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "profilemate", "--version"],
+            [sys.executable, "-m", "profilemate", *command],
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
             check=False,
         )
     assert done.returncode == 2
-    assert done.stderr.startswith("error: cannot write the output\n  No space left on device\n")
+    assert done.stderr.splitlines() == [
+        "error: cannot write the output",
+        "  No space left on device",
+        "  Make room where it goes to, or send it elsewhere.",
+    ]
