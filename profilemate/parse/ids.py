@@ -14,11 +14,19 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from profilemate.schema import Value
+
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 NONE = -(1 << 63)
 """Stands for None in arrays of integers."""
+
+
+def fits(value: Value | None) -> bool:
+    """Whether 64 bits hold a value, or all of a tuple."""
+    numbers = value if isinstance(value, tuple) else (value,)
+    return all(n is None or isinstance(n, str) or -NONE > n >= NONE for n in numbers)
 
 
 def starts_of(lengths: Ints) -> Ints:

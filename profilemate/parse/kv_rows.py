@@ -9,7 +9,7 @@ import numpy as np
 
 from profilemate import schema
 from profilemate.parse.budget import Budget
-from profilemate.parse.ids import NONE, IdLists, Ints
+from profilemate.parse.ids import NONE, IdLists, Ints, fits
 from profilemate.parse.packed import joined, pack, unpack
 from profilemate.parse.scan import Events, Strings
 from profilemate.parse.spool import Blocks
@@ -112,10 +112,10 @@ class KvRows:
             try:
                 columns[name] = self._said(kind, said)
             except OverflowError:
-                fits = [_fits(value) for value in said]
-                known = [v if ok else None for v, ok in zip(said, fits, strict=True)]
+                fitting = [fits(value) for value in said]
+                known = [v if ok else None for v, ok in zip(said, fitting, strict=True)]
                 columns[name] = self._said(kind, known)
-                self.broken |= {row[0] for row, ok in zip(waiting, fits, strict=True) if not ok}
+                self.broken |= {row[0] for row, ok in zip(waiting, fitting, strict=True) if not ok}
         self._take(columns)
         if self._rows >= self.budget.rows:
             self._flush()
@@ -182,9 +182,3 @@ class KvRows:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state
-
-
-def _fits(value: Value | None) -> bool:
-    """Whether 64 bits hold it."""
-    numbers = value if isinstance(value, tuple) else (value,)
-    return all(n is None or isinstance(n, str) or -NONE > n >= NONE for n in numbers)

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from profilemate import schema
-from profilemate.parse.ids import NONE, IdLists, Ints
+from profilemate.parse.ids import NONE, IdLists, Ints, fits
 from profilemate.parse.scan import Events, Strings
 from profilemate.schema import Kind, Value
 
@@ -116,9 +116,9 @@ class Rows:
             except OverflowError:
                 if isinstance(column, array):
                     del column[first:]
-                fits = [_fits(v) for v in values]
-                column.extend([v if ok else none for v, ok in zip(values, fits, strict=True)])
-                self.broken |= {self.message[first + i] for i, ok in enumerate(fits) if not ok}
+                fitting = [fits(v) for v in values]
+                column.extend([v if ok else none for v, ok in zip(values, fitting, strict=True)])
+                self.broken |= {self.message[first + i] for i, ok in enumerate(fitting) if not ok}
 
     def add_all(self, numbers: Ints, events: Events) -> None:
         """Add events that were read in columns.
@@ -205,9 +205,3 @@ class Rows:
 def _shared(known: dict[Any, Any], values: Strings) -> list[str | None]:
     texts = [known.setdefault(text, text) for text in values.texts]
     return Strings(values.codes, texts).tolist()
-
-
-def _fits(value: Value | None) -> bool:
-    """Whether 64 bits hold it."""
-    numbers = value if isinstance(value, tuple) else (value,)
-    return all(n is None or isinstance(n, str) or -NONE > n >= NONE for n in numbers)
