@@ -52,8 +52,8 @@ def bare(paths: list[Path]) -> dict[str, int]:
 
 def ours(paths: list[Path], jobs: int = 1) -> dict[str, int]:
     """The trace, and the GPU work of its replays."""
-    from profilemate.parse.attribution import owners, work_of
-    from profilemate.parse.project import read_trace
+    from profilemate.parse.pipeline import read_trace
+    from profilemate.parse.trace.steps_on_gpu import owners, work_of
 
     trace = read_trace(paths, records=False, jobs=jobs)
     replays = len(trace.frames["graph.replay"])
@@ -67,7 +67,7 @@ def ours(paths: list[Path], jobs: int = 1) -> dict[str, int]:
 
 def slowly(paths: list[Path]) -> dict[str, int]:
     """The same where SQLite gives every row, as it does of tables that are unusual."""
-    from profilemate.parse.readers import nsys_store
+    from profilemate.parse.readers.nsys import store as nsys_store
 
     with patch.object(nsys_store, "opened_pages", return_value=None):
         return ours(paths)

@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from profilemate.parse import activity
-from profilemate.parse.ids import NONE
-from profilemate.parse.nullable import integers
-from profilemate.parse.timeline.file import Options, write_timeline
-from profilemate.parse.trace import FRAME_NAMES, GpuWork, Trace, columns_of, empty_frame, frame_of
+from profilemate.parse.columns.arrays import NONE
+from profilemate.parse.columns.pandas import integers
+from profilemate.parse.gpu.work import WORK, GpuWork
+from profilemate.parse.recording.activity import GRAPH
+from profilemate.parse.session.timeline_file import Options, write_timeline
+from profilemate.parse.trace.activity import GPU, LAUNCHES, typed_frame
+from profilemate.parse.trace.trace import FRAME_NAMES, Trace, columns_of, empty_frame
 
 HOUR = 3_600_000_000_000
 OPS = ("evict", "alloc", "cache", "free", "touch")
@@ -93,12 +95,12 @@ def trace_of(steps: int) -> Trace:
     launches |= {"correlation": number + 1, "name": zeros, "id": number, "records": ones}
     launches |= {"kernels": zeros, "kernel_ns": zeros, "first": first, "last": last}
     launches |= {"busy": last - first, "graph": ones, "graph_id": ones}
-    trace.launches = frame_of(activity.LAUNCHES, launches)
-    gpu = dict.fromkeys(activity.GPU, zeros) | {"start": first, "end": last, "pid": 2 * ones}
-    gpu |= {"launch": number, "kind": activity.GRAPH * ones, "correlation": number + 1}
+    trace.launches = typed_frame(LAUNCHES, launches)
+    gpu = dict.fromkeys(GPU, zeros) | {"start": first, "end": last, "pid": 2 * ones}
+    gpu |= {"launch": number, "kind": GRAPH * ones, "correlation": number + 1}
     gpu |= {"host_ts": begin + 1_000_000, "host_tid": ones}
-    trace.gpu = frame_of(activity.GPU, gpu)
-    rows = dict.fromkeys(activity.WORK, zeros) | {n: gpu[n] for n in gpu if n in activity.WORK}
+    trace.gpu = typed_frame(GPU, gpu)
+    rows = dict.fromkeys(WORK, zeros) | {n: gpu[n] for n in gpu if n in WORK}
     trace.work = GpuWork(rows | {"id": number, "records": ones, "busy": last - first})
     trace.names, trace.api_calls = ["cudaGraphLaunch"], {"cudaGraphLaunch": steps}
     return trace

@@ -23,12 +23,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from profilemate import schema  # noqa: E402
-from profilemate.parse.activity import ActivitySink  # noqa: E402
-from profilemate.parse.budget import Budget, memory_limit  # noqa: E402
-from profilemate.parse.decode import put_together  # noqa: E402
-from profilemate.parse.project import write_session  # noqa: E402
-from profilemate.parse.reading import read_recording  # noqa: E402
-from profilemate.parse.recording import Marker, SourceInfo  # noqa: E402
+from profilemate.parse.columns.budget import Budget, memory_limit  # noqa: E402
+from profilemate.parse.ingest.read_one import read_recording  # noqa: E402
+from profilemate.parse.merge.recordings_to_trace import put_together  # noqa: E402
+from profilemate.parse.pipeline import write_session  # noqa: E402
+from profilemate.parse.recording.activity import ActivitySink  # noqa: E402
+from profilemate.parse.recording.contract import Marker, SourceInfo  # noqa: E402
 from profilemate.parse.writers import csv_session  # noqa: E402
 from profilemate.schema import KINDS  # noqa: E402
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from itertools import groupby
 from pathlib import Path
 
-from profilemate.parse.compare import METRICS
-from profilemate.parse.findings import RULES, THRESHOLDS, Rule
+from profilemate.insight.compare.metrics import METRICS
+from profilemate.insight.findings import RULES
+from profilemate.insight.findings.base import Rule
+from profilemate.insight.findings.thresholds import THRESHOLDS
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "findings.md"
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from profilemate.parse.metrics import SPECS, Spec
+from profilemate.insight.metrics import SPECS
+from profilemate.insight.metrics.family import Spec
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from profilemate.parse.compare.noise import compare_series  # noqa: E402
+from profilemate.insight.compare.noise import compare_series  # noqa: E402
 
 Floats = npt.NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int], Floats]

@@ -20,13 +20,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profilemate.parse import activity
-from profilemate.parse.attribution import match
-from profilemate.parse.collected import folded
-from profilemate.parse.project import write_session
-from profilemate.parse.recording import SourceInfo
+from profilemate.parse.gpu.collected import folded
+from profilemate.parse.gpu.launches import match
+from profilemate.parse.pipeline import write_session
+from profilemate.parse.recording.activity import GPU_COLUMNS, KERNEL, LAUNCH_COLUMNS, START_COLUMNS
+from profilemate.parse.recording.contract import SourceInfo
 from profilemate.parse.tables import TABLES
-from profilemate.parse.trace import FRAME_NAMES, Trace, columns_of
+from profilemate.parse.trace.activity import GPU, LAUNCHES, typed_frame
+from profilemate.parse.trace.trace import FRAME_NAMES, Trace, columns_of
 from profilemate.parse.writers.csv_session import summary_text, write_csv
 
 Ints = npt.NDArray[np.int64]
@@ -104,10 +105,11 @@ def _trace(what: Made, rng: np.random.Generator) -> Trace:
     window = (SECOND // 2, what.seconds * SECOND)
     trace = Trace([source], frames, START, window, counts)
     call, record = _joined(calls), _joined(records)
-    nothing = dict.fromkeys((*activity.START_COLUMNS, "recording"), np.zeros(0, np.int64))
+    nothing = dict.fromkeys((*START_COLUMNS, "recording"), np.zeros(0, np.int64))
     columns = {"launches": call, "starts": nothing, "gpu": record}
     found = match(columns | folded(record, ["cudaGraphLaunch", "kernel"]))
-    trace.launches, trace.work, trace.gpu = found.launches, found.work, found.gpu
+    trace.launches, trace.gpu = typed_frame(LAUNCHES, found.launches), typed_frame(GPU, found.gpu)
+    trace.work = found.work
     trace.api_calls = {"cudaGraphLaunch": len(call["ts"])}
     return trace
 
@@ -148,18 +150,18 @@ def _activity(
     piece = np.arange(len(owner)) - np.searchsorted(owner, owner)
     count = len(owner)
     begin = steps["ts"][owner] + 100_000 + piece * 150_000
-    call = {name: np.zeros(count, np.int64) for name in (*activity.LAUNCH_COLUMNS, "recording")}
+    call = {name: np.zeros(count, np.int64) for name in (*LAUNCH_COLUMNS, "recording")}
     call |= {"ts": begin, "pid": np.full(count, pid), "tid": np.ones(count, np.int64)}
     call["dur"] = (rng.lognormal(0, 0.3, count) * 45_000).astype(np.int64)
     call["correlation"] = np.arange(1, count + 1)
     pieces = steps["launches"][owner]
     work = (2e6 + steps["num_tokens"][owner] * 22_000) * slow / pieces
     delay = (rng.lognormal(0, 0.5, count) * 30_000).astype(np.int64)
-    record = {name: np.zeros(count, np.int64) for name in (*activity.GPU_COLUMNS, "recording")}
+    record = {name: np.zeros(count, np.int64) for name in (*GPU_COLUMNS, "recording")}
     record |= {"start": begin + delay, "pid": call["pid"], "correlation": call["correlation"]}
     record["end"] = record["start"] + (work * rng.lognormal(0, 0.05, count)).astype(np.int64)
     record["node"] = np.ones(count, np.int64)
-    record["kind"] = np.full(count, activity.KERNEL)
+    record["kind"] = np.full(count, KERNEL)
     record["name"] = np.ones(count, np.int64)
     return call, record
 

@@ -19,7 +19,7 @@ from browser import launched  # noqa: E402
 from perfetto_ui import Ui, opened  # noqa: E402
 from playwright.sync_api import Browser  # noqa: E402
 
-from profilemate.parse.project import parse_session  # noqa: E402
+from profilemate.parse.pipeline import parse_session  # noqa: E402
 
 RECORDING = ROOT / "tests" / "data" / "vllm_cpu_server" / "recording.sqlite"
 TARGET = ROOT / "docs" / "pictures"

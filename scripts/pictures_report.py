@@ -13,10 +13,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from profilemate.parse.findings import find
-from profilemate.parse.project import parse_session
-from profilemate.parse.report import draw_all, write_page
-from profilemate.parse.saved import SavedSession
+from profilemate.insight.findings import find
+from profilemate.insight.report import draw_all, write_page
+from profilemate.parse.pipeline import parse_session
+from profilemate.parse.session.saved import SavedSession
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLED = ROOT / "tests" / "data" / "vllm_cpu_server" / "recording.sqlite"

@@ -17,7 +17,7 @@ sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(ROOT / "scripts")]
 import engine  # noqa: E402
 import environments  # noqa: E402
 
-from profilemate.parse.scrub import scrub  # noqa: E402
+from profilemate.scrub.scrub import scrub  # noqa: E402
 
 TARGET = ROOT / "tests" / "data" / "vllm_cpu_server" / "recording.sqlite"
 

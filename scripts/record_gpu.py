@@ -147,7 +147,7 @@ def _is_kept(event: dict[str, Any]) -> bool:
 
 def record_nsys(nsys: str, target: Path) -> None:
     """Record the same with Nsight Systems, graph nodes and all, and scrub its export."""
-    from profilemate.parse.scrub import scrub
+    from profilemate.scrub.scrub import scrub
 
     with tempfile.TemporaryDirectory(prefix="recording-") as folder:
         report = Path(folder) / "recording.nsys-rep"

@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from profilemate.parse.project import parse_session
-from profilemate.parse.scrub import find_leaks
+from profilemate.parse.pipeline import parse_session
+from profilemate.scrub.scrub import find_leaks
 
 DATA = Path(__file__).parent / "data"
 RECORDINGS = sorted(DATA.glob("*/recording.*"))

@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from profilemate.errors import InputError, ToolError
-from profilemate.parse.progress import no_progress
-from profilemate.parse.project import parse_session
+from profilemate.parse.pipeline import parse_session
+from profilemate.parse.recording.progress import no_progress
 from profilemate.view import server as server_
 from profilemate.view.find import report_of, timeline_of
 from profilemate.view.server import Server

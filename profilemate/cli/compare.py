@@ -64,10 +64,10 @@ def compare(
     profilemate[report].
     """
     from profilemate.cli.show_compare import comparison, outcomes
-    from profilemate.parse.compare import as_json as compare_json
-    from profilemate.parse.compare import compare as compare_
-    from profilemate.parse.compare import parse_condition
-    from profilemate.parse.saved import SavedSession
+    from profilemate.insight.compare import as_json as compare_json
+    from profilemate.insight.compare import compare as compare_
+    from profilemate.insight.compare import parse_condition
+    from profilemate.parse.session.saved import SavedSession
 
     conditions = [parse_condition(text) for text in fail_on or ()]
     before, after = SavedSession.open(a), SavedSession.open(b)
@@ -77,7 +77,7 @@ def compare(
     if not as_json:
         comparison(found, every=details)
     if page is not None:  # before the conditions: the page says which cannot be judged
-        from profilemate.parse.report.compare_page import write_comparison
+        from profilemate.insight.report.compare_page import write_comparison
 
         write_comparison(found, conditions, page)
     failed = found.check(conditions)  # after the tables: what cannot be judged is an error

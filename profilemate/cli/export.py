@@ -17,7 +17,7 @@ EXAMPLES = examples(
 
 
 def _complete(incomplete: str) -> list[tuple[str, str]]:
-    from profilemate.parse.export import FORMATS
+    from profilemate.insight.metrics.export import FORMATS
 
     return [(f.name, f.help) for f in FORMATS.values() if f.name.startswith(incomplete)]
 
@@ -49,7 +49,7 @@ def export(
     A metric that is not there was not recorded. The samples have no time, as the run is over:
     Prometheus takes the time of the scrape. Every one has the session's id as a label.
     """
-    from profilemate.parse.export import export as export_
+    from profilemate.insight.metrics.export import export as export_
 
     text = export_(session, format_, out, force=force)
     if out is None:

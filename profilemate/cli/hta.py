@@ -39,7 +39,7 @@ def hta(
     `pip install 'profilemate[hta]'`.
     """
     from profilemate.errors import OutputError
-    from profilemate.parse import hta as hta_
+    from profilemate.hta import run as hta_
 
     if out is None:
         if not source.is_dir():

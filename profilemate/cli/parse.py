@@ -59,7 +59,7 @@ def parse(
     Writes one session directory: CSV files, a summary and metadata.json.
     """
     # Imported here: `--help` and `annotate path` need no pandas.
-    from profilemate.parse.project import parse_session
+    from profilemate.parse.pipeline import parse_session
 
     asked = reading(
         nsys, cache, no_cache, max_memory, jobs, scheduler, quiet=quiet, bar=not as_json

@@ -56,8 +56,8 @@ def perfetto(
     with an arrow from each schedule call to its step and on to the GPU. Open it with
     `profilemate view`.
     """
-    from profilemate.parse.project import beside, read_trace
-    from profilemate.parse.timeline import file
+    from profilemate.parse.pipeline import beside, read_trace
+    from profilemate.parse.session import timeline_file as file
 
     shown = file.Options(kernels, file.window_of(window))
     file.check(out, force=force)

@@ -11,7 +11,7 @@ from profilemate.cli import ended, show
 
 if TYPE_CHECKING:  # needs pandas
     from profilemate.parse.cache import TraceCache
-    from profilemate.parse.project import How
+    from profilemate.parse.pipeline import How
 
 
 def decoded_traces(no_cache: bool, folder: Path | None = None) -> TraceCache | None:
@@ -37,7 +37,7 @@ def reading(
 
     At the end it is said on stderr why nothing is kept, if that is so: the answer is all there.
     """
-    from profilemate.parse.budget import memory_limit
+    from profilemate.parse.columns.budget import memory_limit
 
     decoded, limit = decoded_traces(no_cache, cache), memory_limit(max_memory)
     with ended.in_order(), show.progress(quiet or not bar) as progress:

@@ -84,11 +84,11 @@ def report(
     page with charts and tables; that and --png need profilemate[report].
     """
     from profilemate.cli.show_report import verdict as show_verdict
-    from profilemate.parse.findings import Thresholds, find
-    from profilemate.parse.findings import as_json as findings_json
-    from profilemate.parse.headline import headline
-    from profilemate.parse.saved import SavedSession
-    from profilemate.parse.writers.findings_json import write_findings
+    from profilemate.insight.findings import Thresholds, find
+    from profilemate.insight.findings import as_json as findings_json
+    from profilemate.insight.findings.file import write_findings
+    from profilemate.insight.headline import headline
+    from profilemate.parse.session.saved import SavedSession
 
     limits = Thresholds.parse(threshold or ())
     saved = SavedSession.open(session)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from profilemate.parse.findings import Verdict
-    from profilemate.parse.progress import Progress
-    from profilemate.parse.saved import SavedSession
+    from profilemate.insight.findings import Verdict
+    from profilemate.parse.recording.progress import Progress
+    from profilemate.parse.session.saved import SavedSession
 
 Page = Annotated[
     Path | None,
@@ -47,7 +47,7 @@ def pages(
     """
     if page is None and png is None:
         return []
-    from profilemate.parse.report import draw_all, write_page, write_pictures
+    from profilemate.insight.report import draw_all, write_page, write_pictures
 
     drawn = draw_all(session, progress)
     written = [] if page is None else [write_page(session, page, drawn, verdict)]

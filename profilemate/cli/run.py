@@ -111,7 +111,7 @@ def _plan(
 
 
 def _parse(plan: Plan, code: int, nsys: Path | None) -> None:
-    from profilemate.parse.project import parse_session
+    from profilemate.parse.pipeline import parse_session
 
     settle(plan.session)
     found = [trace for trace in plan.traces if trace.exists()]

@@ -22,7 +22,7 @@ def scrub(
     Nsight Systems writes the environment, command lines, paths and host names into every report.
     The copy keeps what the tables are made of and nothing else.
     """
-    from profilemate.parse.scrub import scrub as scrub_
+    from profilemate.scrub.scrub import scrub as scrub_
 
     scrub_(source, target, force=force, nsys=nsys)
     show.line(f"wrote {target} ({target.stat().st_size / 1e6:.1f} MB)")

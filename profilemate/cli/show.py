@@ -20,8 +20,8 @@ from profilemate.errors import ProfilemateError
 
 if TYPE_CHECKING:
     from profilemate.cli.annotate_status import Status
-    from profilemate.parse.project import Session
-    from profilemate.parse.timeline.file import Result
+    from profilemate.parse.pipeline import Session
+    from profilemate.parse.session.timeline_file import Result
     from profilemate.parse.writers.perfetto import Count
 
 SLOW_S = 1.0

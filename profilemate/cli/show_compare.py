@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from profilemate.cli.show import facts, line, out
-from profilemate.parse.compare import (
+from profilemate.insight.compare import (
     DURATIONS,
     FALSE_ALARMS,
     METRICS,

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.text import Text
 
 from profilemate.cli.show import facts, line, out, wrapped
-from profilemate.parse.findings import THRESHOLDS, Finding, Severity, Unjudged, Verdict
-from profilemate.parse.headline import Figure
-from profilemate.parse.saved import SavedSession
+from profilemate.insight.findings import THRESHOLDS, Finding, Severity, Unjudged, Verdict
+from profilemate.insight.headline import Figure
+from profilemate.parse.session.saved import SavedSession
 
 _WORDS: dict[Severity, tuple[str, str]] = {
     "critical": ("critical", "bold red"),

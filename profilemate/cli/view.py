@@ -55,7 +55,7 @@ def view(
     UI is served to this machine alone until its tab is closed, or until Ctrl-C. Without it the
     page is ui.perfetto.dev, which fetches the trace from here; nothing is uploaded.
     """
-    from profilemate.parse.budget import memory_limit
+    from profilemate.parse.columns.budget import memory_limit
     from profilemate.view.find import report_of, timeline_of
     from profilemate.view.server import Server
     from profilemate.view.site import shipped_ui, site_of

@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 
 from profilemate.errors import ProfilemateError
-from profilemate.parse.live import being_written
-from profilemate.parse.project import parse_session
+from profilemate.parse.ingest.live_sessions import being_written
+from profilemate.parse.pipeline import parse_session
 from profilemate.schema.live import MARKERS, RUN_LINK
 
 WAIT_S = 120

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from profilemate.errors import InputError
 
 if TYPE_CHECKING:  # a timeline that is there already needs no pandas
-    from profilemate.parse.progress import Progress
-    from profilemate.parse.saved import SavedSession
+    from profilemate.parse.recording.progress import Progress
+    from profilemate.parse.session.saved import SavedSession
 
 _PFTRACE = ".pftrace"
 _METADATA = "metadata.json"
@@ -37,7 +37,7 @@ def report_of(paths: Sequence[Path]) -> Path:
 
 
 def _session(path: Path) -> SavedSession:
-    from profilemate.parse.saved import SavedSession
+    from profilemate.parse.session.saved import SavedSession
 
     return SavedSession.open(path)
 
@@ -63,8 +63,8 @@ def timeline_of(
         yield ready
         return
     from profilemate.parse.cache import TraceCache
-    from profilemate.parse.project import read_trace
-    from profilemate.parse.timeline.file import Options, write_timeline
+    from profilemate.parse.pipeline import read_trace
+    from profilemate.parse.session.timeline_file import Options, write_timeline
 
     sources = list(paths)
     if len(paths) == 1 and (paths[0] / _METADATA).is_file():

@@ -15,9 +15,9 @@ from listsink import LAYOUTS, ListSink
 
 from profilemate import annotate
 from profilemate.annotate import extend
+from profilemate.annotate.extend import track
 from profilemate.annotate.guard import Faults
 from profilemate.annotate.settings import Settings
-from profilemate.extend import track
 from profilemate.schema import custom
 
 ROOT = Path(__file__).parents[2]

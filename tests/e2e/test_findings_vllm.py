@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from served import ROOT
 
-from profilemate.parse.findings.capture_sizes import as_config, best_sizes
+from profilemate.insight.findings.capture_sizes import as_config, best_sizes
 
 pytestmark = pytest.mark.real
 

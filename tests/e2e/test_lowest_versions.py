@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from served import tool
 
-from profilemate.parse.project import parse_session
+from profilemate.parse.pipeline import parse_session
 
 pytestmark = pytest.mark.real
 

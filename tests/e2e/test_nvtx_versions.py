@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from served import profilemate, tool
 
-from profilemate.parse.project import read_trace
+from profilemate.parse.pipeline import read_trace
 
 pytestmark = pytest.mark.real
 

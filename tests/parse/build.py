@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from profilemate import schema
-from profilemate.parse.activity import ActivitySink
-from profilemate.parse.decode import decode_recordings
-from profilemate.parse.recording import Marker, SourceInfo
-from profilemate.parse.trace import Trace
+from profilemate.parse.merge.recordings_to_trace import decode_recordings
+from profilemate.parse.recording.activity import ActivitySink
+from profilemate.parse.recording.contract import Marker, SourceInfo
+from profilemate.parse.trace.trace import Trace
 from profilemate.schema import Event
 
 SCHEMAS = Path(__file__).parent.parent / "data" / "nsys_schemas"

@@ -10,7 +10,7 @@ import numpy as np
 from made_session import FOREIGN
 from saved_build import coverage, step, usage, write_session
 
-from profilemate.parse.saved import SavedSession
+from profilemate.parse.session.saved import SavedSession
 
 SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 CHANGE = {8: 1.2, 16: 0.8, 64: 1.06}

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from profilemate import schema
-from profilemate.parse.trace import FRAME_NAMES, Trace, columns_of
+from profilemate.parse.trace.trace import FRAME_NAMES, Trace, columns_of
 from profilemate.schema import Event
 
 

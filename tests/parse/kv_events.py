@@ -8,7 +8,7 @@ import pandas as pd
 from frames import At, at
 
 from profilemate.parse.tables import TABLES
-from profilemate.parse.trace import Trace
+from profilemate.parse.trace.trace import Trace
 
 
 def build(name: str, trace: Trace) -> pd.DataFrame:

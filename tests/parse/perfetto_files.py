@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pftrace
 
-from profilemate.parse.timeline.file import Options, Result, write_timeline
-from profilemate.parse.trace import Trace
+from profilemate.parse.session.timeline_file import Options, Result, write_timeline
+from profilemate.parse.trace.trace import Trace
 
 BUNDLED = Path(__file__).parents[1] / "data" / "vllm_cpu_server"
 NS = 1_000_000_000

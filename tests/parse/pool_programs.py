@@ -8,7 +8,7 @@ from frames import At, at, trace_of
 from hypothesis import strategies as st
 from pool_model import Block, Pool, World
 
-from profilemate.parse.trace import Trace
+from profilemate.parse.trace.trace import Trace
 
 # Weighted, for pools that are mostly full of content which comes and goes.
 WEIGHTS = {

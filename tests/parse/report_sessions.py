@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import made_session
 from recorded import ROOT, leave_out, real_traces
 
-from profilemate.parse.findings import find
-from profilemate.parse.report import draw_all, write_page
-from profilemate.parse.report.base import Drawing
-from profilemate.parse.saved import SavedSession
+from profilemate.insight.findings import find
+from profilemate.insight.report import draw_all, write_page
+from profilemate.insight.report.base import Drawing
+from profilemate.parse.session.saved import SavedSession
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from profilemate.parse.ids_column import IdsArray
-from profilemate.parse.trace import Trace
+from profilemate.parse.columns.pandas import IdsArray
+from profilemate.parse.trace.trace import Trace
 
 
 def assert_same_trace(one: Trace, other: Trace) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from profilemate.parse.saved import SavedSession
+from profilemate.parse.session.saved import SavedSession
 from profilemate.parse.tables import TABLES
 
 Rows = Iterable[Mapping[str, object]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from profilemate.parse.annotations import StepFacts, capture_facts, step_facts
+from profilemate.parse.merge.engine_annotations import StepFacts, capture_facts, step_facts
 
 SQ = (
     "execute_8192_context_9(sq8155sk8430sqsq7475785sqsk7671310)"

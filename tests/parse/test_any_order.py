@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profilemate.parse import any_order, spool
-from profilemate.parse.activity import KERNEL
-from profilemate.parse.any_order import NAMES, AnyOrder
-from profilemate.parse.spool import Spool
-from profilemate.parse.unions import fold_work
+from profilemate.parse.columns import spool
+from profilemate.parse.columns.spool import Spool
+from profilemate.parse.gpu import fold_any_order
+from profilemate.parse.gpu.fold_any_order import NAMES, AnyOrder
+from profilemate.parse.gpu.interval_unions import fold_work
+from profilemate.parse.recording.activity import KERNEL
 
 TEXTS = ["gemm", "norm", "", "attention"]
 
@@ -55,8 +56,8 @@ RECORDS = st.builds(
 def _limits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "_as_shipped" in request.fixturenames:
         return
-    monkeypatch.setattr(any_order, "_TOGETHER", 5)
-    monkeypatch.setattr(any_order, "_AT_ONCE", 3)
+    monkeypatch.setattr(fold_any_order, "_TOGETHER", 5)
+    monkeypatch.setattr(fold_any_order, "_AT_ONCE", 3)
 
 
 @pytest.fixture

@@ -10,9 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matching import matched
 
-from profilemate.parse import activity
-from profilemate.parse.attribution import inside, range_ends
-from profilemate.parse.unions import fold
+from profilemate.parse.columns.arrays import Ints
+from profilemate.parse.columns.intervals import inside, range_ends
+from profilemate.parse.gpu.interval_unions import fold
+from profilemate.parse.recording.activity import (
+    GPU_COLUMNS,
+    KERNEL,
+    LAUNCH_COLUMNS,
+    START_COLUMNS,
+    is_graph_launch,
+)
 
 Interval = tuple[int, int, int]
 INTERVALS = st.lists(
@@ -20,14 +27,14 @@ INTERVALS = st.lists(
 )
 
 
-def column(rows: Sequence[tuple[int, ...]], place: int) -> activity.Ints:
+def column(rows: Sequence[tuple[int, ...]], place: int) -> Ints:
     return np.array([row[place] for row in rows], dtype=np.int64)
 
 
 @given(INTERVALS)
 def test_fold(rows: list[Interval]) -> None:
     start = column(rows, 1)
-    end: activity.Ints = start + column(rows, 2)
+    end: Ints = start + column(rows, 2)
     found = fold(column(rows, 0), 4, start, end)
     for group in range(4):
         mine = [(s, s + d) for g, s, d in rows if g == group]
@@ -96,7 +103,7 @@ def test_a_range_without_an_end_goes_on_until_the_next_one_of_its_thread() -> No
     assert found.tolist() == [0, 0, 0, 1, 1, 1, -1, -1, -1, 2, 2]
 
 
-def columns(names: object, rows: list[dict[str, int]]) -> dict[str, activity.Ints]:
+def columns(names: object, rows: list[dict[str, int]]) -> dict[str, Ints]:
     return {
         name: np.array([row.get(name, 0) for row in rows], dtype=np.int64)
         for name in (*names, "recording")  # type: ignore[misc]
@@ -126,9 +133,9 @@ def test_records_go_by_recording_process_and_correlation(
         for i, (ids, kind) in enumerate(ran)
     ]
     found = matched(
-        columns(activity.LAUNCH_COLUMNS, launches),
-        columns(activity.START_COLUMNS, []),
-        columns(activity.GPU_COLUMNS, gpu),
+        columns(LAUNCH_COLUMNS, launches),
+        columns(START_COLUMNS, []),
+        columns(GPU_COLUMNS, gpu),
         ["a", "b", "c"],
     )
     frame, records = found.launches, found.gpu
@@ -142,7 +149,7 @@ def test_records_go_by_recording_process_and_correlation(
         assert np.flatnonzero(records["launch"] == number).tolist() == mine
         row = frame.iloc[number]
         assert row["records"] == len(mine)
-        assert row["kernels"] == sum(gpu[i]["kind"] == activity.KERNEL for i in mine)
+        assert row["kernels"] == sum(gpu[i]["kind"] == KERNEL for i in mine)
         assert row["kernel_ns"] == 5 * row["kernels"]
 
 
@@ -156,9 +163,9 @@ def test_graphs_are_equal_when_their_kernels_are(sequences: list[list[int]]) -> 
     ]
     gpu.reverse()  # the order in the file means nothing
     found = matched(
-        columns(activity.LAUNCH_COLUMNS, launches),
-        columns(activity.START_COLUMNS, []),
-        columns(activity.GPU_COLUMNS, gpu),
+        columns(LAUNCH_COLUMNS, launches),
+        columns(START_COLUMNS, []),
+        columns(GPU_COLUMNS, gpu),
         ["a", "b", "c", "d"],
     )
     frame = found.launches
@@ -184,4 +191,4 @@ def test_graphs_are_equal_when_their_kernels_are(sequences: list[list[int]]) -> 
     ],
 )
 def test_names_of_graph_launches(name: str, launches: bool) -> None:
-    assert activity.is_graph_launch(name) == launches
+    assert is_graph_launch(name) == launches

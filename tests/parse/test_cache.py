@@ -25,14 +25,14 @@ from same_trace import assert_same_trace
 from sidecars import Recorder, make_up, nsys, sidecar, torch_trace
 from test_custom import custom
 
-from profilemate.parse import project
+from profilemate.parse import pipeline as project
 from profilemate.parse.cache import TraceCache, identity, pack, store
 from profilemate.parse.cache.files import kept
-from profilemate.parse.ids_column import IdsArray
-from profilemate.parse.parallel import read_all
-from profilemate.parse.project import parse_session, read_trace
-from profilemate.parse.readers.nsys_rep import MAGIC
-from profilemate.parse.trace import Trace
+from profilemate.parse.columns.pandas import IdsArray
+from profilemate.parse.ingest.worker_processes import read_all
+from profilemate.parse.pipeline import parse_session, read_trace
+from profilemate.parse.readers.nsys.report import MAGIC
+from profilemate.parse.trace.trace import Trace
 
 BUNDLED = Path(__file__).parents[1] / "data" / "vllm_cpu_server" / "recording.sqlite"
 REAL = (
@@ -371,7 +371,7 @@ def test_without_pyarrow_there_is_no_cache(tmp_path: Path) -> None:
         "import sys; sys.modules['pyarrow'] = None\n"
         "from pathlib import Path\n"
         "from profilemate.parse.cache import TraceCache\n"
-        "from profilemate.parse.project import read_trace\n"
+        "from profilemate.parse.pipeline import read_trace\n"
         f"cache = TraceCache(Path({str(tmp_path / 'cache')!r}), worth_s=0)\n"
         f"trace = read_trace([Path({str(BUNDLED)!r})], decoded=cache)\n"
         "print(len(trace.frames['kv']), cache.note)\n"

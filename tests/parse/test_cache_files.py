@@ -19,8 +19,8 @@ from same_trace import assert_same_trace
 from profilemate.errors import InputError
 from profilemate.parse.cache import TraceCache, files, identity, limit, pack, store
 from profilemate.parse.cache.files import kept
-from profilemate.parse.project import read_trace
-from profilemate.parse.trace import Trace
+from profilemate.parse.pipeline import read_trace
+from profilemate.parse.trace.trace import Trace
 
 BUNDLED = Path(__file__).parents[1] / "data" / "vllm_cpu_server" / "recording.sqlite"
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pandas as pd
 from frames import At, at, trace_of
 
-from profilemate.parse import summary
-from profilemate.parse.combine import Rank, processes_of, split_ranks
-from profilemate.parse.metadata import metadata, session_id
-from profilemate.parse.project import build_tables, write_session
-from profilemate.parse.trace import Trace
+from profilemate.parse.pipeline import build_tables, write_session
+from profilemate.parse.session import summary
+from profilemate.parse.session.metadata import metadata, session_id
+from profilemate.parse.trace.ranks import Rank, processes_of, split_ranks
+from profilemate.parse.trace.trace import Trace
 
 
 def engine(pid: int, dp: int | None, start: int = 0) -> list[At]:

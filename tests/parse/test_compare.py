@@ -12,8 +12,10 @@ import pytest
 from saved_build import METADATA, Rows, coverage, graph, step, usage, write_session
 
 from profilemate.errors import InputError
-from profilemate.parse.compare import METRICS, as_json, compare, parse_condition
-from profilemate.parse.saved import SavedSession
+from profilemate.insight.compare import as_json, compare
+from profilemate.insight.compare.conditions import parse_condition
+from profilemate.insight.compare.metrics import METRICS
+from profilemate.parse.session.saved import SavedSession
 
 
 def durations(seed: int, n: int, median: float) -> list[float]:

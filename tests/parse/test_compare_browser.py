@@ -10,8 +10,9 @@ from compare_sessions import two
 from report_sessions import Opened, browser, open_page
 from saved_build import step, write_session
 
-from profilemate.parse.compare import Comparison, compare, parse_condition
-from profilemate.parse.report.compare_page import write_comparison
+from profilemate.insight.compare import Comparison, compare
+from profilemate.insight.compare.conditions import parse_condition
+from profilemate.insight.report.compare_page import write_comparison
 
 pytestmark = pytest.mark.real
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from false_alarms import KINDS, SHIFT, dependent, rates
 
-from profilemate.parse.compare.noise import (
+from profilemate.insight.compare.noise import (
     Pair,
     compare_series,
     compare_together,

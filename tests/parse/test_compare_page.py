@@ -17,9 +17,10 @@ from recorded import ROOT
 from report_page_text import Page
 
 from profilemate.errors import OutputError
-from profilemate.parse.compare import Comparison, as_json, compare, parse_condition
-from profilemate.parse.report import compare_chart
-from profilemate.parse.report.compare_page import write_comparison
+from profilemate.insight.compare import Comparison, as_json, compare
+from profilemate.insight.compare.conditions import parse_condition
+from profilemate.insight.report import compare_chart
+from profilemate.insight.report.compare_page import write_comparison
 
 CONDITIONS = ("replay_p50>5%", "graphs_slower>0", "prefix_hit_pct<-10%")
 

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from build import batch, decode, mark
 
-from profilemate.parse.combine import split_ranks
-from profilemate.parse.project import write_session
+from profilemate.parse.pipeline import write_session
+from profilemate.parse.trace.ranks import split_ranks
 from profilemate.schema import Event
 from profilemate.schema.custom import encode_fields
 

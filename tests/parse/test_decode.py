@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profilemate import schema
-from profilemate.parse.decode import decode_recordings
-from profilemate.parse.recording import Marker, SourceInfo
-from profilemate.parse.trace import FRAME_NAMES, Trace, columns_of
+from profilemate.parse.merge.recordings_to_trace import decode_recordings
+from profilemate.parse.recording.contract import Marker, SourceInfo
+from profilemate.parse.trace.trace import FRAME_NAMES, Trace, columns_of
 from profilemate.schema import KINDS, KV_OPS, Event, Value
 
 

@@ -9,7 +9,7 @@ from build import SECOND, batch, decode, mark
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profilemate.parse.clock import ClockMap
+from profilemate.parse.merge.clock_map import ClockMap
 from profilemate.schema import Event
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from profilemate.parse.compare import compare
-from profilemate.parse.findings import find
-from profilemate.parse.headline import headline
-from profilemate.parse.saved import SavedSession
+from profilemate.insight.compare import compare
+from profilemate.insight.findings import find
+from profilemate.insight.headline import headline
+from profilemate.parse.session.saved import SavedSession
 from profilemate.parse.tables import TABLES
 
 EXPECTED = Path(__file__).parents[1] / "data" / "vllm_cpu_server" / "expected"

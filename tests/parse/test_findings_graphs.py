@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from saved_build import Rows, coverage, graph, step, write_session
 
-from profilemate.parse.findings import Finding, Verdict, find
+from profilemate.insight.findings import find
+from profilemate.insight.findings.base import Finding, Verdict
 
 
 def judged(folder: Path, tables: Mapping[str, Rows], **metadata: Any) -> Verdict:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from saved_build import Rows, coverage, step, usage, write_session, write_tables
 
-from profilemate.parse.findings import Finding, Thresholds, Verdict, find
+from profilemate.insight.findings import find
+from profilemate.insight.findings.base import Finding, Verdict
+from profilemate.insight.findings.thresholds import Thresholds
 
 
 def judged(folder: Path, tables: Mapping[str, Rows], **metadata: Any) -> Verdict:

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from recorded import ROOT, real_traces
 
-from profilemate.parse.compare import compare
-from profilemate.parse.findings import Verdict, find
-from profilemate.parse.headline import headline
-from profilemate.parse.project import parse_session
-from profilemate.parse.saved import SavedSession
+from profilemate.insight.compare import compare
+from profilemate.insight.findings import find
+from profilemate.insight.findings.base import Verdict
+from profilemate.insight.headline import headline
+from profilemate.parse.pipeline import parse_session
+from profilemate.parse.session.saved import SavedSession
 
 BUNDLED = ROOT / "tests" / "data" / "vllm_cpu_server" / "recording.sqlite"
 

@@ -10,16 +10,10 @@ import pytest
 from saved_build import METADATA, write_session, write_tables
 
 from profilemate.errors import InputError
-from profilemate.parse.findings import (
-    RULES,
-    SEVERITIES,
-    THRESHOLDS,
-    Finding,
-    Thresholds,
-    as_json,
-    find,
-)
-from profilemate.parse.saved import SavedSession
+from profilemate.insight.findings import RULES, find
+from profilemate.insight.findings.base import SEVERITIES, Finding, as_json
+from profilemate.insight.findings.thresholds import THRESHOLDS, Thresholds
+from profilemate.parse.session.saved import SavedSession
 
 
 def found(folder: Path, rule: str, **metadata: Any) -> list[Finding]:

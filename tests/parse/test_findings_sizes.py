@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from profilemate.parse.findings.capture_sizes import best_sizes, fewest, padding_of
+from profilemate.insight.findings.capture_sizes import best_sizes, fewest, padding_of
 
 
 def waste(steps: dict[int, int], sizes: tuple[int, ...]) -> int:

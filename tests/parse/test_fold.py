@@ -11,10 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profilemate.parse import activity, fold
-from profilemate.parse.collected import Collected
-from profilemate.parse.fold import Fold, UnorderedError
-from profilemate.parse.unions import fold_work
+from profilemate.parse.columns.arrays import Ints
+from profilemate.parse.gpu import fold_in_order
+from profilemate.parse.gpu.collected import Collected
+from profilemate.parse.gpu.fold_in_order import Fold, UnorderedError
+from profilemate.parse.gpu.interval_unions import fold_work
+from profilemate.parse.gpu.work import OVERLAP_COLUMNS, WORK_COLUMNS
+from profilemate.parse.recording.activity import GPU_COLUMNS, GRAPH, KERNEL, ActivitySink
 
 NAMES = {0: "a", 1: "b", 2: "c"}
 
@@ -46,7 +49,7 @@ RECORDS = st.lists(
 )
 
 
-def batch(records: list[Record]) -> dict[str, activity.Ints]:
+def batch(records: list[Record]) -> dict[str, Ints]:
     rows = [
         {
             **r._asdict(),
@@ -57,15 +60,13 @@ def batch(records: list[Record]) -> dict[str, activity.Ints]:
         }
         for r in records
     ]
-    return {
-        name: np.array([row[name] for row in rows], dtype=np.int64) for name in activity.GPU_COLUMNS
-    }
+    return {name: np.array([row[name] for row in rows], dtype=np.int64) for name in GPU_COLUMNS}
 
 
 @contextmanager
 def small_blocks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(fold, "_BLOCK", 2)
+        patched.setattr(fold_in_order, "_BLOCK", 2)
         yield
 
 
@@ -88,7 +89,7 @@ def folded(
             if promise:
                 one.until(records[min(first + size, len(records)) - 1].start)
         work, overlaps = one.finish()
-    return joined(work, fold.WORK_COLUMNS), joined(overlaps, fold.OVERLAP_COLUMNS)
+    return joined(work, WORK_COLUMNS), joined(overlaps, OVERLAP_COLUMNS)
 
 
 def union(intervals: list[tuple[int, int]]) -> int:
@@ -132,13 +133,13 @@ def test_sums_and_devices(records: list[Record], size: int, promise: bool) -> No
         work, overlaps = folded(records, size, promise=promise)
     except UnorderedError:
         return
-    kernels = [r for r in records if r.kind == activity.KERNEL]
+    kernels = [r for r in records if r.kind == KERNEL]
     assert work["records"].sum() == len(records)
     assert work["kernels"].sum() == len(kernels)
     assert work["kernel_ns"].sum() == sum(r.dur for r in kernels)
     assert work["graph_records"].sum() == sum(r.node != 0 for r in records)
     assert work["graph_kernel_ns"].sum() == sum(r.dur for r in kernels if r.node)
-    assert work["whole"].sum() == sum(r.kind == activity.GRAPH for r in records)
+    assert work["whole"].sum() == sum(r.kind == GRAPH for r in records)
     for device in (0, 1):
         for pid in (7, 8, -1):
             mine = [r for r in records if (r.device, r.pid) == (device, pid)]
@@ -178,7 +179,7 @@ class Late:
         self._records, self._size = records, size
         self.info = type("Info", (), {"notes": []})()
 
-    def activity(self, sink: activity.ActivitySink) -> None:
+    def activity(self, sink: ActivitySink) -> None:
         sink.names(NAMES)
         sink.calls({"cudaLaunchKernel": 1})
         for first in range(0, len(self._records), self._size):

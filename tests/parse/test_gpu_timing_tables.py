@@ -7,7 +7,7 @@ from typing import Any
 from frames import At, at, trace_of
 from test_tables_graphs import EAGER, FULL, PIECEWISE, replay, step
 
-from profilemate.parse.coverage import durations
+from profilemate.parse.session.coverage import durations
 from profilemate.parse.tables import TABLES
 
 STEPS = [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from saved_build import Rows, coverage, graph, usage, write_session
 
-from profilemate.parse.headline import headline
+from profilemate.insight.headline import headline
 
 
 def figures(folder: Path, tables: dict[str, Rows]) -> dict[str, str]:

@@ -14,10 +14,10 @@ import pytest
 from recorded import real_traces
 
 from profilemate.errors import InputError, OutputError, ToolError
-from profilemate.parse import hta as hta_module
-from profilemate.parse.hta import SUMMARY, TABLES, Breakdowns, hta, sections
-from profilemate.parse.hta_input import copies
-from profilemate.parse.project import parse_session
+from profilemate.hta import run as hta_module
+from profilemate.hta.run import SUMMARY, TABLES, Breakdowns, hta, sections
+from profilemate.hta.trace_copies import copies
+from profilemate.parse.pipeline import parse_session
 
 RTX3090 = "vllm_rtx3090_gptoss20b_full_and_piecewise.pt.trace.json.gz"
 REAL = [
@@ -248,7 +248,7 @@ def test_without_hta_the_command_to_type_is_named(
 
 def test_only_the_command_imports_hta() -> None:
     code = (
-        "import sys, profilemate.cli, profilemate.parse.hta as h;"
+        "import sys, profilemate.cli, profilemate.hta.run as h;"
         "print([m for m in sys.modules if m.partition('.')[0] in ('hta', 'plotly', 'IPython')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

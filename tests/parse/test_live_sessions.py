@@ -16,8 +16,8 @@ import pytest
 from profilemate.annotate.sinks import sidecar
 from profilemate.annotate.sinks.sidecar import SidecarSink
 from profilemate.errors import OutputError
-from profilemate.parse.live import being_written
-from profilemate.parse.project import parse_session
+from profilemate.parse.ingest.live_sessions import being_written
+from profilemate.parse.pipeline import parse_session
 from profilemate.parse.readers import open_recording
 
 RECORDING = Path(__file__).parents[1] / "data" / "vllm_cpu_server" / "recording.sqlite"

@@ -10,10 +10,10 @@ import pytest
 from build import Stored, batch, mark
 
 from profilemate import schema
-from profilemate.parse.decode import decode_recordings
-from profilemate.parse.losses import Gap, together
-from profilemate.parse.recording import Marker, SourceInfo
-from profilemate.parse.trace import Trace
+from profilemate.parse.merge.losses import Gap, together
+from profilemate.parse.merge.recordings_to_trace import decode_recordings
+from profilemate.parse.recording.contract import Marker, SourceInfo
+from profilemate.parse.trace.trace import Trace
 from profilemate.schema import Event
 
 SECOND = 1_000_000_000

@@ -27,16 +27,16 @@ from same_trace import assert_same_trace
 from sidecars import WORKER, Recorder, make_up, torch_trace
 
 from profilemate.errors import InputError, OutputError
-from profilemate.parse.budget import FLOOR, Budget, memory_limit
-from profilemate.parse.built import Built
-from profilemate.parse.decode import put_together
-from profilemate.parse.divided import Divided
-from profilemate.parse.project import read_trace
-from profilemate.parse.reading import read_recording
-from profilemate.parse.recording import Marker
-from profilemate.parse.spool import Blocks, array
-from profilemate.parse.timeline.file import Options, write_timeline
-from profilemate.parse.trace import Trace
+from profilemate.parse.columns.budget import FLOOR, Budget, memory_limit
+from profilemate.parse.columns.partition import Divided
+from profilemate.parse.columns.spool import Blocks, array
+from profilemate.parse.ingest.read_one import read_recording
+from profilemate.parse.merge.recordings_to_trace import put_together
+from profilemate.parse.pipeline import read_trace
+from profilemate.parse.recording.contract import Marker
+from profilemate.parse.session.tables_on_demand import Built
+from profilemate.parse.session.timeline_file import Options, write_timeline
+from profilemate.parse.trace.trace import Trace
 from profilemate.schema import Event
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -120,7 +120,7 @@ def test_the_file_has_no_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_behind_by_a_signal(tmp_path: Path, number: int) -> None:
     code = (
-        "from profilemate.parse.spool import *\n"
+        "from profilemate.parse.columns.spool import *\n"
         "blocks = Blocks(Budget(held=0, strict=True))\n"
         "blocks.add(bytes(1000)); print(blocks.in_file, flush=True)\n"
         "import time; time.sleep(60)"
@@ -263,10 +263,10 @@ def test_memory_hardly_grows_with_the_operations(tmp_path: Path) -> None:
         """Bytes of memory at the most, files of its own left out."""
         code = (
             "import sys, resource, pathlib, bench_tables as b\n"
-            "from profilemate.parse.budget import Budget\n"
-            "from profilemate.parse.decode import put_together\n"
-            "from profilemate.parse.project import write_session\n"
-            "from profilemate.parse.reading import read_recording\n"
+            "from profilemate.parse.columns.budget import Budget\n"
+            "from profilemate.parse.merge.recordings_to_trace import put_together\n"
+            "from profilemate.parse.pipeline import write_session\n"
+            "from profilemate.parse.ingest.read_one import read_recording\n"
             "budget = Budget(held=1 << 20, rows=1 << 12, entries=1 << 14, strict=True)\n"
             "trace = put_together([read_recording(b.Recording(int(sys.argv[1])), budget=budget)])\n"
             "write_session(trace, pathlib.Path(sys.argv[2]))\n"

@@ -24,10 +24,10 @@ from sidecars import (
     torch_trace,
 )
 
-from profilemate.parse.combine import split_ranks
-from profilemate.parse.project import build_tables, read_trace
+from profilemate.parse.pipeline import build_tables, read_trace
 from profilemate.parse.tables import TABLES
-from profilemate.parse.trace import Trace
+from profilemate.parse.trace.ranks import split_ranks
+from profilemate.parse.trace.trace import Trace
 
 MINUTE = 60_000_000_000
 TIMES = ("seconds", "fine_seconds", "milliseconds", "fine_milliseconds", "ratio")
@@ -211,8 +211,8 @@ def test_the_same_text_again_is_matched_one_for_one(tmp_path: Path) -> None:
     """A drafter's launches have one text a step, and those of dummy steps one for all."""
     from build import Stored, mark
 
-    from profilemate.parse.decode import decode_recordings
-    from profilemate.parse.recording import SourceInfo
+    from profilemate.parse.merge.recordings_to_trace import decode_recordings
+    from profilemate.parse.recording.contract import SourceInfo
 
     text = "pm1.graph.replay mode=FULL num_tokens=8 step=5"
     dummy = "pm1.graph.replay mode=FULL num_tokens=8 dummy=True"

@@ -18,12 +18,12 @@ from recorded import real_traces
 
 from profilemate.annotate.hooks import HOOKS
 from profilemate.errors import InputError, OutputError, ToolError
-from profilemate.parse.export import FORMATS, export
-from profilemate.parse.metrics import SPECS, families
-from profilemate.parse.metrics.graphs import CAPTURE_HOOKS
-from profilemate.parse.metrics.kv import SUMMARY
-from profilemate.parse.project import parse_session, write_session
-from profilemate.parse.saved import SavedSession
+from profilemate.insight.metrics import SPECS, families
+from profilemate.insight.metrics.export import FORMATS, export
+from profilemate.insight.metrics.graphs import CAPTURE_HOOKS
+from profilemate.insight.metrics.kv import SUMMARY
+from profilemate.parse.pipeline import parse_session, write_session
+from profilemate.parse.session.saved import SavedSession
 
 EXPECTED = Path(__file__).parents[1] / "data" / "vllm_cpu_server" / "expected"
 PARSERS: dict[str, Callable[[str], Any]] = {

@@ -14,10 +14,12 @@ from nsys_exports import Size, write
 from recorded import ROOT, real_traces
 from same_trace import assert_same_trace
 
-from profilemate.parse.project import read_trace
-from profilemate.parse.readers import nsys_scan, nsys_store, open_recording
-from profilemate.parse.readers.nsys_layout import LAYOUT
-from profilemate.parse.trace import Trace
+from profilemate.parse.pipeline import read_trace
+from profilemate.parse.readers import open_recording
+from profilemate.parse.readers.nsys import scan as nsys_scan
+from profilemate.parse.readers.nsys import store as nsys_store
+from profilemate.parse.readers.nsys.layout import LAYOUT
+from profilemate.parse.trace.trace import Trace
 
 BUNDLED = ROOT / "tests" / "data" / "vllm_cpu_server" / "recording.sqlite"
 SHIFT = 1_795_507_742_546_650_858

@@ -8,8 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from profilemate.parse.ids import NONE, IdLists
-from profilemate.parse.packed import joined, pack, picked, unpack
+from profilemate.parse.columns.arrays import NONE
+from profilemate.parse.columns.id_lists import IdLists
+from profilemate.parse.columns.packed import joined, pack, picked, unpack
 
 EXTREMES = (NONE, NONE + 1, -1, 0, 1, 255, 256, 1 << 32, (1 << 63) - 1)
 

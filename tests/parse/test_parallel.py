@@ -16,11 +16,11 @@ import pytest
 from gpu_build import GpuExport
 
 from profilemate.errors import InputError, ToolError
-from profilemate.parse import parallel
-from profilemate.parse.progress import Progress, no_progress
-from profilemate.parse.project import parse_session, read_trace
-from profilemate.parse.reading import Task
-from profilemate.parse.recording import Recording
+from profilemate.parse.ingest import worker_processes as parallel
+from profilemate.parse.ingest.read_one import Task
+from profilemate.parse.pipeline import parse_session, read_trace
+from profilemate.parse.recording.contract import Recording
+from profilemate.parse.recording.progress import Progress, no_progress
 
 HERE = Path(__file__).parent
 
@@ -238,6 +238,7 @@ def test_a_scheduler_that_does_not_answer(
 
 def test_a_process_that_reads_starts_without_pandas() -> None:
     """Which takes longer to import than all the rest."""
-    code = "import sys; import profilemate.parse.parallel; print('pandas' in sys.modules)"
+    module = "profilemate.parse.ingest.worker_processes"
+    code = f"import sys; import {module}; print('pandas' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout == "False\n"

@@ -12,8 +12,8 @@ from kineto_witness import look, ns
 from perfetto_files import written
 from recorded import real_traces
 
-from profilemate.parse.project import read_trace
-from profilemate.parse.timeline.file import Options
+from profilemate.parse.pipeline import read_trace
+from profilemate.parse.session.timeline_file import Options
 
 
 @pytest.mark.parametrize("marked", [True, False], ids=["ours", "not ours"])

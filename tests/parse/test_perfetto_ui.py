@@ -24,10 +24,11 @@ from perfetto_ui import Ui, opened
 from playwright.sync_api import Browser
 from recorded import real_traces
 
-from profilemate.parse import activity
-from profilemate.parse.project import parse_session, read_trace
-from profilemate.parse.timeline.file import Options, write_timeline
-from profilemate.parse.trace import GpuWork, Trace
+from profilemate.parse.gpu.work import WORK, GpuWork
+from profilemate.parse.pipeline import parse_session, read_trace
+from profilemate.parse.session.timeline_file import Options, write_timeline
+from profilemate.parse.trace.activity import GPU, LAUNCHES
+from profilemate.parse.trace.trace import Trace
 
 pytestmark = pytest.mark.real
 
@@ -61,13 +62,13 @@ def nested() -> Trace:
             record |= {"correlation": number + 1, "launch": number, "name": 1}
             gpu.append(record | {"host_ts": ts + 100, "host_tid": 1})
     trace = trace_of(events)
-    columns = {"launches": activity.LAUNCHES, "gpu": activity.GPU}
+    columns = {"launches": LAUNCHES, "gpu": GPU}
     for name, rows in (("launches", calls), ("gpu", gpu)):
         frame = pd.DataFrame(rows).reindex(columns=list(columns[name]), fill_value=0)
         setattr(trace, name, frame.astype(dict(columns[name])))
     # Each record is a call's only one: folded they are the same rows.
-    work: dict[str, Any] = {name: np.zeros(len(gpu), dtype=np.int64) for name in activity.WORK}
-    work |= {n: trace.gpu[n].to_numpy() for n in activity.WORK if n in activity.GPU}
+    work: dict[str, Any] = {name: np.zeros(len(gpu), dtype=np.int64) for name in WORK}
+    work |= {n: trace.gpu[n].to_numpy() for n in WORK if n in GPU}
     work |= {"id": np.arange(len(gpu)), "records": work["records"] + 1}
     work["busy"] = work["end"] - work["start"]
     trace.work = GpuWork(work)

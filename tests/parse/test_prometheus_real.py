@@ -22,8 +22,8 @@ import pytest
 from csv_metrics import counted, session_id
 from recorded import leave_out, real_traces
 
-from profilemate.parse.export import FORMATS, export
-from profilemate.parse.project import parse_session
+from profilemate.insight.metrics.export import FORMATS, export
+from profilemate.parse.pipeline import parse_session
 
 pytestmark = pytest.mark.real
 

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 from recorded import real_traces
 
-from profilemate.parse.decode import decode_recordings
+from profilemate.parse.merge.recordings_to_trace import decode_recordings
 from profilemate.parse.readers import open_recording
 
 

@@ -16,12 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profilemate.errors import InputError
-from profilemate.parse.collected import Collected
-from profilemate.parse.decode import decode_recordings
-from profilemate.parse.readers import json_events, open_recording
-from profilemate.parse.readers.kineto_json import nanoseconds
-from profilemate.parse.recording import Recording
-from profilemate.parse.trace import Trace
+from profilemate.parse.gpu.collected import Collected
+from profilemate.parse.merge.recordings_to_trace import decode_recordings
+from profilemate.parse.readers import open_recording
+from profilemate.parse.readers.kineto import event_stream as json_events
+from profilemate.parse.readers.kineto.found import nanoseconds
+from profilemate.parse.recording.contract import Recording
+from profilemate.parse.trace.trace import Trace
 
 pytestmark = pytest.mark.usefixtures("scanner")
 

@@ -25,10 +25,11 @@ from test_readers_kineto import (
 )
 
 from profilemate.errors import InputError
-from profilemate.parse.readers import json_events, open_recording
+from profilemate.parse.readers import open_recording
+from profilemate.parse.readers.kineto import event_stream as json_events
 from profilemate.parse.readers.kineto import inflate, reading
 from profilemate.parse.readers.kineto.found import Found
-from profilemate.parse.recording import Recording
+from profilemate.parse.recording.contract import Recording
 
 pytestmark = pytest.mark.usefixtures("scanner")
 

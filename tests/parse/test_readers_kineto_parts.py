@@ -16,7 +16,7 @@ from sidecars import Recorder, make_up, sidecar
 from test_readers_kineto import document, event, everything, kernel, kineto_2026, launch, write
 from test_readers_kineto_fast import LAYOUTS, MANGLED, long_run, mangle, many, read, whole
 
-from profilemate.parse.columns import Table
+from profilemate.parse.columns.int_table import Table
 from profilemate.parse.readers import open_recording
 from profilemate.parse.readers.kineto import parts
 from profilemate.schema.live import SIDECAR

@@ -12,7 +12,7 @@ import pytest
 from gpu_build import GPU_VERSIONS, LAUNCH_NAMES, GpuExport
 from parquet_build import convert
 
-from profilemate.parse.project import parse_session, read_trace
+from profilemate.parse.pipeline import parse_session, read_trace
 from profilemate.parse.tables import TABLES
 
 versions = pytest.mark.parametrize("version", GPU_VERSIONS)

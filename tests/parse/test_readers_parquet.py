@@ -19,9 +19,10 @@ from parquet_build import convert
 from same_trace import assert_same_trace
 
 from profilemate.errors import InputError, ToolError
-from profilemate.parse.project import read_trace
-from profilemate.parse.readers import nsys_parquet, open_recording
-from profilemate.parse.recording import Marker
+from profilemate.parse.pipeline import read_trace
+from profilemate.parse.readers import open_recording
+from profilemate.parse.readers.nsys import parquet as nsys_parquet
+from profilemate.parse.recording.contract import Marker
 
 
 def read(path: Path) -> list[Marker]:
@@ -143,6 +144,6 @@ def test_a_directory_of_other_parquet_files(tmp_path: Path) -> None:
 
 
 def test_pyarrow_is_not_loaded_for_other_formats() -> None:
-    assert "profilemate.parse.readers.nsys_parquet" in sys.modules
-    module = sys.modules["profilemate.parse.readers.nsys_parquet"]
+    assert "profilemate.parse.readers.nsys.parquet" in sys.modules
+    module = sys.modules["profilemate.parse.readers.nsys.parquet"]
     assert not any(name.startswith("pyarrow") for name in vars(module))

@@ -15,10 +15,11 @@ from recorded import NSYS_VARIABLES, Recorded, nsys_of, record
 from same_trace import assert_same_trace
 
 from profilemate.errors import InputError, ToolError
-from profilemate.parse.decode import decode_recordings
-from profilemate.parse.project import read_trace
-from profilemate.parse.readers import nsys_rep, open_recording
-from profilemate.parse.recording import Marker
+from profilemate.parse.merge.recordings_to_trace import decode_recordings
+from profilemate.parse.pipeline import read_trace
+from profilemate.parse.readers import open_recording
+from profilemate.parse.readers.nsys import report as nsys_rep
+from profilemate.parse.recording.contract import Marker
 
 pytestmark = pytest.mark.real
 

@@ -19,7 +19,8 @@ from build import Export, Row
 from parquet_build import convert
 
 from profilemate.errors import InputError, OutputError, ToolError
-from profilemate.parse.readers import OpenOptions, nsys_rep, open_recording
+from profilemate.parse.readers import OpenOptions, open_recording
+from profilemate.parse.readers.nsys import report as nsys_rep
 
 NEW = b"NVIDIA Tegra Profiler Report 2023@4@4@54-234433681190v0\x0a\x0brest U3w[END]"
 OLD = b"NVIDIA Tegra Profiler Report 1.\x0a\x0brest U3w[END]"

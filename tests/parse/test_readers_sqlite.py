@@ -26,8 +26,9 @@ from hypothesis import strategies as st
 from recorded import leave_out
 
 from profilemate.errors import InputError, NotThisFormatError
-from profilemate.parse.readers import nsys_layout, open_recording
-from profilemate.parse.recording import Marker
+from profilemate.parse.readers import open_recording
+from profilemate.parse.readers.nsys import layout as nsys_layout
+from profilemate.parse.recording.contract import Marker
 
 TEXTS = ("pm1.step t=5 step=1", "pm1.preempt req=a%20b", "pm1.batch t=9 seq=1 | kv.free ids=1")
 FOREIGN = ("aten::add", "pm1 no", "PM1.step", "xpm1.step", "pm2.step step=1", "", "pm1")

@@ -17,10 +17,10 @@ import pytest
 from kineto_witness import Witness, look, ns, stop, union
 from recorded import real_traces
 
-from profilemate.parse.attribution import gpu_time
-from profilemate.parse.project import parse_session, read_trace
+from profilemate.parse.pipeline import parse_session, read_trace
 from profilemate.parse.tables import TABLES
-from profilemate.parse.trace import Trace
+from profilemate.parse.trace.steps_on_gpu import gpu_time
+from profilemate.parse.trace.trace import Trace
 
 RTX3090 = "vllm_rtx3090_gptoss20b_full_and_piecewise.pt.trace.json.gz"
 MI300X = "vllm_mi300x_mixed_piecewise.json.gz"

@@ -12,9 +12,9 @@ import pytest
 import report_sessions
 from report_sessions import drawing, drawn, page_of, rows
 
-from profilemate.parse.project import parse_session
-from profilemate.parse.report import CHARTS
-from profilemate.parse.report.base import Drawing
+from profilemate.insight.report.base import Drawing
+from profilemate.insight.report.charts import CHARTS
+from profilemate.parse.pipeline import parse_session
 from profilemate.parse.tables import TABLES
 
 

@@ -19,12 +19,13 @@ from report_page_text import Page
 from report_sessions import drawing, hostile, page_of
 
 from profilemate.errors import OutputError, ToolError
-from profilemate.parse.findings import find
-from profilemate.parse.project import parse_session
-from profilemate.parse.report import CHARTS, draw_all, engine, shell, write_page, write_pictures
-from profilemate.parse.report.base import resolve
-from profilemate.parse.report.pictures import SCALE, WIDTH
-from profilemate.parse.saved import SavedSession
+from profilemate.insight.findings import find
+from profilemate.insight.report import draw_all, engine, shell, write_page
+from profilemate.insight.report.base import resolve
+from profilemate.insight.report.charts import CHARTS
+from profilemate.insight.report.pictures import SCALE, WIDTH, write_pictures
+from profilemate.parse.pipeline import parse_session
+from profilemate.parse.session.saved import SavedSession
 
 
 @pytest.fixture(scope="module")

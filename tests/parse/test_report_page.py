@@ -11,8 +11,8 @@ import pytest
 from made_session import FOREIGN
 from report_sessions import BUNDLED, Opened, browser, hostile, make, open_page, page_of, rows
 
-from profilemate.parse.project import parse_session
-from profilemate.parse.report import CHARTS
+from profilemate.insight.report.charts import CHARTS
+from profilemate.parse.pipeline import parse_session
 
 pytestmark = pytest.mark.real
 

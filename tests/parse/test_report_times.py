@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profilemate.parse.report.times import extremes, intervals, step_means, thin
+from profilemate.insight.report.times import extremes, intervals, step_means, thin
 
 VALUES = st.lists(st.integers(0, 50).map(float), min_size=1, max_size=300)
 

@@ -11,8 +11,8 @@ import pytest
 from sidecars import ENGINE, START, WORKER, MadeUp, Recorder, make_up, nsys, sidecar, torch_trace
 
 from profilemate.errors import InputError
-from profilemate.parse.combine import split_ranks
-from profilemate.parse.project import parse_session, read_trace
+from profilemate.parse.pipeline import parse_session, read_trace
+from profilemate.parse.trace.ranks import split_ranks
 
 HOUR = 3_600_000_000_000
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from profilemate.errors import InputError
-from profilemate.parse.saved import SavedSession
+from profilemate.parse.session.saved import SavedSession
 from profilemate.parse.tables import TABLES
 
 EXPECTED = Path(__file__).parents[1] / "data" / "vllm_cpu_server" / "expected"

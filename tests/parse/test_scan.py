@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from profilemate import schema
 from profilemate.errors import SchemaError
-from profilemate.parse.ids import NONE
-from profilemate.parse.ids_column import IdsArray
-from profilemate.parse.scan import scan
+from profilemate.parse.columns.arrays import NONE
+from profilemate.parse.columns.pandas import IdsArray
+from profilemate.parse.events.chunk_scan import scan
 from profilemate.schema import COMMON, KINDS
 
 Row = tuple[str, dict[str, Any]]

@@ -23,9 +23,9 @@ from test_readers_kineto import document, event, kernel, launch
 from test_readers_kineto_fast import LAYOUTS, MANGLED, mangle, many, whole
 
 from profilemate.errors import InputError
-from profilemate.parse.readers.json_events import EventStream
 from profilemate.parse.readers.kineto import compiled, native
 from profilemate.parse.readers.kineto.compiled import CompiledScanner
+from profilemate.parse.readers.kineto.event_stream import EventStream
 from profilemate.parse.readers.kineto.found import Found
 from profilemate.parse.readers.kineto.scan import Scanner, Taken
 

@@ -16,11 +16,11 @@ from recorded import NSYS_VARIABLES, ROOT, Recorded, nsys_of, real_traces, recor
 
 from profilemate import schema
 from profilemate.errors import InputError, NotThisFormatError, OutputError
-from profilemate.parse.decode import decode_recordings
+from profilemate.parse.merge.recordings_to_trace import decode_recordings
 from profilemate.parse.readers import open_recording
-from profilemate.parse.scrub import find_leaks, scrub
-from profilemate.parse.trace import Trace
+from profilemate.parse.trace.trace import Trace
 from profilemate.schema import Event, Value
+from profilemate.scrub.scrub import find_leaks, scrub
 
 HOST = "box-7.lab"
 SECRETS = (

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profilemate.parse.readers import nsys_scan
-from profilemate.parse.readers.nsys_scan import Layout, PageBatch
-from profilemate.parse.readers.nsys_store import SqliteStore, opened
-from profilemate.parse.readers.sqlite_pages import Pages, Rows, UnusualError
+from profilemate.parse.readers.nsys import scan as nsys_scan
+from profilemate.parse.readers.nsys.scan import Layout, PageBatch
+from profilemate.parse.readers.nsys.sqlite_pages import Pages, Rows, UnusualError
+from profilemate.parse.readers.nsys.store import SqliteStore, opened
 
 EDGES = [(1 << bits) + near for bits in (0, 7, 8, 15, 23, 31, 47, 63) for near in (-1, 0, 1)]
 INTS = st.integers(-(1 << 63), (1 << 63) - 1) | st.integers(-300, 300)

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matching import matched
 
-from profilemate.parse import activity
+from profilemate.parse.recording.activity import GPU_COLUMNS, START_COLUMNS
 from profilemate.parse.tables import TABLES
 from profilemate.parse.tables.cuda_graph_latency import statistics
-from profilemate.parse.trace import Trace
+from profilemate.parse.trace.trace import Trace
 
 FULL: dict[str, Any] = {"mode": "FULL", "num_tokens": 8, "num_reqs": 8, "uniform": True}
 PIECEWISE: dict[str, Any] = {"mode": "PIECEWISE", "num_tokens": 512}
@@ -51,10 +51,10 @@ def with_gpu(
         "recording": nothing,
     }
     of_graphs = {name: values[: len(launches)] for name, values in calls.items()}
-    starts = {n: calls[n][len(launches) :] for n in (*activity.START_COLUMNS, "recording")}
+    starts = {n: calls[n][len(launches) :] for n in (*START_COLUMNS, "recording")}
     ran = [(i + 1, x.pid, x.device, *r) for i, x in enumerate(every) for r in x.gpu]
     ran += [(0, 1, 0, *r) for r in eager]
-    gpu = {name: np.zeros(len(ran), dtype=np.int64) for name in activity.GPU_COLUMNS}
+    gpu = {name: np.zeros(len(ran), dtype=np.int64) for name in GPU_COLUMNS}
     gpu["recording"] = gpu["name"].copy()
     for place, name in enumerate(("correlation", "pid", "device", "start", "end")):
         gpu[name] = np.array([row[place] for row in ran], dtype=np.int64)

@@ -6,10 +6,10 @@ import pytest
 from frames import At, trace_of
 from kv_events import build, kv, pool, rows, step
 
-from profilemate.parse.budget import Budget
-from profilemate.parse.coverage import coverage, doubts
-from profilemate.parse.kv_log import FrameLog
-from profilemate.parse.trace import Frames
+from profilemate.parse.columns.budget import Budget
+from profilemate.parse.session.coverage import coverage, doubts
+from profilemate.parse.trace.kv_log import FrameLog
+from profilemate.parse.trace.trace import Frames
 
 
 def test_usage_has_one_row_per_step_that_changed_it() -> None:

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from pool_model import Life, Pool, World
 from pool_programs import Program, programs, run
 
-from profilemate.parse.budget import Budget
-from profilemate.parse.kv_log import FrameLog
+from profilemate.parse.columns.budget import Budget
 from profilemate.parse.tables import TABLES, collector_view
-from profilemate.parse.trace import Frames, Trace
+from profilemate.parse.trace.kv_log import FrameLog
+from profilemate.parse.trace.trace import Frames, Trace
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, object]]:

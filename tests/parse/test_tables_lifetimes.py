@@ -8,7 +8,7 @@ from frames import trace_of
 from kv_events import build, kv, pool, rows
 
 from profilemate.parse.tables import collector_view
-from profilemate.parse.trace import Trace
+from profilemate.parse.trace.trace import Trace
 
 
 def test_a_life_from_allocation_to_eviction() -> None:

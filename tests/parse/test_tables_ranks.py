@@ -9,8 +9,8 @@ import pytest
 from frames import At, at, trace_of
 from kv_events import build, kv, pool, rows
 
-from profilemate.parse.recording import SourceInfo
-from profilemate.parse.trace import Placement, Trace
+from profilemate.parse.recording.contract import SourceInfo
+from profilemate.parse.trace.trace import Placement, Trace
 
 ENGINE, WORKER, SECOND, LATER = 1, 2, 3, 4
 FULL: dict[str, Any] = {"mode": "FULL", "num_tokens": 8}

@@ -13,12 +13,12 @@ from pool_model import Pool, World
 from pool_programs import Program, execute, programs
 
 from profilemate.errors import InputError
-from profilemate.parse.combine import Process
+from profilemate.parse.session.timeline_file import window_of
 from profilemate.parse.timeline import steps
 from profilemate.parse.timeline.blocks import CachedFree
-from profilemate.parse.timeline.file import window_of
 from profilemate.parse.timeline.lanes import in_order, lanes
 from profilemate.parse.timeline.tracks import Flows, Words
+from profilemate.parse.trace.ranks import Process
 
 SLICES = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 12)), max_size=40)
 

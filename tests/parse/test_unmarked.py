@@ -9,7 +9,7 @@ from typing import Any, cast
 import pandas as pd
 import pytest
 
-from profilemate.parse.project import parse_session, read_trace
+from profilemate.parse.pipeline import parse_session, read_trace
 from profilemate.parse.tables import TABLES
 
 

@@ -17,9 +17,10 @@ from perfetto_files import BUNDLED, NS, seconds, table, written
 
 from profilemate.errors import InputError, OutputError, ToolError
 from profilemate.parse import writers
-from profilemate.parse.project import parse_session, read_trace
-from profilemate.parse.timeline import engine, file
-from profilemate.parse.timeline.file import Options, write_timeline
+from profilemate.parse.pipeline import parse_session, read_trace
+from profilemate.parse.session import timeline_file as file
+from profilemate.parse.session.timeline_file import Options, write_timeline
+from profilemate.parse.timeline import engine
 from profilemate.parse.writers.perfetto import interning
 from profilemate.schema import decode_ids
 

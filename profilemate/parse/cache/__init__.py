@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from profilemate.errors import InputError
 from profilemate.parse.cache.files import SUFFIX, default_folder, remove, shrink
-from profilemate.parse.trace import Trace
+from profilemate.parse.trace.trace import Trace
 
 if TYPE_CHECKING:  # needs pyarrow
     from profilemate.parse.cache.identity import Identity

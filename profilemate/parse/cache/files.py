@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from profilemate.parse.readers.nsys_rep import PARQUET as PARQUET_FOLDER
-from profilemate.parse.readers.nsys_rep import default_cache_dir
+from profilemate.parse.readers.nsys.report import PARQUET as PARQUET_FOLDER
+from profilemate.parse.readers.nsys.report import default_cache_dir
 
 SUFFIX = ".columns"
 PART = ".part"

@@ -22,8 +22,8 @@ import pyarrow as pa
 
 import profilemate
 from profilemate.errors import ToolError
-from profilemate.parse.live import being_written
-from profilemate.parse.readers.nsys_rep import MAGIC, find_nsys
+from profilemate.parse.ingest.live_sessions import being_written
+from profilemate.parse.readers.nsys.report import MAGIC, find_nsys
 from profilemate.schema.live import MARKERS
 
 FORMAT = 2

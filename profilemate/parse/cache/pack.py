@@ -16,12 +16,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from profilemate.parse.budget import Budget
-from profilemate.parse.ids_column import IdsArray
-from profilemate.parse.kv_log import KvLog, Segment, Texts
-from profilemate.parse.recording import SourceInfo
-from profilemate.parse.spool import Blocks
-from profilemate.parse.trace import Frames, GpuWork, Placement, Trace
+from profilemate.parse.columns.budget import Budget
+from profilemate.parse.columns.pandas import IdsArray
+from profilemate.parse.columns.spool import Blocks
+from profilemate.parse.gpu.work import GpuWork
+from profilemate.parse.recording.contract import SourceInfo
+from profilemate.parse.trace.kv_log import KvLog, Segment, Texts
+from profilemate.parse.trace.trace import Frames, Placement, Trace
 
 FRAMES = ("launches", "gpu", "annotations")
 """Frames of a trace that are fields of their own."""

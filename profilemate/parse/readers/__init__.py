@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from profilemate.parse.progress import Progress, no_progress
 from profilemate.parse.readers import refusals
 from profilemate.parse.readers.base import OpenOptions, Reader
-from profilemate.parse.readers.kineto_json import KinetoJsonReader
-from profilemate.parse.readers.nsys_parquet import NsysParquetReader
-from profilemate.parse.readers.nsys_rep import NsysReportReader
-from profilemate.parse.readers.nsys_sqlite import NsysSqliteReader
-from profilemate.parse.recording import Recording
+from profilemate.parse.readers.kineto.reader import KinetoJsonReader
+from profilemate.parse.readers.nsys.parquet import NsysParquetReader
+from profilemate.parse.readers.nsys.report import NsysReportReader
+from profilemate.parse.readers.nsys.sqlite import NsysSqliteReader
+from profilemate.parse.recording.contract import Recording
+from profilemate.parse.recording.progress import Progress, no_progress
 
 __all__ = [
     "READERS",

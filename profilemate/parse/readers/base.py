@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from profilemate.parse.progress import Progress, no_progress
-from profilemate.parse.recording import Recording
+from profilemate.parse.recording.contract import Recording
+from profilemate.parse.recording.progress import Progress, no_progress
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profilemate.parse.trace import Trace
+from profilemate.parse.columns.arrays import Ints
+from profilemate.parse.trace.trace import Trace
 
 T = TypeVar("T")
 
-Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 Spelling = Literal[

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profilemate.parse.ids_column import IdsArray, ids_of
-from profilemate.parse.kv_log import Slice
-from profilemate.parse.tables.base import Bools, Ints
+from profilemate.parse.columns.arrays import Ints
+from profilemate.parse.columns.pandas import IdsArray, ids_of
+from profilemate.parse.tables.base import Bools
 from profilemate.parse.tables.pools import Pools
+from profilemate.parse.trace.kv_log import Slice
 
 ALLOC, CACHE, TOUCH, FREE, MOVE_OUT, MOVE_IN, EVICT, RESTART = range(8)
 """What happened to a block. RESTART follows the eviction of a block that may go on being in use."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from profilemate.parse.budget import Budget
-from profilemate.parse.divided import Divided
-from profilemate.parse.tables.base import Ints
+from profilemate.parse.columns.arrays import Ints
+from profilemate.parse.columns.budget import Budget
+from profilemate.parse.columns.partition import Divided
 from profilemate.parse.tables.block_log import BlockLog, block_log
 
 _LARGE = 1 << 28

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from profilemate.parse.attribution import gpu_time, step_gpu, step_work
-from profilemate.parse.tables.base import Bools, Column, Ints, Table, flags, frame_of, numbers
+from profilemate.parse.columns.arrays import Ints
+from profilemate.parse.tables.base import Bools, Column, Table, flags, frame_of, numbers
 from profilemate.parse.tables.cuda_graph_steps import real_steps
 from profilemate.parse.tables.cuda_graphs import captures, graph_steps, key_codes
-from profilemate.parse.trace import Trace
+from profilemate.parse.trace.steps_on_gpu import gpu_time, step_gpu, step_work
+from profilemate.parse.trace.trace import Trace
 
 MODES = ("FULL", "PIECEWISE", "NONE")
 

@@ -11,15 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from profilemate.parse.attribution import gpu_time
-from profilemate.parse.tables.base import (
-    Bools,
-    Column,
-    Ints,
-    Table,
-    frame_of,
-    nullable,
-)
+from profilemate.parse.columns.arrays import Ints
+from profilemate.parse.tables.base import Bools, Column, Table, frame_of, nullable
 from profilemate.parse.tables.cuda_graphs import (
     KEY,
     KEY_COLUMNS,
@@ -27,7 +20,8 @@ from profilemate.parse.tables.cuda_graphs import (
     between_events,
     graph_steps,
 )
-from profilemate.parse.trace import Trace
+from profilemate.parse.trace.steps_on_gpu import gpu_time
+from profilemate.parse.trace.trace import Trace
 
 FURTHER_KEY_COLUMNS = (
     Column("num_active_loras", "value", "LoRA adapters of the graph, 0 without"),

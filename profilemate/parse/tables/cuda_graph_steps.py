@@ -8,13 +8,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from profilemate.parse.attribution import step_gpu, step_work
-from profilemate.parse.gpu_timing import timed
 from profilemate.parse.tables import engine_steps
 from profilemate.parse.tables.base import Bools, Column, Table, flags, frame_of, nullable, numbers
 from profilemate.parse.tables.cuda_graph_latency import FURTHER_KEY_COLUMNS
 from profilemate.parse.tables.cuda_graphs import KEY, KEY_COLUMNS
-from profilemate.parse.trace import Trace
+from profilemate.parse.trace.cuda_event_times import timed
+from profilemate.parse.trace.steps_on_gpu import step_gpu, step_work
+from profilemate.parse.trace.trace import Trace
 
 STEP_COLUMNS = (
     Column("timestamp_sec", "fine_seconds", "begin of the model execution (execute_model)"),

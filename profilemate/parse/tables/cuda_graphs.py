@@ -13,19 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from profilemate.parse.attribution import Work, owners, work_of
-from profilemate.parse.gpu_timing import timed
-from profilemate.parse.tables.base import (
-    Bools,
-    Column,
-    Ints,
-    Table,
-    flags,
-    frame_of,
-    nullable,
-    numbers,
-)
-from profilemate.parse.trace import Trace
+from profilemate.parse.columns.arrays import Ints
+from profilemate.parse.tables.base import Bools, Column, Table, flags, frame_of, nullable, numbers
+from profilemate.parse.trace.cuda_event_times import timed
+from profilemate.parse.trace.steps_on_gpu import Work, owners, work_of
+from profilemate.parse.trace.trace import Trace
 from profilemate.schema import GRAPH_KEY
 
 KEY = [f.name for f in GRAPH_KEY]

@@ -7,7 +7,7 @@ from functools import partial
 import pandas as pd
 
 from profilemate.parse.tables.base import Column, Table, frame_of
-from profilemate.parse.trace import Trace
+from profilemate.parse.trace.trace import Trace
 
 COMMON = (
     Column("timestamp_sec", "fine_seconds", "begin of the call"),

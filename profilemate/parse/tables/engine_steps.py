@@ -7,10 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from profilemate.parse.ids_column import ids_of
-from profilemate.parse.tables.base import Bools, Column, Ints, nullable, numbers
+from profilemate.parse.columns.arrays import Ints
+from profilemate.parse.columns.pandas import ids_of
+from profilemate.parse.tables.base import Bools, Column, nullable, numbers
 from profilemate.parse.tables.pools import UNKNOWN, Pools, SchedulerSteps, pools, usage
-from profilemate.parse.trace import Trace
+from profilemate.parse.trace.trace import Trace
 
 COLUMNS = (
     Column(

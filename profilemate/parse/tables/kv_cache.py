@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from profilemate.parse.ids_column import ids_of
+from profilemate.parse.columns.pandas import ids_of
 from profilemate.parse.tables.base import Column, Table, frame_of, nullable, numbers
 from profilemate.parse.tables.kv_lifetimes import evictions
 from profilemate.parse.tables.pools import UNKNOWN, SchedulerSteps, pools, usage
-from profilemate.parse.trace import Trace
+from profilemate.parse.trace.trace import Trace
 
 Matrix = np.ndarray[Any, np.dtype[np.int64]]
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from profilemate.parse.ids_column import ids_of
-from profilemate.parse.kv_log import Slice, together
-from profilemate.parse.layout import KV_COLUMNS, empty_frame
+from profilemate.parse.columns.pandas import ids_of
 from profilemate.parse.tables.base import Column, Table, frame_of, nullable, numbers
 from profilemate.parse.tables.pools import UNKNOWN, Pools, SchedulerSteps, pools, usage
-from profilemate.parse.trace import Trace
+from profilemate.parse.trace.event_columns import KV_COLUMNS, empty_frame
+from profilemate.parse.trace.kv_log import Slice, together
+from profilemate.parse.trace.trace import Trace
 
 COLUMNS = (
     Column("timestamp_sec", "fine_seconds", "begin of the operation"),

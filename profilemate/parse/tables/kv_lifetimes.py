@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from profilemate.parse.divided import Divided
-from profilemate.parse.kv_log import together
-from profilemate.parse.tables.base import Bools, Column, Ints, Table, frame_of, nullable
+from profilemate.parse.columns.arrays import Ints
+from profilemate.parse.columns.partition import Divided
+from profilemate.parse.tables.base import Bools, Column, Table, frame_of, nullable
 from profilemate.parse.tables.lives import (
     CONNECTOR,
     ENDINGS,
@@ -24,7 +24,8 @@ from profilemate.parse.tables.lives import (
 )
 from profilemate.parse.tables.operations import Operations
 from profilemate.parse.tables.pools import Pools, pools
-from profilemate.parse.trace import Trace
+from profilemate.parse.trace.kv_log import together
+from profilemate.parse.trace.trace import Trace
 
 LIFETIME_COLUMNS = (
     Column("pool", "value", "number of the BlockPool in its process (kv.pool)"),

@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profilemate.parse.tables.base import Column, Ints, Table, flags, frame_of, numbers
-from profilemate.parse.trace import Trace
+from profilemate.parse.columns.arrays import Ints
+from profilemate.parse.tables.base import Column, Table, flags, frame_of, numbers
+from profilemate.parse.trace.trace import Trace
 
 PREFIX_COLUMNS = (
     Column("timestamp_sec", "fine_seconds", "begin of the look-up (kv.lookup)"),

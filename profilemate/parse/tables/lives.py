@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from profilemate.parse.packed import pack, unpack
-from profilemate.parse.spool import Blocks
-from profilemate.parse.tables.base import Bools, Ints, kept
+from profilemate.parse.columns.arrays import Ints
+from profilemate.parse.columns.packed import pack, unpack
+from profilemate.parse.columns.spool import Blocks
+from profilemate.parse.tables.base import Bools, kept
 from profilemate.parse.tables.block_log import (
     ALLOC,
     CACHE,
@@ -26,7 +27,7 @@ from profilemate.parse.tables.block_log import (
 from profilemate.parse.tables.block_parts import BlockParts, Part
 from profilemate.parse.tables.operations import NEEDED, Operations, Resets
 from profilemate.parse.tables.pools import pools
-from profilemate.parse.trace import Trace
+from profilemate.parse.trace.trace import Trace
 
 ENDINGS = ("evicted", "connector", "reused", "reset", "open")
 EVICTED, CONNECTOR, REUSED, RESET, OPEN = range(len(ENDINGS))

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from profilemate.parse.budget import Budget
-from profilemate.parse.kv_log import Log, Slice
-from profilemate.parse.spool import array
-from profilemate.parse.tables.base import Bools, Ints, flags, numbers
+from profilemate.parse.columns.arrays import Ints
+from profilemate.parse.columns.budget import Budget
+from profilemate.parse.columns.spool import array
+from profilemate.parse.tables.base import Bools, flags, numbers
 from profilemate.parse.tables.pools import Pools
+from profilemate.parse.trace.kv_log import Log, Slice
 
 NEEDED = ("pid", "pool", "ts", "op", "ids", "subset", "dst", "group", "hit", "cause", "ok")
 """Columns of the log that `Operations.take` looks at, and `entries_of`."""

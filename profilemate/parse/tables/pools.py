@@ -8,9 +8,10 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from profilemate.parse.kv_log import Slice
-from profilemate.parse.tables.base import Bools, Ints, flags, kept, numbers
-from profilemate.parse.trace import Trace
+from profilemate.parse.columns.arrays import Ints
+from profilemate.parse.tables.base import Bools, flags, kept, numbers
+from profilemate.parse.trace.kv_log import Slice
+from profilemate.parse.trace.trace import Trace
 
 UNKNOWN = -1
 _CACHING_OPS = ("cache", "touch", "evict", "move")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from profilemate.parse.combine import Process, RankTrace, split_ranks
 from profilemate.parse.tables.base import Column, Table, flags, frame_of
 from profilemate.parse.tables.cuda_graphs import PLACES, durations_of, graph_steps
-from profilemate.parse.trace import Trace
+from profilemate.parse.trace.ranks import Process, RankTrace, split_ranks
+from profilemate.parse.trace.trace import Trace
 
 COLUMNS = (
     Column(

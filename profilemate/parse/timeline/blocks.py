@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profilemate.parse.timeline.tracks import Ints
+from profilemate.parse.columns.arrays import Ints
 
 _KEEP, _CLEAR, _SET = -1, 0, 1
 

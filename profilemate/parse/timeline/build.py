@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from profilemate.parse.combine import Process, processes_of
+from profilemate.parse.columns.arrays import Ints
 from profilemate.parse.timeline import steps as steps_
 from profilemate.parse.timeline.engine import engine
 from profilemate.parse.timeline.gpu import gpus
 from profilemate.parse.timeline.scope import Scope
-from profilemate.parse.timeline.tracks import Batch, Flows, Ints
+from profilemate.parse.timeline.tracks import Batch, Flows
 from profilemate.parse.timeline.worker import worker
+from profilemate.parse.trace.ranks import Process, processes_of
 
 
 def timeline(scope: Scope) -> Iterator[Batch]:

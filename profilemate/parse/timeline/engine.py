@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from profilemate.parse.kv_log import Log, together
-from profilemate.parse.layout import KV_COLUMNS, empty_frame
+from profilemate.parse.columns.arrays import Ints
 from profilemate.parse.tables.base import Bools, flags
 from profilemate.parse.tables.kv_requests import kv_prefix_cache
 from profilemate.parse.tables.pools import usage
@@ -27,7 +26,9 @@ from profilemate.parse.timeline.scope import (
     samples,
     slices,
 )
-from profilemate.parse.timeline.tracks import Batch, Flows, Ints, Track, Words
+from profilemate.parse.timeline.tracks import Batch, Flows, Track, Words
+from profilemate.parse.trace.event_columns import KV_COLUMNS, empty_frame
+from profilemate.parse.trace.kv_log import Log, together
 
 CHUNK = 1 << 18  # operations on blocks that are looked at together
 

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from profilemate.parse import activity
-from profilemate.parse.attribution import step_gpu
+from profilemate.parse.columns.arrays import Ints
+from profilemate.parse.recording.activity import GRAPH, KERNEL, MEMCPY, MEMSET
 from profilemate.parse.tables.base import nullable
 from profilemate.parse.timeline import steps as steps_
 from profilemate.parse.timeline.scope import Events, Scope, column, slices
-from profilemate.parse.timeline.tracks import Batch, Flows, Ints, Track, Words
+from profilemate.parse.timeline.tracks import Batch, Flows, Track, Words
 from profilemate.parse.timeline.worker import launch_args, launch_flow, launch_names
+from profilemate.parse.trace.steps_on_gpu import step_gpu
 
 RECORDS = ("kernel", "memcpy", "memset", "graph")
 """Categories of GPU records, by `activity`'s numbers."""
@@ -132,4 +133,4 @@ def _record_args(gpu: pd.DataFrame) -> dict[str, object]:
     return found
 
 
-assert (activity.KERNEL, activity.MEMCPY, activity.MEMSET, activity.GRAPH) == (0, 1, 2, 3)
+assert (KERNEL, MEMCPY, MEMSET, GRAPH) == (0, 1, 2, 3)

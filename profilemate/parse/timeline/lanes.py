@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from profilemate.parse.timeline.tracks import Ints
+from profilemate.parse.columns.arrays import Ints
 
 
 def in_order(ts: Ints, end: Ints) -> Ints:

@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profilemate.parse.layout import COMMON_COLUMNS
+from profilemate.parse.columns.arrays import Ints
 from profilemate.parse.tables.base import numbers
 from profilemate.parse.timeline.lanes import in_order, lanes
-from profilemate.parse.timeline.tracks import Batch, Flows, Ints, Track, Tracks, Words
-from profilemate.parse.trace import Trace
+from profilemate.parse.timeline.tracks import Batch, Flows, Track, Tracks, Words
+from profilemate.parse.trace.event_columns import COMMON_COLUMNS
+from profilemate.parse.trace.trace import Trace
 
 UNKNOWN = -1
 

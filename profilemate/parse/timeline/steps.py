@@ -8,11 +8,12 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from profilemate.parse.combine import Process
+from profilemate.parse.columns.arrays import Ints
 from profilemate.parse.tables.base import flags
 from profilemate.parse.timeline.scope import UNKNOWN, column, of_pid
-from profilemate.parse.timeline.tracks import Ints, Words
-from profilemate.parse.trace import Trace
+from profilemate.parse.timeline.tracks import Words
+from profilemate.parse.trace.ranks import Process
+from profilemate.parse.trace.trace import Trace
 
 KINDS = ("step", "prefill", "decode", "mixed", "empty", "dummy")
 """What a step did; `step` where the recording does not say."""

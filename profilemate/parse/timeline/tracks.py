@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-Ints = npt.NDArray[np.int64]
+from profilemate.parse.columns.arrays import Ints
+
 TrackKind = Literal["group", "slices", "instants", "counter"]
 
 

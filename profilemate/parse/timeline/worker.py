@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from profilemate.parse.attribution import owners, step_gpu, step_work
+from profilemate.parse.columns.arrays import Ints
 from profilemate.parse.tables.base import nullable
 from profilemate.parse.timeline import steps as steps_
 from profilemate.parse.timeline.scope import (
@@ -21,7 +21,8 @@ from profilemate.parse.timeline.scope import (
     of_pid,
     slices,
 )
-from profilemate.parse.timeline.tracks import Batch, Flows, Ints, Track, Words
+from profilemate.parse.timeline.tracks import Batch, Flows, Track, Words
+from profilemate.parse.trace.steps_on_gpu import owners, step_gpu, step_work
 from profilemate.schema import GRAPH_KEY
 
 _LAUNCH_FLOW = 1 << 62  # flow ids of launches begin here, those of steps at 1

@@ -15,8 +15,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from profilemate.parse.ids import Ints, starts_of
-from profilemate.parse.ids_column import IdsArray
+from profilemate.parse.columns.arrays import Ints, starts_of
+from profilemate.parse.columns.pandas import IdsArray
 from profilemate.parse.writers.spelling import DECIMALS, SHARES, SPELLINGS
 
 _THOUSAND = pa.array([f"{i:03d}" for i in range(1000)])

@@ -52,7 +52,7 @@ class SpecLike(Protocol):
 
 
 class FamilyLike(Protocol):
-    """A family as the writer needs it. `profilemate.parse.metrics.Family` is one."""
+    """A family as the writer needs it. `profilemate.insight.metrics.Family` is one."""
 
     @property
     def spec(self) -> SpecLike:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from profilemate.parse.activity import Ints, is_graph_launch
-from profilemate.parse.any_order import AnyOrder
-from profilemate.parse.columns import Matrix, Table
+from profilemate.parse.columns.arrays import Ints, Matrix
+from profilemate.parse.columns.int_table import Table
+from profilemate.parse.gpu.fold_any_order import AnyOrder
 from profilemate.parse.readers.kineto.block import Block
 from profilemate.parse.readers.kineto.found import (
     API_NAMES,
@@ -26,7 +26,8 @@ from profilemate.parse.readers.kineto.found import (
     Source,
 )
 from profilemate.parse.readers.kineto.template import Matched
-from profilemate.parse.recording import Marker
+from profilemate.parse.recording.activity import is_graph_launch
+from profilemate.parse.recording.contract import Marker
 
 _API_BYTES = tuple(n.encode() for n in API_NAMES)
 _TS, _DUR = ("ts",), ("dur",)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from profilemate.parse.activity import Ints
+from profilemate.parse.columns.arrays import Ints
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from profilemate.parse.activity import is_graph_launch
-from profilemate.parse.columns import Matrix
+from profilemate.parse.columns.arrays import Matrix
 from profilemate.parse.readers.kineto.found import (
     API_NAMES,
     CALL,
@@ -22,7 +21,8 @@ from profilemate.parse.readers.kineto.found import (
 from profilemate.parse.readers.kineto.native import SLOTS, VALUES, WIDTH
 from profilemate.parse.readers.kineto.scan import Lessons, Scanner, Taken, decoded
 from profilemate.parse.readers.kineto.template import Path, Template
-from profilemate.parse.recording import Marker
+from profilemate.parse.recording.activity import is_graph_launch
+from profilemate.parse.recording.contract import Marker
 
 _ROOM = 1 << 14  # rows that are put away at a time
 _NAME = 3  # a hole for the name, beside the kinds of numbers in template.py

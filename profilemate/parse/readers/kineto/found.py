@@ -11,31 +11,38 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from profilemate import schema
-from profilemate.parse import activity
-from profilemate.parse.activity import is_graph_launch
-from profilemate.parse.any_order import AnyOrder
-from profilemate.parse.columns import Table
+from profilemate.parse.columns.int_table import Table
+from profilemate.parse.gpu.fold_any_order import AnyOrder
 from profilemate.parse.readers.kineto.template import (
     MICROSECONDS,
     WHOLE,
     Path,
 )
-from profilemate.parse.recording import Marker
+from profilemate.parse.recording.activity import (
+    ANNOTATION_PREFIXES,
+    KERNEL,
+    LAUNCH_COLUMNS,
+    MEMCPY,
+    MEMSET,
+    START_COLUMNS,
+    is_graph_launch,
+)
+from profilemate.parse.recording.contract import Marker
 from profilemate.schema.live import SIDECAR, SIDECAR_END
 
 LIMIT = 1 << 62
 
 # Categories of GPU records, in lower case; the short ones are those of 2021.
 _GPU = {
-    "kernel": activity.KERNEL,
-    "gpu_memcpy": activity.MEMCPY,
-    "memcpy": activity.MEMCPY,
-    "gpu_memset": activity.MEMSET,
-    "memset": activity.MEMSET,
+    "kernel": KERNEL,
+    "gpu_memcpy": MEMCPY,
+    "memcpy": MEMCPY,
+    "gpu_memset": MEMSET,
+    "memset": MEMSET,
 }
 _API_ENDS = ("runtime", "driver")
 API_NAMES = ("cuda", "cu", "hip")
-RANGES = (schema.PREFIX, *activity.ANNOTATION_PREFIXES)
+RANGES = (schema.PREFIX, *ANNOTATION_PREFIXES)
 
 GPU, CALL, RANGE, BARE, TIMED, NOTHING = range(6)
 """Groups of events: GPU records, API calls, ranges that may be wanted, events without a category
@@ -174,8 +181,8 @@ class Found:
 
     def __init__(self) -> None:
         self.gpu = AnyOrder()
-        self.launches = Table(tuple(activity.LAUNCH_COLUMNS))
-        self.starts = Table(tuple(activity.START_COLUMNS))
+        self.launches = Table(tuple(LAUNCH_COLUMNS))
+        self.starts = Table(tuple(START_COLUMNS))
         self.annotations: list[Marker] = []
         self.names: dict[str, int] = {}
         self.calls: Counter[str] = Counter()

@@ -20,7 +20,7 @@ from typing import BinaryIO, cast
 from profilemate.parse.readers.kineto import native
 from profilemate.parse.readers.kineto.inflate import GZIP, ZSTD
 from profilemate.parse.readers.kineto.reading import Reading
-from profilemate.parse.recording import Marker
+from profilemate.parse.recording.contract import Marker
 from profilemate.schema.live import SIDECAR
 
 SMALLEST, SMALLEST_COMPILED = 1 << 26, 1 << 29

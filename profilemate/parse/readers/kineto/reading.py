@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from profilemate.parse.allocator import keep_freed_blocks
-from profilemate.parse.readers.json_events import EventStream
+from profilemate.parse.columns.allocator import keep_freed_blocks
 from profilemate.parse.readers.kineto.compiled import CompiledScanner
+from profilemate.parse.readers.kineto.event_stream import EventStream
 from profilemate.parse.readers.kineto.found import Found
 from profilemate.parse.readers.kineto.inflate import Text
 from profilemate.parse.readers.kineto.native import library
 from profilemate.parse.readers.kineto.scan import Scanner, Taken
-from profilemate.parse.recording import Marker
+from profilemate.parse.recording.contract import Marker
 
 _TOLD_EVERY = 1 << 14  # events
 

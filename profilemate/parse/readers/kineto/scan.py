@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from profilemate.parse.activity import Ints
+from profilemate.parse.columns.arrays import Ints
 from profilemate.parse.readers.kineto.batch import Batches, Events
 from profilemate.parse.readers.kineto.block import PAD, Block
 from profilemate.parse.readers.kineto.found import Found, group_of
 from profilemate.parse.readers.kineto.template import Matched, Template, learn
-from profilemate.parse.recording import Marker
+from profilemate.parse.recording.contract import Marker
 
 _MOST = 128  # templates
 _LESSONS = 16  # what a block may teach at once

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from profilemate.parse.activity import Ints
+from profilemate.parse.columns.arrays import Ints
 from profilemate.parse.readers.kineto.block import Block, Digits, digits_at, repeated
 
 LONGEST = 2048

@@ -1,0 +1,1 @@
+"""Meta's Holistic Trace Analysis on the torch traces of a run."""

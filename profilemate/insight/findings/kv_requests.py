@@ -1,0 +1,166 @@
+"""What requests met: preemptions, the prefix cache, and waiting."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from profilemate.insight.findings.base import OURS, Finding, NoData, Rule, When
+from profilemate.insight.findings.thresholds import Thresholds
+from profilemate.insight.reading import (
+    count,
+    fact,
+    floats,
+    object_of,
+    percent,
+    rows_of,
+    table_of,
+    total,
+)
+from profilemate.parse.session.saved import SavedSession
+
+
+def _preemptions(session: SavedSession, t: Thresholds) -> list[Finding]:
+    rows_of(session, "kv_cache_usage", ())
+    columns = ("timestamp_sec", "request_id", "tokens_lost")
+    frame = table_of(session, "kv_preemptions", columns)
+    if frame.empty:
+        detail = "Every request that had started ran to its end without giving back its blocks."
+        return [PREEMPTIONS.finding("preemptions-none", "No preemption", detail, {"count": 0})]
+    requests = int(frame["request_id"].nunique())
+    lost = int(np.nansum(floats(frame["tokens_lost"])))
+    run = int(total(session.table("cuda_graph_coverage"), "unpadded_tokens") or 0)
+    share = lost / run if run else None
+    batch = _smallest_batch(session, floats(frame["timestamp_sec"]))
+    evidence = {
+        "count": len(frame),
+        "requests": requests,
+        "tokens_lost": lost,
+        "tokens_run": run or None,
+        "lost_pct": None if share is None else round(100 * share, 2),
+        "smallest_batch": batch,
+    }
+    detail = (
+        f"{count(requests, 'request')} had to give back all blocks and lost {lost:,} computed "
+        "tokens" + ("." if share is None else f", {percent(share)} of all that was computed.")
+    )
+    why = "more blocks, so that fewer requests have to stop"
+    if batch is not None:
+        why += f"; or --max-num-seqs below {batch}, the smallest batch at which it happened"
+    bad = share is not None and share >= t["preempt_lost_share"]
+    return [
+        PREEMPTIONS.finding(
+            "preemptions",
+            f"{count(len(frame), 'preemption')}: requests run out of KV cache",
+            detail,
+            evidence,
+            severity="critical" if bad else None,
+            turn=("--gpu-memory-utilization", None, why),
+        )
+    ]
+
+
+def _smallest_batch(
+    session: SavedSession, at: np.ndarray[tuple[int], np.dtype[np.float64]]
+) -> int | None:
+    """Requests in the last step before each preemption: the least of them."""
+    steps = session.table("cuda_graph_steps")
+    if steps.empty or not {"timestamp_sec", "requests"} <= set(steps.columns):
+        return None
+    begin, requests = floats(steps["timestamp_sec"]), floats(steps["requests"])
+    known = ~np.isnan(requests) & (requests > 0)
+    before = np.searchsorted(begin[known], at) - 1
+    before = before[before >= 0]
+    return int(requests[known][before].min()) if len(before) else None
+
+
+PREEMPTIONS = Rule(
+    name="preemptions",
+    area="KV cache",
+    question="Do requests lose work because the cache is full?",
+    doc="Rows of kv_preemptions.csv. The share lost is tokens_lost over all tokens that were run "
+    "(unpadded). smallest_batch is the number of requests in the last step before a preemption, "
+    "the least of all.",
+    verdicts={
+        "preemptions": When(
+            "warning", "any preemption; critical from a share lost of preempt_lost_share on"
+        ),
+        "preemptions-none": When("good", "none"),
+    },
+    thresholds=("preempt_lost_share",),
+    source="vLLM's advice on preemption: --gpu-memory-utilization, --max-num-seqs; the share that "
+    "makes it critical is profilemate's judgement",
+    limits="Tokens that are still in the prefix cache when the request resumes are not computed "
+    "again: tokens_lost is the most that it can cost.",
+    files=("kv_preemptions.csv", "cuda_graph_coverage.csv", "cuda_graph_steps.csv"),
+    judge=_preemptions,
+)
+
+
+def _prefix(session: SavedSession, t: Thresholds) -> list[Finding]:
+    frame = session.table("kv_prefix_cache")
+    least = t["prefix_lookups_min"]
+    if frame.empty:
+        return _off(session, least)
+    columns = ("preempted", "running_queries", "running_hits")
+    frame = rows_of(session, "kv_prefix_cache", columns)
+    counted = frame[frame["preempted"].astype("string") != "True"]
+    if len(counted) < least:
+        raise NoData(f"{count(len(counted), 'look-up')} in the prefix cache; {least:g} are needed")
+    last = [float(floats(frame[c])[-1]) for c in columns[1:]]
+    if np.isnan(last).any() or not last[0]:
+        raise NoData("the look-ups do not say how many tokens they asked for and found")
+    asked, hits = map(int, last)
+    rate = hits / asked
+    evidence = {
+        "lookups": len(counted),
+        "tokens_asked": asked,
+        "tokens_hit": hits,
+        "hit_rate_pct": round(100 * rate, 2),
+    }
+    detail = f"{hits:,} of {asked:,} prompt tokens were found, in {count(len(counted), 'look-up')}."
+    if rate >= t["prefix_hit_low"]:
+        title = f"Prefix caching works: {percent(rate)} of tokens hit"
+        return [PREFIX.finding("prefix-cache-good", title, detail, evidence)]
+    evictions = len(session.table("kv_cache_evictions"))
+    if evictions:
+        detail += f" {count(evictions, 'eviction')} may have taken what would have been hit."
+    else:
+        detail += " Nothing was evicted: the prompts share no prefixes of whole blocks."
+    title = f"Prefix caching finds little: {percent(rate)} of tokens hit"
+    return [PREFIX.finding("prefix-cache-low", title, detail, {**evidence, "evictions": evictions})]
+
+
+def _off(session: SavedSession, least: float) -> list[Finding]:
+    arrived = fact(session, "events", "request") or 0
+    installed = object_of(object_of(session.metadata, "hooks"), "installed")
+    if "KVCacheManager.lookup" not in installed or arrived < least:
+        rows_of(session, "kv_prefix_cache", ())
+    rows_of(session, "kv_cache_usage", ())
+    detail = f"{arrived:,.0f} arrivals and ends of requests, and not one look-up."
+    turn = ("--enable-prefix-caching", None, "prompts that begin alike are not computed again")
+    title = "Prefix caching is off"
+    return [PREFIX.finding("prefix-cache-off", title, detail, {"lookups": 0}, turn=turn)]
+
+
+PREFIX = Rule(
+    name="prefix-cache",
+    area="KV cache",
+    question="Does prefix caching work?",
+    doc="Tokens found over tokens asked for, of requests that were not preempted before: vLLM's "
+    "vllm:prefix_cache_hits_total over vllm:prefix_cache_queries_total. Off: requests came and "
+    "the hook on the look-up, which was installed, saw none.",
+    verdicts={
+        "prefix-cache-off": When("info", "requests and not one look-up"),
+        "prefix-cache-low": When("info", "hit rate below prefix_hit_low"),
+        "prefix-cache-good": When("good", "hit rate of prefix_hit_low or more"),
+    },
+    thresholds=("prefix_hit_low", "prefix_lookups_min"),
+    source=OURS,
+    limits="What rate can be had is up to the prompts: MLPerf's data sets share hardly any prefix, "
+    "a chat service a third. The first requests of a recording cannot hit.",
+    files=("kv_prefix_cache.csv", "kv_cache_evictions.csv", "metadata.json"),
+    judge=_prefix,
+)
+
+
+RULES = (PREEMPTIONS, PREFIX)

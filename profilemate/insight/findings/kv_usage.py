@@ -1,0 +1,153 @@
+"""Is the KV cache too large, too small, or right: by the bands on its peak."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from profilemate.insight.findings.base import BANDS, Finding, NoData, Rule, When
+from profilemate.insight.findings.thresholds import Thresholds
+from profilemate.insight.reading import count, fact, floats, percent, rows_of
+from profilemate.parse.session.saved import SavedSession
+
+Figures = dict[str, float | int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Blocks in use over the recording; shares are 0 to 1."""
+
+    peak: float
+    mean: float
+    time_full: float
+    peak_blocks: int
+    total_blocks: int
+    seconds: float
+
+
+def usage_of(session: SavedSession, full: float) -> Usage:
+    """Peak and time-weighted mean of usage, and the share of time in which it was above `full`.
+
+    A row holds until the next one; the time is from the first row to the last, so that an idle
+    server before and after the load does not count.
+
+    Raises:
+        NoData: The session has no usage.
+    """
+    columns = ("timestamp_sec", "usage_pct", "num_blocks", "total_blocks")
+    frame = rows_of(session, "kv_cache_usage", columns)
+    frame = frame[(floats(frame["total_blocks"]) > 0) & (floats(frame["num_blocks"]) >= 0)]
+    if frame.empty:
+        raise NoData("the size of the block pool is not known")
+    at, share = floats(frame["timestamp_sec"]), floats(frame["usage_pct"]) / 100
+    blocks, total = floats(frame["num_blocks"]), floats(frame["total_blocks"])
+    peak = int(np.argmax(blocks))
+    held = np.append(np.diff(at), 0.0)
+    seconds = float(held.sum())
+    weight = held / seconds if seconds > 0 else np.full(len(at), 1 / len(at))
+    return Usage(
+        peak=float(blocks[peak] / total[peak]),
+        mean=float((share * weight).sum()),
+        time_full=float(weight[share > full].sum()),
+        peak_blocks=int(blocks[peak]),
+        total_blocks=int(total[peak]),
+        seconds=seconds,
+    )
+
+
+def _judge(session: SavedSession, t: Thresholds) -> list[Finding]:
+    usage = usage_of(session, t["kv_usage_full"])
+    preempted = len(session.table("kv_preemptions"))
+    # Events are counted for the whole recording: with several engines they are nobody's.
+    refused = None if session.ranks() else fact(session, "events", "kv.alloc_failed")
+    target = t["kv_usage_good_to"]
+    wanted = math.ceil(usage.peak_blocks / target) if target else None
+    saturated = usage.peak_blocks >= usage.total_blocks or bool(preempted or refused)
+    evidence: Figures = {
+        "peak_pct": round(100 * usage.peak, 2),
+        "mean_pct": round(100 * usage.mean, 2),
+        "time_above_full_pct": round(100 * usage.time_full, 2),
+        "peak_blocks": usage.peak_blocks,
+        "total_blocks": usage.total_blocks,
+        "blocks_for_target": None if saturated else wanted,
+        "preemptions": preempted,
+        "requests_that_did_not_fit": None if refused is None else int(refused),
+        "seconds": round(usage.seconds, 3),
+    }
+    peak = percent(usage.peak)
+    detail = (
+        f"At its peak {usage.peak_blocks:,} of {count(usage.total_blocks, 'block')} were in use "
+        f"({peak}), {percent(usage.mean)} on average over {usage.seconds:.1f} s."
+    )
+    if usage.peak > t["kv_usage_full"]:
+        full = percent(t["kv_usage_full"], 0)
+        detail += f" It was above {full} for {percent(usage.time_full)} of that time."
+        return [_full(peak, detail, evidence, percent(target, 0))]
+    if usage.peak < t["kv_usage_low"]:
+        # --num-gpu-blocks-override counts the null block, the table does not.
+        value = None if wanted is None else str(wanted + 1)
+        why = (
+            f"puts this peak at {percent(target, 0)}; or lower --max-model-len and "
+            "--gpu-memory-utilization, or raise --max-num-seqs to use what is there"
+        )
+        title = f"KV cache over-provisioned: peak usage {peak}"
+        turn = ("--num-gpu-blocks-override", value, why)
+        return [RULE.finding("kv-usage-low", title, detail, evidence, turn=turn)]
+    if usage.peak < t["kv_usage_good_from"]:
+        title = f"KV cache has room: peak usage {peak}"
+        return [RULE.finding("kv-usage-fair", title, detail, evidence)]
+    if usage.peak <= target:
+        title = f"KV cache well sized: peak usage {peak}"
+        return [RULE.finding("kv-usage-good", title, detail, evidence)]
+    title = f"KV cache close to full: peak usage {peak}"
+    return [RULE.finding("kv-usage-high", title, detail, evidence)]
+
+
+def _full(peak: str, detail: str, evidence: Figures, target: str) -> Finding:
+    wanted, preempted = evidence["blocks_for_target"], evidence["preemptions"]
+    if refused := evidence["requests_that_did_not_fit"]:
+        detail += f" {count(refused, 'time')} a request did not fit and had to wait."
+    title = f"KV cache under-provisioned: peak usage {peak}"
+    if preempted:
+        title += f", {count(preempted, 'preemption')}"
+    why = "more blocks; how many cannot be told, the pool was the limit"
+    if wanted is not None:
+        why = f"{wanted:,} blocks would put this peak at {target}"
+    return RULE.finding(
+        "kv-usage-full",
+        title,
+        detail,
+        evidence,
+        severity="critical" if preempted else None,
+        turn=("--gpu-memory-utilization", None, why),
+    )
+
+
+RULE = Rule(
+    name="kv-usage",
+    area="KV cache",
+    question="Is the KV cache over- or under-provisioned?",
+    doc="Peak usage: the most blocks in use at the end of any scheduler step, over all blocks "
+    "without the null block. The mean is weighted by time, from the first change of usage to the "
+    "last, and decides nothing: a benchmark's ramp pulls it down, while requests wait at the peak.",
+    verdicts={
+        "kv-usage-full": When("warning", "peak above kv_usage_full; critical with a preemption"),
+        "kv-usage-high": When("info", "peak above kv_usage_good_to, up to kv_usage_full"),
+        "kv-usage-good": When("good", "peak from kv_usage_good_from to kv_usage_good_to"),
+        "kv-usage-fair": When("info", "peak from kv_usage_low to kv_usage_good_from"),
+        "kv-usage-low": When(
+            "info", "peak below kv_usage_low; unused blocks cost memory, not speed"
+        ),
+    },
+    thresholds=("kv_usage_low", "kv_usage_good_from", "kv_usage_good_to", "kv_usage_full"),
+    source=BANDS,
+    limits="A peak is that of the load that was recorded: a short benchmark, or one that ends "
+    "before its requests are long, does not reach the peak of production. Where the pool was the "
+    "limit, demand beyond it was never seen, so no size can be proposed.",
+    files=("kv_cache_usage.csv", "kv_preemptions.csv", "metadata.json"),
+    judge=_judge,
+)
+
+RULES = (RULE,)

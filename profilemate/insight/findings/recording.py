@@ -1,0 +1,217 @@
+"""Can the recording be trusted: what was lost, what has no GPU side, which hooks did not run."""
+
+from __future__ import annotations
+
+from profilemate.insight.findings.base import OURS, Finding, NoData, Rule, Severity, When
+from profilemate.insight.findings.thresholds import Thresholds
+from profilemate.insight.reading import count, fact, object_of, objects, percent
+from profilemate.parse.session.saved import SavedSession
+
+
+def _lost(session: SavedSession, t: Thresholds) -> list[Finding]:
+    dropped, events = object_of(session.metadata, "dropped"), object_of(session.metadata, "events")
+    if not dropped or not events:
+        raise NoData("the recording holds no profilemate events")
+    batches = sum((dropped.get("lost_batches") or {}).values())
+    broken = (dropped.get("broken_messages") or 0) + (dropped.get("unfinished_messages") or 0)
+    unknown = dropped.get("unknown_events") or {}
+    evidence = {
+        "events": sum(events.values()),
+        "lost_batches": batches,
+        "broken_messages": broken,
+        "unknown_events": sum(unknown.values()) if isinstance(unknown, dict) else len(unknown),
+    }
+    if batches:
+        title = f"{count(batches, 'batch', 'batches')} of events lost: counts are too low"
+        detail = (
+            "The numbers of the batches have gaps: the recorder dropped them, or its buffer was "
+            "full. What is counted here is a part of what happened."
+        )
+        return [LOST.finding("events-lost", title, detail, evidence)]
+    if broken or unknown:
+        title = f"{count(broken, 'message')} could not be read"
+        if unknown:
+            kinds = ", ".join(sorted(unknown))
+            title = f"Events of a newer profilemate are left out: {kinds}"
+        detail = f"{evidence['events']:,} events could be read."
+        return [LOST.finding("events-unread", title, detail, evidence)]
+    title = "No event was lost"
+    detail = f"{count(evidence['events'], 'event')}, and no gap in the numbers of their batches."
+    return [LOST.finding("events-complete", title, detail, evidence)]
+
+
+LOST = Rule(
+    name="events",
+    area="Recording",
+    question="Is the recording complete?",
+    doc="Batches of events are numbered: gaps are lost batches. Messages that break off or cannot "
+    "be decoded, and kinds of events that this version does not know, are counted.",
+    verdicts={
+        "events-lost": When("critical", "a gap in the numbers of the batches"),
+        "events-unread": When("warning", "messages that cannot be read, or unknown events"),
+        "events-complete": When("good", "neither"),
+    },
+    thresholds=(),
+    source="a lost event makes every count wrong",
+    limits="What was lost before the first and after the last batch leaves no gap.",
+    files=("metadata.json",),
+    judge=_lost,
+    per_engine=False,
+)
+
+
+def _gpu(session: SavedSession, t: Thresholds) -> list[Finding]:
+    launches = fact(session, "coverage", "launches")
+    matched = fact(session, "coverage", "launches_with_gpu_records")
+    kernels = fact(session, "coverage", "kernels")
+    if launches is None and kernels is None:
+        raise NoData("neither CUDA calls nor GPU activity were recorded")
+    if not launches:
+        raise NoData("no graph launch was recorded")
+    evidence = {
+        "launches": int(launches),
+        "with_gpu_records": None if matched is None else int(matched),
+        "kernels": None if kernels is None else int(kernels),
+    }
+    if matched is None or not matched:
+        title = "Graph launches without any GPU time"
+        detail = (
+            f"{count(launches, 'graph launch', 'graph launches')} and no GPU record that belongs "
+            "to one: durations are the host's. Record with nsys profile -t cuda,nvtx and "
+            "--cuda-graph-trace=graph or =node."
+        )
+        return [GPU.finding("gpu-none", title, detail, evidence)]
+    if matched < launches:
+        missing = launches - matched
+        title = f"{percent(missing / launches)} of the graph launches have no GPU records"
+        detail = (
+            f"{missing:,.0f} of {count(launches, 'graph launch', 'graph launches')}: the recorder "
+            "dropped records, or the recording ended before the GPU did. GPU times are of the rest."
+        )
+        few = missing / launches <= t["launches_missing_share"]
+        severity: Severity | None = "info" if few else None
+        return [GPU.finding("gpu-records-missing", title, detail, evidence, severity=severity)]
+    title = "Every graph launch has its GPU records"
+    detail = f"{count(launches, 'graph launch', 'graph launches')}, all attributed."
+    return [GPU.finding("gpu-complete", title, detail, evidence)]
+
+
+GPU = Rule(
+    name="gpu-records",
+    area="Recording",
+    question="Does every graph launch have its GPU time?",
+    doc="Graph launches that the recorder saw, and those of them to which GPU records belong by "
+    "correlation id.",
+    verdicts={
+        "gpu-none": When("warning", "launches, and not one with GPU records"),
+        "gpu-records-missing": When(
+            "warning", "some without; info up to a share of launches_missing_share"
+        ),
+        "gpu-complete": When("good", "none without"),
+    },
+    thresholds=("launches_missing_share",),
+    source="attribution by correlation id: docs/definitions.md",
+    limits="A launch of an empty graph has no records either. A recording that ends in the middle "
+    "of the load lacks those of its last launches.",
+    files=("metadata.json",),
+    judge=_gpu,
+    per_engine=False,
+)
+
+
+def _hooks(session: SavedSession, t: Thresholds) -> list[Finding]:
+    hooks = object_of(session.metadata, "hooks")
+    if not any(hooks.values()):
+        raise NoData("the recording is of a vLLM without profilemate")
+    installed, skipped = hooks.get("installed") or {}, hooks.get("skipped") or {}
+    faults = sum(p.get("faults") or 0 for p in objects(session.metadata, "processes"))
+    evidence = {"installed": len(installed), "skipped": len(skipped), "faults": faults}
+    if faults:
+        title = f"profilemate's own hooks failed {count(faults, 'time')}"
+        detail = "What they would have recorded is missing. vLLM's log has the first of them."
+        return [HOOKS.finding("hooks-failed", title, detail, evidence)]
+    found = []
+    for what, key, prefixes in _WATCHED:
+        if session.metadata.get(key):
+            continue
+        reasons = [why for name, why in skipped.items() if name.startswith(prefixes)]
+        if reasons:
+            title = f"{what}: could not be recorded"
+            detail = f"{count(len(reasons), 'hook')} skipped: {reasons[0]}."
+            found.append(HOOKS.finding("hooks-missing", title, detail, evidence))
+        else:
+            title = f"{what}: not recorded"
+            detail = (
+                "Its hooks were switched off, or the process in which they run was not recorded."
+            )
+            found.append(HOOKS.finding("hooks-off", title, detail, evidence))
+    if found:
+        return found
+    title = f"{count(len(installed), 'hook')} installed"
+    detail = "CUDA graphs and KV cache were both watched."
+    if skipped:
+        names = ", ".join(sorted(skipped))
+        detail += f" Not in this vLLM: {names}."
+    return [HOOKS.finding("hooks-installed", title, detail, evidence)]
+
+
+_WATCHED = (
+    ("CUDA graphs", "cuda_graph_tracking", ("CUDAGraph", "Worker.", "dispatch")),
+    ("KV cache", "kv_cache_tracking", ("BlockPool.", "KVCacheManager.")),
+)
+
+HOOKS = Rule(
+    name="hooks",
+    area="Recording",
+    question="Did profilemate's hooks see everything?",
+    doc="What the processes said of their hooks, and the faults they counted.",
+    verdicts={
+        "hooks-failed": When("warning", "a hook failed while it recorded"),
+        "hooks-missing": When("warning", "the hooks of CUDA graphs or KV cache found no place"),
+        "hooks-off": When("info", "they are not there: switched off, or another process's"),
+        "hooks-installed": When("good", "none of these"),
+    },
+    thresholds=(),
+    source="metadata.json: hooks, processes",
+    limits="A hook that is skipped because its vLLM has no such method is no fault: others of the "
+    "same group stand in.",
+    files=("metadata.json",),
+    judge=_hooks,
+    per_engine=False,
+)
+
+
+def _clock(session: SavedSession, t: Thresholds) -> list[Finding]:
+    error = fact(session, "clock", "alignment_error_ms")
+    if error is None or not object_of(session.metadata, "events"):
+        raise NoData("the recording holds no events with clocks of their own")
+    evidence = {"alignment_error_ms": error}
+    detail = (
+        f"Times of the engine and of the recorder agree within {error:.3f} ms; lifetimes and "
+        "durations are differences on one clock and not touched by it."
+    )
+    if error > t["clock_error_ms"]:
+        title = f"Engine and recorder clocks are up to {error:.1f} ms apart"
+        return [CLOCK.finding("clock-apart", title, detail, evidence)]
+    return [CLOCK.finding("clock-aligned", "The clocks agree", detail, evidence)]
+
+
+CLOCK = Rule(
+    name="clock",
+    area="Recording",
+    question="Are engine and GPU on one clock?",
+    doc="alignment_error_ms of metadata.json: what is left after the events' own clock was mapped "
+    "onto the recorder's, delay of emission included.",
+    verdicts={
+        "clock-apart": When("warning", "more than clock_error_ms"),
+        "clock-aligned": When("good", "clock_error_ms or less"),
+    },
+    thresholds=("clock_error_ms",),
+    source=OURS,
+    limits="It is a bound: most events are closer.",
+    files=("metadata.json",),
+    judge=_clock,
+    per_engine=False,
+)
+
+RULES = (LOST, GPU, HOOKS, CLOCK)

@@ -1,0 +1,114 @@
+"""A session as charts ask for it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from profilemate.insight.graph_names import graph_names
+from profilemate.insight.reading import floats
+from profilemate.insight.report.times import Intervals, intervals
+from profilemate.parse.session.saved import SavedSession
+from profilemate.parse.tables import TABLES
+
+
+def plain(values: Any, digits: int = 6) -> list[Any]:
+    """Values as JSON spells them; NA and NaN are None, floats are rounded to shorten the page."""
+    series = pd.Series(values)
+    if pd.api.types.is_float_dtype(series.dtype):
+        numbers = floats(series)
+        whole = np.round(numbers, digits).tolist()
+        return [None if v != v else v for v in whole]
+    return [None if pd.isna(v) else v for v in series.tolist()]
+
+
+class Source:
+    """The tables that charts need, each read once.
+
+    Attributes:
+        session: The session.
+    """
+
+    def __init__(self, session: SavedSession) -> None:
+        self.session = session
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The session's metadata."""
+        return dict(self.session.metadata)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table of the session."""
+        return self.session.table(name)
+
+    def why_empty(self, table: str) -> str:
+        """Why a table has no rows, as far as the session says."""
+        told = self.session.metadata.get("empty_files")
+        file = TABLES[table].file
+        if isinstance(told, dict):
+            for name in (file, f"{table}.csv"):
+                if name in told:
+                    return f"{file} is empty: {told[name]}."
+        if not (self.session.path / file).is_file():
+            return f"The session has no {file}."
+        return f"{file} is empty."
+
+    @cached_property
+    def window(self) -> tuple[float, float]:
+        """Begin and end of what was recorded, in seconds since the start of the recording."""
+        ends: list[float] = []
+        told = self.session.metadata.get("window_sec")
+        if isinstance(told, list) and len(told) == 2:
+            ends += [float(t) for t in told]
+        for name in ("kv_cache_usage", "cuda_graph_steps", "kv_prefix_cache"):
+            times = floats(self.table(name)["timestamp_sec"])
+            ends += [float(times.min()), float(times.max())] if len(times) else []
+        return (min(ends), max(ends)) if ends else (0.0, 0.0)
+
+    @cached_property
+    def intervals(self) -> Intervals:
+        """The intervals by which charts and tables over time count: the same in all of them."""
+        return intervals(*self.window)
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """Model steps with tokens, without dummy ones: those that coverage counts."""
+        steps = self.table("cuda_graph_steps")
+        dummy = steps["dummy"].fillna(False).astype(bool)
+        empty = floats(steps["unpadded_tokens"]) == 0
+        real: pd.DataFrame = steps[~dummy.to_numpy(dtype=bool) & ~empty]
+        return real
+
+    @cached_property
+    def graphs(self) -> pd.DataFrame:
+        """Replayed graphs, most steps first: cuda_graph_replay_latency.csv with a `label` each."""
+        graphs = self.table("cuda_graph_replay_latency")
+        order = np.argsort(-floats(graphs["steps"]), kind="stable")
+        graphs = graphs.iloc[order].reset_index(drop=True)
+        graphs["label"] = _unique(graph_names(graphs), graphs["uniform"])
+        return graphs
+
+    @property
+    def lead(self) -> str:
+        """Folder name of the rank whose files are the session's own."""
+        named = [str(p.get("rank")) for p in self.metadata.get("processes") or []]
+        further = set(self.session.ranks())
+        return next((name for name in named if name not in further), "lead")
+
+    @property
+    def path(self) -> Path:
+        """The session's directory."""
+        return self.session.path
+
+
+def _unique(names: list[str], uniform: pd.Series) -> list[str]:
+    """Names that rows of a chart can have: no two are the same."""
+    kinds = ["" if pd.isna(u) else " uniform" if u else " mixed" for u in uniform]
+    told = [n + k if names.count(n) > 1 else n for n, k in zip(names, kinds, strict=True)]
+    return [
+        n if told.count(n) == 1 else f"{n} #{told[: i + 1].count(n)}" for i, n in enumerate(told)
+    ]

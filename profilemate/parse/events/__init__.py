@@ -1,0 +1,1 @@
+"""Texts of messages to events in columns, by the vocabulary of `schema`."""

@@ -1,0 +1,1 @@
+"""GPU records to one row per API call, rows to graph launches: arrays in, arrays out."""

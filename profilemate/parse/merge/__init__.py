@@ -1,0 +1,1 @@
+"""Several recordings to one trace: whose process, one clock, each message once."""

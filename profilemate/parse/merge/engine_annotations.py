@@ -1,0 +1,103 @@
+"""What engines write into their own annotations: one grammar a row.
+
+They look different in every release, so each grammar takes what it knows and leaves the rest; what
+begins like a step and fits none is a step of which nothing else is known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from profilemate.parse.recording.activity import STEP_PREFIXES
+
+
+@dataclass(frozen=True, slots=True)
+class StepFacts:
+    """What an annotation says of a step; None is what it does not say.
+
+    Attributes:
+        requests: Requests in the batch.
+        tokens: Tokens to run, before padding.
+        prefill_tokens: Tokens of requests in their prompt phase.
+        decode_tokens: The other tokens.
+    """
+
+    requests: int | None = None
+    tokens: int | None = None
+    prefill_tokens: int | None = None
+    decode_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """One way to name a step: a pattern for the begin of the text, and what it says."""
+
+    name: str
+    pattern: re.Pattern[str]
+    facts: Callable[[Mapping[str, str]], StepFacts]
+
+
+def _phases(said: Mapping[str, str]) -> StepFacts:
+    context, generation = int(said["context_tokens"]), int(said["generation_tokens"])
+    requests = int(said["context"]) + int(said["generation"])
+    return StepFacts(requests, context + generation, context, generation)
+
+
+def _new_cached(said: Mapping[str, str]) -> StepFacts:
+    # A cached request may be in a later chunk of its prompt: only of no requests tokens are known.
+    requests = int(said["new"]) + int(said["cached"])
+    return StepFacts(0, 0, 0, 0) if not requests else StepFacts(requests)
+
+
+def _sglang(said: Mapping[str, str]) -> StepFacts:
+    requests, tokens = int(said["bs"]), said["toks"]
+    if said["mode"] == "DECODE":  # one token a request
+        count = int(tokens) if tokens else requests
+        return StepFacts(requests, count, 0, count)
+    if not tokens:
+        return StepFacts(requests)
+    return StepFacts(requests, int(tokens), int(tokens) if said["mode"] == "EXTEND" else None)
+
+
+# A number of requests and, in brackets, their tokens: `1(888)`, `1(888_788544)` (the second is a
+# sum of squares), `9(sq8155sk8430sqsq7475785sqsk7671310)` (sq is the sum of query lengths).
+_PHASE = r"{0}_(?P<{0}>\d+)\((?:sq)?(?P<{0}_tokens>\d+)[^)]*\)"
+
+GRAMMARS = (
+    Grammar(
+        "vLLM since 0.14.1; with detailed_trace_annotation (0.28) tokens come first",
+        re.compile(rf"execute_(?:\d+_)?{_PHASE.format('context')}_{_PHASE.format('generation')}"),
+        _phases,
+    ),
+    Grammar(
+        "vLLM 0.12", re.compile(r"execute_new_(?P<new>\d+)_cached_(?P<cached>\d+)"), _new_cached
+    ),
+    Grammar(
+        "SGLang",
+        re.compile(r"step\[(?P<mode>\w+) bs=(?P<bs>\d+)(?: toks=(?P<toks>\d+))?"),
+        _sglang,
+    ),
+)
+
+_CAPTURE = re.compile(r"capture_(?P<num_tokens>\d+)_(?P<mode>FULL|PIECEWISE)\b")
+FORWARD_SCOPES = ("gpu_model_runner: forward",)
+"""vLLM's scope of one model execution, for recordings without an annotation of the step."""
+
+
+def step_facts(text: str) -> StepFacts | None:
+    """What an annotation says of the step that it is; None where it is no step."""
+    if not text.startswith(STEP_PREFIXES):
+        return None
+    for grammar in GRAMMARS:
+        found = grammar.pattern.match(text)
+        if found is not None:
+            return grammar.facts(found.groupdict(default=""))
+    return StepFacts()
+
+
+def capture_facts(text: str) -> tuple[str, int] | None:
+    """Mode and tokens of the graph that an annotation says is captured; None where it is none."""
+    found = _CAPTURE.match(text)
+    return None if found is None else (found["mode"], int(found["num_tokens"]))

@@ -1,0 +1,1 @@
+"""What an opened recording offers: the contract between readers and the rest."""

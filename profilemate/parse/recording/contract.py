@@ -1,0 +1,74 @@
+"""What readers give: a `Recording`, which is facts about a file, and the markers in it.
+
+`decode` makes a `Trace` of it. Nothing here needs pandas, whose start takes as long as a reader
+needs for half a gigabyte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from profilemate.parse.recording.activity import ActivitySink
+
+
+class Marker(NamedTuple):
+    """One message of ours as the recorder stored it.
+
+    `ts` is in ns since the recording's own zero; `dur` is None for an instant and for a range
+    that the recording does not see the end of.
+    """
+
+    ts: int
+    dur: int | None
+    pid: int
+    tid: int
+    text: str
+
+
+@dataclass(slots=True)
+class SourceInfo:
+    """Facts about one recording, for `metadata.json` and for the clock.
+
+    Attributes:
+        kind: What it is, for instance `nsys sqlite`.
+        size: Bytes on disk.
+        recorder: Program and version that wrote it, where the file says so.
+        start_unix_ns: Wall clock of the recording's zero, None where the file does not say.
+        window: First and last time stamp of anything recorded, ns since the recording's zero.
+        begin: Where the recording began, ns since its zero: not 0 where the zero is a moment long
+            before, as in Kineto's traces.
+        notes: What was dropped, clipped, guessed or is missing, a sentence each.
+    """
+
+    path: Path
+    kind: str
+    size: int
+    recorder: str | None = None
+    start_unix_ns: int | None = None
+    window: tuple[int, int] | None = None
+    begin: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+class Recording(Protocol):
+    """An opened recording.
+
+    Each of its three streams may be read once and need not be in order of time: `markers` first,
+    to its end, then the others, if anybody wants them.
+    """
+
+    @property
+    def info(self) -> SourceInfo:
+        """Facts about the file; complete once `markers` has been read to its end."""
+
+    def markers(self) -> Iterator[Marker]:
+        """Every message with our prefix, in any NVTX domain."""
+
+    def annotations(self) -> Iterator[Marker]:
+        """Ranges of others that begin with one of `activity.ANNOTATION_PREFIXES`."""
+
+    def activity(self, sink: ActivitySink) -> None:
+        """Give the sink every graph launch and every GPU record, and count all API calls."""

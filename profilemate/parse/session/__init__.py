@@ -1,0 +1,1 @@
+"""A session directory as a thing: written, and read back."""

@@ -1,0 +1,114 @@
+"""How much of a recording could be attributed: the answer's own quality, in figures.
+
+What the recording cannot tell is None, never 0: a recording without GPU records has no share of
+GPU time on graphs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from profilemate.parse.tables.base import flags, numbers
+from profilemate.parse.tables.cuda_graphs import PLACES, durations_of, graph_steps
+from profilemate.parse.tables.pools import pools
+from profilemate.parse.trace.steps_on_gpu import owners, step_work
+from profilemate.parse.trace.trace import Trace
+
+Coverage = dict[str, float | int | None]
+
+
+def coverage(trace: Trace) -> Coverage:
+    """The object `coverage` of `metadata.json`.
+
+    `steps` are model steps without dummy ones; `launches` graph launches, also those outside of
+    any step; `kernels_in_graphs` kernels that belong to a launch or say they are of a graph;
+    `graph_span_us` the sum over launches of last end less first start of their GPU records.
+    """
+    launches, work, steps = trace.launches, trace.work.rows, trace.frames["step"]
+    dummy = flags(steps["dummy"])
+    step = owners(trace).step
+    real = np.append(~dummy, False)[step]
+    launched = work["launch"] >= 0
+    in_graph, in_graph_ns = (
+        int(np.where(launched, work[whole], work[told]).sum())
+        for whole, told in (("kernels", "graph_kernels"), ("kernel_ns", "graph_kernel_ns"))
+    )
+    api, any_gpu = trace.api_calls is not None, len(work["id"]) > 0
+    attributed = int((launches["records"] > 0).sum())
+    # Launches of which the GPU's side is missing: their kernels ran, but nobody counted them.
+    spans = any_gpu and api and (attributed > 0 or not len(launches))
+    nodes = spans and not work["whole"].any()
+    found: Coverage = {
+        "steps": int((~dummy).sum()),
+        "launches": len(launches) if api else None,
+        "launches_in_steps": int(real.sum()) if api else None,
+        "launches_in_dummy_steps": int((np.append(dummy, False)[step]).sum()) if api else None,
+        "launches_with_gpu_records": attributed if api and any_gpu else None,
+        "kernels": int(work["kernels"].sum()) if any_gpu else None,
+        "kernels_in_graphs": in_graph if nodes else None,
+        "kernel_time_us": _us(int(work["kernel_ns"].sum())) if any_gpu else None,
+        "kernel_time_in_graphs_us": _us(in_graph_ns) if nodes else None,
+        "graph_span_us": _us(int((launches["last"] - launches["first"]).sum())) if spans else None,
+    }
+    return found
+
+
+def _us(ns: int) -> float:
+    return ns / 1000  # exact to the ns up to 2**53 ns, 104 days of GPU time
+
+
+def durations(trace: Trace) -> str:
+    """What `duration_ms` of the timeline is: `gpu`, `CUDA events`, `host`, or several, by row."""
+    on = durations_of(trace, graph_steps(trace)).on
+    return " and ".join(PLACES[place] for place in np.unique(on[on >= 0]).tolist()) or "host"
+
+
+def doubts(trace: Trace, found: Coverage) -> list[str]:
+    """What whoever reads the figures must know, a sentence each."""
+    told: list[str] = []
+    launches, work = trace.launches, trace.work.rows
+    count, with_records = len(launches), int((launches["records"] > 0).sum())
+    if count and not len(work["id"]):
+        told.append(
+            f"{count} graph launches and not one GPU record: GPU activity was not recorded, so all "
+            "durations are the host's"
+        )
+    elif count and not with_records:
+        told.append(
+            f"{count} graph launches, and neither kernels nor GRAPH_TRACE rows belong to any of "
+            "them: record again with --cuda-graph-trace=node (or graph)"
+        )
+    elif with_records < count:
+        told.append(
+            f"{count - with_records} of {count} graph launches have no GPU records: they were "
+            "dropped, or the recording ended before the GPU did"
+        )
+    alone = int(work["graph_records"][work["launch"] < 0].sum())
+    if alone:
+        told.append(
+            f"{alone} GPU records of graphs belong to no launch that was recorded: the "
+            "recording began after it, or API calls were not traced"
+        )
+    elif len(work["id"]) and trace.api_calls is None:
+        told.append("GPU records and no API calls: no GPU work can be attributed to a step")
+    if work["whole"].any():
+        told.append(
+            "graphs were recorded as a whole (--cuda-graph-trace=graph): the kernels in them are "
+            "not in any count"
+        )
+    steps = trace.frames["step"]
+    expected, seen = numbers(steps["launches"], 0), step_work(trace).launches
+    missing = np.maximum(expected - seen, 0)
+    if found["launches"] and missing.any():
+        told.append(
+            f"{int(missing.sum())} graph launches that {int((missing > 0).sum())} steps should "
+            "have made were not recorded"
+        )
+    streams = pools(trace)
+    told += [
+        f"process {trace.aliases.get(pid, pid)} has several block pools on the GPU: usage, "
+        "evictions and summary are of the first one, kv_block_events.csv and "
+        "kv_block_lifetimes.csv of all (column pool)"
+        for pid in np.unique(streams.pids[streams.further]).tolist()
+    ]
+    return told

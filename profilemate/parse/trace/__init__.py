@@ -1,0 +1,1 @@
+"""What tables take: frames of events, the log of block operations, GPU work, a trace per rank."""

@@ -1,0 +1,129 @@
+"""Whose GPU work is whose: GPU records to launches, launches to steps and replays.
+
+GPU work belongs to the launch whose correlation id it carries, in the same process of the same
+recording: never by time, since it may start long after its host range has ended (CUPTI's
+documentation of `CUpti_ActivityKernel.correlationId`). A launch belongs to the step whose range,
+on the same process and thread, it begins in: on the host a call is where it is.
+
+Definitions, all in ns:
+* GPU span: end of the last record less begin of the first.
+* GPU busy: length of the union of the records' intervals, so overlapping ones count once.
+* GPU idle: span less busy.
+* GPU delay: begin of the first record less begin of the launch call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from profilemate.parse.columns.arrays import FOREVER, Columns, Ints, numbered
+from profilemate.parse.columns.intervals import inside, range_ends
+from profilemate.parse.gpu.interval_unions import Folded, fold, fold_work
+from profilemate.parse.trace.trace import Trace
+
+# ------------------------------------------------------------------ GPU records to launches
+
+
+# ------------------------------------------------------------------ launches to steps
+
+
+@dataclass(frozen=True, slots=True)
+class Owners:
+    """Row of the frames `step` and `graph.replay` that each launch lies in, -1 for none."""
+
+    step: Ints
+    replay: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What groups of launches did: one element per group, ns.
+
+    Attributes:
+        launches: Launch calls.
+        host: Sum of their durations.
+        called: Begin of the first of them that has GPU records, 0 for none.
+        gpu: Their GPU records.
+    """
+
+    launches: Ints
+    host: Ints
+    called: Ints
+    gpu: Folded
+
+
+def owners(trace: Trace) -> Owners:
+    """Find out in which step and in which replay each launch of a trace lies."""
+    if "owners" not in trace.derived:
+        calls = {name: trace.launches[name].to_numpy(np.int64) for name in ("pid", "tid", "ts")}
+        trace.derived["owners"] = Owners(
+            _lie_in(trace.frames["step"], calls), _lie_in(trace.frames["graph.replay"], calls)
+        )
+    found: Owners = trace.derived["owners"]
+    return found
+
+
+def _lie_in(ranges: pd.DataFrame, calls: Columns) -> Ints:
+    """The row of a frame that each call lies in, by process, thread and time on the host."""
+    begin = ranges["ts"].to_numpy(dtype=np.int64)
+    dur = ranges["dur"].to_numpy(dtype=np.int64, na_value=-1)
+    lane = numbered(
+        *(np.concatenate([ranges[c].to_numpy(np.int64), calls[c]]) for c in ("pid", "tid"))
+    )
+    count = len(ranges)
+    end = range_ends(lane[:count], begin, dur)
+    return inside(lane[:count], begin, end, lane[count:], calls["ts"])
+
+
+def work_of(trace: Trace, group: Ints, groups: int) -> Work:
+    """Fold launches and their GPU records by group; `group` is -1 for a launch in none."""
+    launches = trace.launches
+    mine = np.flatnonzero(group >= 0)
+    host = np.zeros(groups, dtype=np.int64)
+    np.add.at(host, group[mine], launches["dur"].to_numpy(np.int64)[mine])
+    seen = mine[launches["records"].to_numpy(np.int64)[mine] > 0]
+    called = np.full(groups, FOREVER, dtype=np.int64)
+    np.minimum.at(called, group[seen], launches["ts"].to_numpy(np.int64)[seen])
+    called[called == FOREVER] = 0
+    work, overlaps = trace.work.rows, trace.work.overlaps
+    launch = work["launch"]
+    # A trace of some processes has not all launches: their ids rise, with gaps.
+    at = np.searchsorted(launches["id"].to_numpy(np.int64), launch)
+    of_row = np.append(group, -1)[np.where(launch >= 0, at, -1)]
+    count = np.bincount(group[mine], minlength=groups).astype(np.int64)
+    return Work(count, host, called, fold_work(of_row, groups, work, overlaps))
+
+
+def step_work(trace: Trace) -> Work:
+    """The graph launches of every row of the frame `step`, and their GPU records."""
+    if "step_work" not in trace.derived:
+        steps = len(trace.frames["step"])
+        trace.derived["step_work"] = work_of(trace, owners(trace).step, steps)
+    found: Work = trace.derived["step_work"]
+    return found
+
+
+def step_gpu(trace: Trace) -> Folded:
+    """All GPU records that the rows of the frame `step` started, eager ones too."""
+    if "step_gpu" not in trace.derived:
+        steps = trace.frames["step"]
+        work, overlaps = trace.work.rows, trace.work.overlaps
+        host = np.flatnonzero(work["host_ts"] >= 0)
+        calls = {"pid": work["pid"], "tid": work["host_tid"], "ts": work["host_ts"]}
+        step = np.full(len(work["pid"]), -1, dtype=np.int64)
+        step[host] = _lie_in(steps, {name: c[host] for name, c in calls.items()})
+        trace.derived["step_gpu"] = fold_work(step, len(steps), work, overlaps)
+    found: Folded = trace.derived["step_gpu"]
+    return found
+
+
+def gpu_time(trace: Trace) -> int:
+    """Time in which the GPUs did anything at all: the union of all records, per device, ns."""
+    work, overlaps = trace.work.rows, trace.work.overlaps
+    device = numbered(overlaps["pid"], overlaps["device"])
+    groups = int(device.max()) + 1 if len(device) else 0
+    mixed = fold(device, groups, overlaps["start"], overlaps["end"]).busy
+    return int(work["busy"].sum() + mixed.sum())

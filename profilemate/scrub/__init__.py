@@ -1,0 +1,1 @@
+"""Recordings fit to be shown to others."""
