@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from profilemate.insight.findings.base import NoData
 from profilemate.insight.findings.cuda_graph_padding import padded_steps
 from profilemate.insight.findings.kv_usage import usage_of
 from profilemate.insight.graph_names import graph_names
 from profilemate.insight.reading import (
+    NoData,
     count,
     floats,
     object_of,

@@ -9,8 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profilemate.insight.findings.base import NoData
 from profilemate.parse.session.saved import SavedSession
+
+
+class NoData(Exception):  # noqa: N818 - a result, not an error
+    """The recording cannot answer a rule's question; the message says why, for people."""
+
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

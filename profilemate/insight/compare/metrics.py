@@ -10,9 +10,8 @@ import numpy as np
 
 from profilemate.insight.compare.graphs import Graphs, ranked
 from profilemate.insight.compare.noise import Floats
-from profilemate.insight.findings.base import NoData
 from profilemate.insight.findings.kv_usage import usage_of
-from profilemate.insight.reading import floats, rows_of, table_of, texts, total, truths
+from profilemate.insight.reading import NoData, floats, rows_of, table_of, texts, total, truths
 from profilemate.parse.session.saved import SavedSession
 
 Better = Literal["lower", "higher", ""]

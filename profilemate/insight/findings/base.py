@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from profilemate.insight.findings.thresholds import Thresholds
+from profilemate.insight.reading import NoData
 from profilemate.parse.session.saved import SavedSession
 
 Severity = Literal["critical", "warning", "info", "good"]
@@ -24,10 +25,6 @@ BANDS = "profilemate's bands for vLLM, from its first release on"
 """Named by rules whose limits the project's first specification fixed."""
 OURS = "profilemate's judgement: set it to what your service needs"
 """Named by rules whose limits nobody else gives."""
-
-
-class NoData(Exception):  # noqa: N818 - a result, not an error
-    """The recording cannot answer a rule's question; the message says why, for people."""
 
 
 @dataclass(frozen=True, slots=True)

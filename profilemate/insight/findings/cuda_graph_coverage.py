@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from profilemate.insight.findings.base import BANDS, OURS, Finding, NoData, Rule, When
+from profilemate.insight.findings.base import BANDS, OURS, Finding, Rule, When
 from profilemate.insight.findings.capture_sizes import as_config, best_sizes, fewest
 from profilemate.insight.findings.cuda_graph_padding import captured_sizes, tokens_per_request
 from profilemate.insight.findings.thresholds import Thresholds
-from profilemate.insight.reading import count, floats, percent, rows_of, texts, total, truths
+from profilemate.insight.reading import (
+    NoData,
+    count,
+    floats,
+    percent,
+    rows_of,
+    texts,
+    total,
+    truths,
+)
 from profilemate.parse.session.saved import SavedSession
 
 GRAPHS = ("FULL", "PIECEWISE")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from profilemate.insight.findings.base import OURS, Finding, NoData, Rule, When
+from profilemate.insight.findings.base import OURS, Finding, Rule, When
 from profilemate.insight.findings.capture_sizes import (
     Proposal,
     as_config,
@@ -15,7 +15,16 @@ from profilemate.insight.findings.capture_sizes import (
     padding_of,
 )
 from profilemate.insight.findings.thresholds import Thresholds
-from profilemate.insight.reading import count, floats, percent, rows_of, texts, total, truths
+from profilemate.insight.reading import (
+    NoData,
+    count,
+    floats,
+    percent,
+    rows_of,
+    texts,
+    total,
+    truths,
+)
 from profilemate.parse.session.saved import SavedSession
 
 _SLACK = 0.01  # what vLLM pads and what its list explains may differ by this share

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from profilemate.insight.findings.base import BANDS, OURS, Finding, NoData, Rule, When
+from profilemate.insight.findings.base import BANDS, OURS, Finding, Rule, When
 from profilemate.insight.findings.capture_sizes import as_config
 from profilemate.insight.findings.cuda_graph_padding import captured_sizes
 from profilemate.insight.findings.thresholds import Thresholds
 from profilemate.insight.graph_names import graph_names
-from profilemate.insight.reading import count, floats, percent, rows_of, texts, total, truths
+from profilemate.insight.reading import (
+    NoData,
+    count,
+    floats,
+    percent,
+    rows_of,
+    texts,
+    total,
+    truths,
+)
 from profilemate.parse.session.saved import SavedSession
 
 _BY_KERNELS = ("kernels:", "launches:")  # several sizes may launch the same kernels

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from profilemate.insight.findings.base import OURS, Evidence, Finding, NoData, Rule, Severity, When
+from profilemate.insight.findings.base import OURS, Evidence, Finding, Rule, Severity, When
 from profilemate.insight.findings.thresholds import Thresholds
 from profilemate.insight.graph_names import graph_names
-from profilemate.insight.reading import count, floats, percent, rows_of, texts, truths
+from profilemate.insight.reading import NoData, count, floats, percent, rows_of, texts, truths
 from profilemate.parse.session.saved import SavedSession
 
 _SLOWED = (

@@ -6,10 +6,10 @@ import re
 
 import numpy as np
 
-from profilemate.insight.findings.base import BANDS, Evidence, Finding, NoData, Rule, When
+from profilemate.insight.findings.base import BANDS, Evidence, Finding, Rule, When
 from profilemate.insight.findings.kv_usage import usage_of
 from profilemate.insight.findings.thresholds import Thresholds
-from profilemate.insight.reading import count, floats, percent, window
+from profilemate.insight.reading import NoData, count, floats, percent, window
 from profilemate.parse.session.saved import SavedSession
 
 NONE = "No cached content was evicted"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from profilemate.insight.findings.base import OURS, Finding, NoData, Rule, When
+from profilemate.insight.findings.base import OURS, Finding, Rule, When
 from profilemate.insight.findings.thresholds import Thresholds
 from profilemate.insight.reading import (
+    NoData,
     count,
     fact,
     floats,

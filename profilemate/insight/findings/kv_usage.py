@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from profilemate.insight.findings.base import BANDS, Finding, NoData, Rule, When
+from profilemate.insight.findings.base import BANDS, Finding, Rule, When
 from profilemate.insight.findings.thresholds import Thresholds
-from profilemate.insight.reading import count, fact, floats, percent, rows_of
+from profilemate.insight.reading import NoData, count, fact, floats, percent, rows_of
 from profilemate.parse.session.saved import SavedSession
 
 Figures = dict[str, float | int | None]

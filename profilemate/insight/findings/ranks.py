@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from profilemate.insight.findings.base import OURS, Evidence, Finding, NoData, Rule, When
+from profilemate.insight.findings.base import OURS, Evidence, Finding, Rule, When
 from profilemate.insight.findings.thresholds import Thresholds
-from profilemate.insight.reading import Floats, count, floats, texts
+from profilemate.insight.reading import Floats, NoData, count, floats, texts
 from profilemate.parse.session.saved import SavedSession
 
 _FILE = "ranks.csv"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from profilemate.insight.findings.base import OURS, Finding, NoData, Rule, Severity, When
+from profilemate.insight.findings.base import OURS, Finding, Rule, Severity, When
 from profilemate.insight.findings.thresholds import Thresholds
-from profilemate.insight.reading import count, fact, object_of, objects, percent
+from profilemate.insight.reading import NoData, count, fact, object_of, objects, percent
 from profilemate.parse.session.saved import SavedSession
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from profilemate.insight.findings.base import OURS, Finding, NoData, Rule, When
+from profilemate.insight.findings.base import OURS, Finding, Rule, When
 from profilemate.insight.findings.thresholds import Thresholds
-from profilemate.insight.reading import count, floats, percent, rows_of, truths
+from profilemate.insight.reading import NoData, count, floats, percent, rows_of, truths
 from profilemate.parse.session.saved import SavedSession
 
 _COLUMNS = ("waiting_requests", "running_requests", "kv_usage_pct", "dummy")
