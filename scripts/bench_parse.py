@@ -49,7 +49,7 @@ while block := file.read(1 << 18 if unpack else 1 << 22):
     "columns": """
 import sys
 from profilemate.parse.readers import open_recording
-from profilemate.parse.collected import Collected
+from profilemate.parse.gpu.collected import Collected
 recording = open_recording(sys.argv[1])
 for _ in recording.markers():
     pass
@@ -59,8 +59,8 @@ sink.read(0, recording)
     "two files": """
 import sys
 from pathlib import Path
-from profilemate.parse.parallel import read_all
-from profilemate.parse.reading import Task
+from profilemate.parse.ingest.worker_processes import read_all
+from profilemate.parse.ingest.read_one import Task
 first = Path(sys.argv[1])
 second = first.with_name("second_" + first.name)
 read_all([Task(first, records=False), Task(second, records=False)], jobs=int(sys.argv[3]))

@@ -57,12 +57,14 @@ def perfetto(
     `profilemate view`.
     """
     from profilemate.parse.pipeline import beside, read_trace
-    from profilemate.parse.session import timeline_file as file
+    from profilemate.parse.session import timeline_file
 
-    shown = file.Options(kernels, file.window_of(window))
-    file.check(out, force=force)
+    shown = timeline_file.Options(kernels, timeline_file.window_of(window))
+    timeline_file.check(out, force=force)
     with reading(nsys, cache, no_cache, max_memory, quiet=quiet) as how:
         trace = read_trace(traces, records=kernels, folder=beside(out), **how)
-        result = file.write_timeline(trace, out, shown, force=force, progress=how["progress"])
+        result = timeline_file.write_timeline(
+            trace, out, shown, force=force, progress=how["progress"]
+        )
     if not quiet:
         show.timeline(result)

@@ -61,9 +61,9 @@ def parsed(messages: list[str], folder: Path) -> Path:
     script = """
 import sys
 from pathlib import Path
-from profilemate.parse.decode import decode_recordings
-from profilemate.parse.project import write_session
-from profilemate.parse.recording import Marker, SourceInfo
+from profilemate.parse.merge.recordings_to_trace import decode_recordings
+from profilemate.parse.pipeline import write_session
+from profilemate.parse.recording.contract import Marker, SourceInfo
 class Stored:
     info = SourceInfo(Path("x"), "test", 0, start_unix_ns=0)
     def markers(self):

@@ -25,7 +25,7 @@ from same_trace import assert_same_trace
 from sidecars import Recorder, make_up, nsys, sidecar, torch_trace
 from test_custom import custom
 
-from profilemate.parse import pipeline as project
+from profilemate.parse import pipeline
 from profilemate.parse.cache import TraceCache, identity, pack, store
 from profilemate.parse.cache.files import kept
 from profilemate.parse.columns.pandas import IdsArray
@@ -118,7 +118,7 @@ def test_a_trace_comes_back_to_the_last_bit(
     plain = read_trace(paths)
     assert_same_trace(plain, read_trace(paths, decoded=cache))
     assert len(kept(cache.folder)) == 1
-    monkeypatch.setattr(project, "read_all", None)  # nothing is decoded any more
+    monkeypatch.setattr(pipeline, "read_all", None)  # nothing is decoded any more
     again = read_trace(paths, decoded=cache)
     assert_same_trace(plain, again)
     assert again.derived == {}
@@ -137,7 +137,7 @@ def test_a_session_is_the_same_byte_for_byte(
         written.append({str(p.relative_to(tmp_path)): p.read_bytes() for p in files})
         shutil.rmtree(tmp_path / "s")
         if decoded is not None:
-            monkeypatch.setattr(project, "read_all", None)
+            monkeypatch.setattr(pipeline, "read_all", None)
     assert len(written[0]) > 15
     assert written[0] == written[1] == written[2]
 
@@ -309,7 +309,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(
             file.write(b"\0")
         return reads
 
-    monkeypatch.setattr(project, "read_all", meanwhile)
+    monkeypatch.setattr(pipeline, "read_all", meanwhile)
     read_trace([path], decoded=cache)
     assert kept(cache.folder) == []
 

@@ -250,7 +250,7 @@ READ = """
 import sys
 from pathlib import Path
 from profilemate.parse.cache import TraceCache, files
-from profilemate.parse.project import read_trace
+from profilemate.parse.pipeline import read_trace
 cache = TraceCache(Path(sys.argv[2]), worth_s=0)
 for turn in range(12):
     trace = read_trace([Path(sys.argv[1])], decoded=cache)

@@ -16,7 +16,7 @@ import pytest
 from gpu_build import GpuExport
 
 from profilemate.errors import InputError, ToolError
-from profilemate.parse.ingest import worker_processes as parallel
+from profilemate.parse.ingest import worker_processes
 from profilemate.parse.ingest.read_one import Task
 from profilemate.parse.pipeline import parse_session, read_trace
 from profilemate.parse.recording.contract import Recording
@@ -115,7 +115,7 @@ class Endless(Task):
 def test_a_killed_process_is_said(recordings: list[Path]) -> None:
     tasks = [Task(recordings[0]), Killed(recordings[1]), Task(recordings[2])]
     with pytest.raises(ToolError, match="memory ran out") as caught:
-        parallel.read_all(tasks, jobs=2)
+        worker_processes.read_all(tasks, jobs=2)
     assert caught.value.path == str(recordings[1])
     assert "--jobs 1" in caught.value.hint
 
@@ -123,7 +123,7 @@ def test_a_killed_process_is_said(recordings: list[Path]) -> None:
 def test_an_error_ends_the_others_at_once(recordings: list[Path], tmp_path: Path) -> None:
     tasks = [Endless(recordings[0]), Killed(recordings[1])]
     with pytest.raises(ToolError):
-        parallel.read_all(tasks, jobs=2)
+        worker_processes.read_all(tasks, jobs=2)
     assert not any(alive(pid) for pid in pids(tmp_path))
 
 
@@ -143,7 +143,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from test_parallel import Endless
-from profilemate.parse.parallel import read_all
+from profilemate.parse.ingest.worker_processes import read_all
 
 if __name__ == "__main__":
     read_all([Endless(Path(p)) for p in sys.argv[1:]], jobs=2)
@@ -172,13 +172,13 @@ def test_ctrl_c_ends_all(recordings: list[Path], tmp_path: Path) -> None:
 
 def test_how_many_processes_fit(recordings: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     tasks = [Task(path) for path in recordings]
-    assert parallel.fitting(tasks) == 1  # small ones are not worth a process
-    monkeypatch.setattr(parallel, "_WORTH", 1)
-    monkeypatch.setattr(parallel, "_memory", lambda: 1 << 40)
-    assert parallel.fitting(tasks) == len(os.sched_getaffinity(0))
-    monkeypatch.setattr(parallel, "_memory", lambda: 100 << 20)
-    assert parallel.fitting(tasks) == 1
-    assert parallel.fitting([Task(recordings[0].parent)]) == 1
+    assert worker_processes.fitting(tasks) == 1  # small ones are not worth a process
+    monkeypatch.setattr(worker_processes, "_WORTH", 1)
+    monkeypatch.setattr(worker_processes, "_memory", lambda: 1 << 40)
+    assert worker_processes.fitting(tasks) == len(os.sched_getaffinity(0))
+    monkeypatch.setattr(worker_processes, "_memory", lambda: 100 << 20)
+    assert worker_processes.fitting(tasks) == 1
+    assert worker_processes.fitting([Task(recordings[0].parent)]) == 1
 
 
 # ------------------------------------------------------------------ a cluster

@@ -26,8 +26,7 @@ from test_readers_kineto import (
 
 from profilemate.errors import InputError
 from profilemate.parse.readers import open_recording
-from profilemate.parse.readers.kineto import event_stream as json_events
-from profilemate.parse.readers.kineto import inflate, reading
+from profilemate.parse.readers.kineto import event_stream, inflate, reading
 from profilemate.parse.readers.kineto.found import Found
 from profilemate.parse.recording.contract import Recording
 
@@ -177,9 +176,9 @@ def whole(trace: dict[str, Any]) -> dict[str, Any]:
 def read(path: Path, block: int, *, templates: bool = True) -> tuple[Recording, dict[str, Any]]:
     """Everything a file gives, with or without templates."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_events, "_BLOCK", block)
+        patch.setattr(event_stream, "_BLOCK", block)
         if not templates:
-            patch.setattr(json_events.EventStream, "_offer", lambda self: iter(()))
+            patch.setattr(event_stream.EventStream, "_offer", lambda self: iter(()))
         recording: Any = None
         try:
             recording = open_recording(path)

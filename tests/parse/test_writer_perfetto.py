@@ -18,7 +18,7 @@ from perfetto_files import BUNDLED, NS, seconds, table, written
 from profilemate.errors import InputError, OutputError, ToolError
 from profilemate.parse import writers
 from profilemate.parse.pipeline import parse_session, read_trace
-from profilemate.parse.session import timeline_file as file
+from profilemate.parse.session import timeline_file
 from profilemate.parse.session.timeline_file import Options, write_timeline
 from profilemate.parse.timeline import engine
 from profilemate.parse.writers.perfetto import interning
@@ -270,7 +270,7 @@ def test_nothing_recorded_is_said(tmp_path: Path) -> None:
 def test_a_file_that_browsers_may_not_open_is_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file, "BROWSER_BYTES", 1000)
+    monkeypatch.setattr(timeline_file, "BROWSER_BYTES", 1000)
     trace = read_trace([BUNDLED / "recording.sqlite"])
     result = write_timeline(trace, tmp_path / "t.pftrace", Options())
     assert "--window" in result.warnings[0]
@@ -296,7 +296,7 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(file, "_write", fail)
+    monkeypatch.setattr(timeline_file, "_write", fail)
     with pytest.raises(OutputError, match="No space"):
         write_timeline(trace_of([]), out, Options(), force=True)
     assert out.read_text() == "mine"
