@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
+from profilemate.annotate.faults import shield
 from profilemate.annotate.graphs import Key
-from profilemate.annotate.guard import Arguments, compile_wrapper, observe, shield
+from profilemate.annotate.hook import Hook, Method, Target
 from profilemate.annotate.hooks.graph_key import key_of, mode_name
-from profilemate.annotate.patching import Hook, Method, Target
+from profilemate.annotate.wrapping import Arguments, compile_wrapper, observe
 
 if TYPE_CHECKING:
     from profilemate.annotate.emit import Emitter
@@ -224,7 +225,7 @@ finally:
 
 def wrap_profile_memory(original: Method, emitter: Emitter) -> Method:
     """profile_cudagraph_memory: graphs are captured to be measured and thrown away."""
-    settle = shield(original.__qualname__, emitter.faults, emitter.graphs.settle)
+    settle = shield(original.__qualname__, emitter.faults, emitter.graphs.emit_unclaimed)
     return compile_wrapper(original, _PHASE, pm_emitter=emitter, pm_settle=settle)
 
 
@@ -232,7 +233,7 @@ def wrap_capture_model(original: Method, emitter: Emitter) -> Method:
     """capture_model: afterwards the captures are told, before the first request comes."""
 
     def after(runner: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
-        emitter.graphs.settle()
+        emitter.graphs.emit_unclaimed()
         emitter.flush()
 
     return observe(original, emitter, after, wants=(), gate="pm_emitter.on")

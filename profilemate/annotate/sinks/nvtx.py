@@ -19,8 +19,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from profilemate import schema
-from profilemate.annotate.emit import Scope, Sink
 from profilemate.annotate.settings import Settings, recorder
+from profilemate.annotate.sink import Scope, Sink
 
 # Colours apart from each other for the colour-blind too (Okabe and Ito's palette), ARGB.
 COLOURS: Mapping[str, int] = {

@@ -26,11 +26,11 @@ from threading import get_native_id
 from time import monotonic_ns, time_ns
 
 import profilemate
-from profilemate import annotate, schema
-from profilemate.annotate import finish, session_dir
-from profilemate.annotate.emit import Scope, Sink
-from profilemate.annotate.guard import Faults, say, shield
+from profilemate import schema
+from profilemate.annotate import current, finish, session_dir
+from profilemate.annotate.faults import Faults, say, shield
 from profilemate.annotate.settings import Settings
+from profilemate.annotate.sink import Scope, Sink
 from profilemate.annotate.sinks.segments import Segments, end_of
 from profilemate.schema.live import MARKERS, SIDECAR
 
@@ -352,7 +352,7 @@ def open_sink(settings: Settings, env: Mapping[str, str]) -> tuple[Sink | None, 
         interval=settings.interval,
         packed=settings.gzip,
         cap=settings.max_mb * _MB,
-        renew=annotate.touch_session,
+        renew=current.touch_session,
         zero=session_dir.began_ns(env),
         begun=partial(finish.at_exit, settings, env) if settings.live else lambda: None,
     )
