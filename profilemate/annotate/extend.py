@@ -98,7 +98,7 @@ def track(
 def load(env: Mapping[str, str]) -> tuple[Hook, ...]:
     """Import whatever asks for hooks, once in a process; every hook that was asked for so far.
 
-    A plugin that fails is said and left out.
+    A plugin that fails is reported and left out.
     """
     for name, found in _plugins(env):
         if name not in _loaded:
@@ -125,6 +125,7 @@ def _wrap(place: str, kind: str, fields: Read) -> Callable[[Method, Emitter], Me
     is_method = "." in place.partition(":")[2]
 
     def wrap(original: Method, emitter: Emitter) -> Method:
+        """Observe the method; raises TypeError for one that cannot be wrapped."""
         _refuse(place, original)
         names = list(inspect.signature(original).parameters)
         read = shield(f"the custom hook {kind}", emitter.faults, _reader(kind, fields))

@@ -151,6 +151,7 @@ def wrap_free(original: Method, emitter: Emitter) -> Method:
     usage = _usage(emitter)
 
     def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
+        """Emit the release: the ids, which of them are free now, and for whom."""
         blocks = args[0]
         if len(state.pools) > 1:
             # Since vLLM 0.30 free_blocks hands blocks of another pool to that pool's free_blocks.
@@ -179,6 +180,7 @@ def wrap_cache_full(original: Method, emitter: Emitter) -> Method:
     emit_cached = _cached(emitter)
 
     def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
+        """Emit the ids of the blocks that entered; `mask`, one bool a block, leaves some out."""
         request, group, blocks, first, last, mask = args
         if first >= last:
             return

@@ -37,6 +37,7 @@ def wrap_schedule(original: Method, emitter: Emitter) -> Method:
         emitter.advance(state.scheduler_step)
 
     def after(scheduler: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
+        """Emit the step and whatever else shows only now, and send it all."""
         note_engine(scheduler)
         preempted = getattr(result, "preempted_req_ids", None)
         values = (
