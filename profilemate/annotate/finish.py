@@ -21,7 +21,7 @@ from pathlib import Path
 
 import profilemate
 from profilemate.annotate import session_dir
-from profilemate.annotate.guard import Faults, say, shield
+from profilemate.annotate.faults import Faults, say, shield
 from profilemate.annotate.settings import NSYS, Settings
 from profilemate.schema.live import LOCK, LOG, MARKERS, METADATA, RECORDING
 
@@ -86,9 +86,10 @@ def needed(session: Path) -> bool:
 
 
 def _spawn(session: Path, env: Mapping[str, str], lock: int) -> None:
+    """Start the process that writes the tables; `lock` is the open file that becomes its own."""
     # No recorder follows it there, and it annotates nothing.
-    away = {*NSYS, session_dir.RUN, *(("LD_PRELOAD",) if any(env.get(n) for n in NSYS) else ())}
-    kept = {name: value for name, value in env.items() if name not in away}
+    removed = {*NSYS, session_dir.RUN, *(("LD_PRELOAD",) if any(env.get(n) for n in NSYS) else ())}
+    inherited = {name: value for name, value in env.items() if name not in removed}
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     with (session / LOG).open("ab") as log:
         process = subprocess.Popen(
@@ -97,7 +98,7 @@ def _spawn(session: Path, env: Mapping[str, str], lock: int) -> None:
             stdout=log,
             stderr=log,
             cwd="/",
-            env={**kept, **threads, "PROFILEMATE": "off"},
+            env={**inherited, **threads, "PROFILEMATE": "off"},
             start_new_session=True,
             pass_fds=(lock,),  # the lock is its own from here on
         )

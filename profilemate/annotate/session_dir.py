@@ -28,9 +28,10 @@ SESSION = "PROFILEMATE_SESSION"
 """The session directory, where somebody outside has chosen it."""
 
 NO_SESSION = "none"
-"""Value of `RUN` where no directory can be written: the first process has said so."""
+"""Value of `RUN` where no directory can be written: the first process has complained."""
 
 _named: str | None = None
+"""The run's name, if this process has named it."""
 
 
 def begin(env: MutableMapping[str, str]) -> bool:
@@ -66,7 +67,7 @@ def began_ns(env: Mapping[str, str]) -> int:
 
 
 def usable(settings: Settings, env: MutableMapping[str, str]) -> str:
-    """Why no session can be made here, or nothing. Children are told through the environment."""
+    """Why no session can be made here, or nothing. Children learn it from the environment."""
     if env.get(RUN) == NO_SESSION:
         return NO_SESSION
     base = _base(settings, env)

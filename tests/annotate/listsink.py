@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from profilemate import schema
-from profilemate.annotate.emit import Scope
+from profilemate.annotate.sink import Scope
 
 LAYOUTS = Path(__file__).parent / "layouts"
 

@@ -15,6 +15,7 @@ from listsink import ListSink
 from test_extend import PAGE, ROOT, Make, add, nothing_registered
 
 from profilemate import annotate
+from profilemate.annotate import current
 from profilemate.annotate.settings import Settings
 from profilemate.schema import custom
 
@@ -40,8 +41,8 @@ def test_the_example_of_the_page_runs(
     annotate.install(on, env={"PROFILEMATE_PLUGINS": variable[1]})
     scheduler = add(request_of, "a, b", "c")
     scheduler.add_request(request_of("big", 2000))
-    assert annotate._emitter is not None
-    annotate._emitter.flush()
+    assert current.emitter is not None
+    current.emitter.flush()
     session = parsed(sink.messages, tmp_path)
     with (session / "custom_arrival.csv").open(newline="") as file:
         header, *rows = csv.reader(file)

@@ -105,7 +105,7 @@ class Segments:
             self.size += done
             left = left[done:]
 
-    def call(self, stem: str) -> None:
+    def rename(self, stem: str) -> None:
         """Rename: it has turned out whose file it is."""
         name = self._free_name(stem)
         os.rename(self._name, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
