@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(ROOT / "scripts")]
+sys.path[:0] = [str(ROOT / "tests" / "support" / "e2e"), str(ROOT / "scripts")]
 
 import engine  # noqa: E402
 import environments  # noqa: E402
@@ -47,7 +47,7 @@ def inside(
             workdir=Path(folder),
             nsys=nsys,
             env=env,
-            pythonpath=[site, ROOT / "scripts", ROOT / "tests" / "e2e"],
+            pythonpath=[site, ROOT / "scripts", ROOT / "tests" / "support" / "e2e"],
             timeout=550,
         )
         lines = result.log.read_text(errors="replace").splitlines()

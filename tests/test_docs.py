@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
+import bench_document
+import docs_cli
+import docs_findings
+import docs_metrics
+import docs_tables
 import pytest
+from places import ROOT
 
 from profilemate.parse.tables import TABLES
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import bench_document  # noqa: E402
-import docs_cli  # noqa: E402
-import docs_findings  # noqa: E402
-import docs_metrics  # noqa: E402
-import docs_tables  # noqa: E402
 
 
 def test_the_page_of_tables_is_up_to_date() -> None:

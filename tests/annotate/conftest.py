@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from graph_rig import Rig
-from listsink import LAYOUTS, ListSink
+from listsink import ListSink
+from places import LAYOUTS
 
 from profilemate import annotate
 from profilemate.annotate import emit, sinks

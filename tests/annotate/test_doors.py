@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 import wrapt
-from listsink import LAYOUTS
+from places import LAYOUTS, ROOT
 
 from profilemate import annotate
 from profilemate.annotate import plugin
 
-ROOT = Path(__file__).parents[2]
 REPORT = """
 import sys
 from profilemate import annotate

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from listsink import ListSink
+from places import ROOT
 
 from profilemate import schema
 from profilemate.annotate import emit
@@ -159,8 +160,7 @@ if __name__ == "__main__":
     child.join()
 """
     )
-    root = Path(__file__).parents[2]
-    env = {**os.environ, "PYTHONPATH": str(root)}
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, script, method], env=env, capture_output=True, text=True, check=True
     )

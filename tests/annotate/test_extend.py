@@ -11,7 +11,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from listsink import LAYOUTS, ListSink
+from listsink import ListSink
+from places import LAYOUTS, ROOT
 
 from profilemate import annotate
 from profilemate.annotate import current, extend
@@ -20,7 +21,6 @@ from profilemate.annotate.faults import Faults
 from profilemate.annotate.settings import Settings
 from profilemate.schema import custom
 
-ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "extending.md"
 ADD = "vllm.v1.core.sched.scheduler:Scheduler.add_request"
 Make = Callable[..., Any]

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from listsink import ListSink
-from test_extend import PAGE, ROOT, Make, add, nothing_registered
+from places import ROOT
+from test_extend import PAGE, Make, add, nothing_registered
 
 from profilemate import annotate
 from profilemate.annotate import current

@@ -3,10 +3,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from listsink import LAYOUTS, ListSink
+from listsink import ListSink
+from places import LAYOUTS, ROOT
 
 from profilemate import annotate
 from profilemate.annotate.emit import Emitter
@@ -192,8 +192,7 @@ if pid == 0:
 os.waitpid(pid, 0)
 scheduler.schedule()
 """
-    root = Path(__file__).parents[2]
-    env = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{LAYOUTS}"}
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{LAYOUTS}"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from listsink import LAYOUTS, ListSink
+from listsink import ListSink
+from places import LAYOUTS
 
 from profilemate import annotate
 from profilemate.annotate import probe

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from places import DOOR, LAYOUTS
 
 from profilemate.annotate import finish, session_dir
 from profilemate.annotate.settings import Settings
@@ -107,11 +108,9 @@ print(annotate.status())
 import vllm.v1.core.block_pool as m
 print(hasattr(m.BlockPool.__dict__["get_new_blocks"], "__wrapped__"))
 """
-    layouts = Path(__file__).parent / "layouts"
-    door = Path(session_dir.__file__).parent / "door"
     env = {
         **os.environ,
-        "PYTHONPATH": f"{door}{os.pathsep}{layouts}",
+        "PYTHONPATH": f"{DOOR}{os.pathsep}{LAYOUTS}",
         "VLLM_PROFILING_DIR": str(tmp_path / "file" / "sessions"),
     }
     command = [sys.executable, "-c", code]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import engine
 import pytest
-from served import DOOR, ROOT, Recorded, record, tool
+from places import DOOR, ROOT
+from served import Recorded, record, tool
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import engine
 import pytest
-from served import ROOT, profilemate, tool
+from places import ROOT
+from served import profilemate, tool
 
 pytestmark = pytest.mark.real
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import ROOT
+from places import ROOT
 
 from profilemate.insight.findings.capture_sizes import as_config, best_sizes
 
@@ -80,7 +80,7 @@ def told(vllm_python: Path) -> dict[str, Any]:
 
 
 def test_every_flag_that_a_finding_names_is_vllms(told: dict[str, Any]) -> None:
-    sources = (ROOT / "profilemate" / "parse" / "findings").glob("*.py")
+    sources = (ROOT / "profilemate" / "insight" / "findings").glob("*.py")
     named = {flag for file in sources for flag in re.findall(r"--[a-z][a-z-]+", file.read_text())}
     assert {"--compilation-config", "--gpu-memory-utilization"} <= named
     assert named - FOREIGN <= set(told["flags"])

@@ -15,12 +15,12 @@ import engine
 import pandas as pd
 import pytest
 import seed_lines
-from served import ROOT, equal_but_for_times, profilemate, tool
+from places import INSIDE, ROOT
+from served import equal_but_for_times, profilemate, tool
 from told import Key, key
 
 pytestmark = pytest.mark.real
 
-HERE = Path(__file__).parent
 GRAPH = ["runtime_mode", "num_tokens", "num_reqs", "uniform", "has_lora"]
 
 
@@ -36,7 +36,7 @@ def parsed(
     nsys, result = tool("PROFILEMATE_TEST_NSYS_2023"), folder / "result.json"
     run = engine.run_offline(
         vllm_python,
-        [str(HERE / "graph_engine.py"), str(model), request.param, "recorded", str(result)],
+        [str(INSIDE / "graph_engine.py"), str(model), request.param, "recorded", str(result)],
         workdir=folder,
         nsys=nsys,
         pythonpath=[ROOT],

@@ -18,6 +18,7 @@ from typing import Any
 import engine
 import pytest
 from graph_engine import REQUESTS, SIZES
+from places import INSIDE, ROOT
 from served import tool
 from told import Said, check_part, key, launches, replays, said
 
@@ -25,8 +26,6 @@ from profilemate import schema
 
 pytestmark = pytest.mark.real
 
-ROOT = Path(__file__).parents[2]
-HERE = Path(__file__).parent
 MODES = ("NONE", "PIECEWISE", "FULL_DECODE_ONLY", "FULL_AND_PIECEWISE")
 # --- whole engines --------------------------------------------------------------------------------
 
@@ -45,7 +44,7 @@ class Engines:
             result = folder / "result.json"
             engine.run_offline(
                 self._python,
-                [str(HERE / "graph_engine.py"), str(self._model), mode, hooks, str(result)],
+                [str(INSIDE / "graph_engine.py"), str(self._model), mode, hooks, str(result)],
                 workdir=folder,
                 pythonpath=[ROOT],
                 env=engine.NO_DOOR,
@@ -140,7 +139,7 @@ def test_what_a_recorder_gets_is_the_same(
     nsys, result = tool("PROFILEMATE_TEST_NSYS_2023"), tmp_path / "result.json"
     run = engine.run_offline(
         vllm_python,
-        [str(HERE / "graph_engine.py"), str(model), MODES[-1], "recorded", str(result)],
+        [str(INSIDE / "graph_engine.py"), str(model), MODES[-1], "recorded", str(result)],
         workdir=tmp_path,
         nsys=nsys,
         pythonpath=[ROOT],
@@ -190,7 +189,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory, vllm_python: Path) -> dict[s
     # What breaks a graph is decided when vLLM is imported: a process of its own.
     for number, names in enumerate((PARTS, ("breakable",))):
         result = folder / f"{number}.json"
-        script = [str(HERE / "graph_parts.py"), str(result), *names]
+        script = [str(INSIDE / "graph_parts.py"), str(result), *names]
         engine.run_offline(
             vllm_python, script, workdir=folder, pythonpath=[ROOT], env=engine.NO_DOOR
         )

@@ -15,7 +15,8 @@ import engine
 import pytest
 import seed_lines
 from live_server import Live, LiveServer, check_totals, in_own_mounts
-from served import ROOT, profilemate
+from places import ROOT
+from served import profilemate
 
 pytestmark = pytest.mark.real
 

@@ -8,14 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import BUNDLED, ROOT
 from served import tool
 
 from profilemate.parse.pipeline import parse_session
 
 pytestmark = pytest.mark.real
 
-ROOT = Path(__file__).resolve().parents[2]
-BUNDLED = ROOT / "tests" / "data" / "vllm_cpu_server"
 TRACES = Path(os.environ.get("PROFILEMATE_REAL_TRACES", ROOT.parent / "shared" / "traces"))
 
 

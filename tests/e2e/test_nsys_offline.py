@@ -8,7 +8,8 @@ from pathlib import Path
 import engine
 import pandas as pd
 import pytest
-from served import DOOR, equal_but_for_times, live_folder, profilemate, tool
+from places import DOOR
+from served import equal_but_for_times, live_folder, profilemate, tool
 
 pytestmark = pytest.mark.real
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import engine
 import pandas as pd
 import pytest
-from served import ROOT, profilemate
+from places import INSIDE, ROOT
+from served import profilemate
 
 pytestmark = pytest.mark.real
 
@@ -33,7 +34,7 @@ os._exit(0)
 
 def test_the_script_s_recording_is_read(tmp_path: Path, vllm_python: Path) -> None:
     target = tmp_path / "recording.json.gz"
-    path = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "tests" / "e2e")]
+    path = [str(ROOT), str(ROOT / "scripts"), str(INSIDE)]
     env = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(path),

@@ -14,14 +14,13 @@ from typing import Any
 import engine
 import pandas as pd
 import pytest
-from served import ROOT, profilemate, tool
+from places import DOOR, INSIDE
+from served import profilemate, tool
 
 from profilemate.parse.tables import TABLES
 
 pytestmark = pytest.mark.real
 
-DOOR = ROOT / "profilemate" / "annotate" / "door"
-HERE = Path(__file__).parent
 COMPARED = (
     "cuda_graph_steps",
     "cuda_graph_padding",
@@ -104,7 +103,7 @@ def routes(
     folder = tmp_path_factory.mktemp("by-torch")
     traces, result = folder / "traces", folder / "counted"
     traces.mkdir()
-    run(folder, vllm_python, [str(HERE / "routed.py"), str(model), str(traces), str(result)])
+    run(folder, vllm_python, [str(INSIDE / "routed.py"), str(model), str(traces), str(result)])
     (trace,) = traces.glob("*.pt.trace.json*")
     profilemate("parse", trace, "-o", folder / "alone")
     found["torch"] = Route(folder / "alone", counted(result))

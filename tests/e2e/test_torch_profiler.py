@@ -21,13 +21,13 @@ import engine
 import pandas as pd
 import profiled
 import pytest
-from served import ORDERLY, ROOT, WITNESS, profilemate
+from places import INSIDE, ROOT, WITNESS
+from served import ORDERLY, profilemate
 
 from profilemate import schema
 
 pytestmark = pytest.mark.real
 
-HERE = Path(__file__).parent
 OPS = ("alloc", "touch", "free", "reset", "evict")
 _ANNOTATION = re.compile(r"execute_context_\d+\((\d+)\)_generation_\d+\((\d+)\)")
 
@@ -87,7 +87,7 @@ def offline(
     """The engine in one process, with the plugin as the only door."""
     traces, result = folder / "traces", folder / "result.json"
     traces.mkdir()
-    script = [str(HERE / "profiled.py"), "run", str(model), str(traces), str(result), how]
+    script = [str(INSIDE / "profiled.py"), "run", str(model), str(traces), str(result), how]
     run = engine.run_offline(
         python,
         [*script, *bounds],
@@ -197,7 +197,7 @@ def test_steps_on_request(tmp_path: Path, vllm_python: Path, model: Path, instal
 def test_hooks_go_in_when_vllm_s_configuration_has_a_torch_profiler(
     tmp_path: Path, vllm_python: Path, model: Path, installed: Path
 ) -> None:
-    script = [str(HERE / "profiled.py"), "configured", str(model)]
+    script = [str(INSIDE / "profiled.py"), "configured", str(model)]
     run = engine.run_offline(
         vllm_python, script, workdir=tmp_path, env=beside(tmp_path), pythonpath=[installed]
     )
@@ -272,7 +272,7 @@ def test_steps_and_launches_have_the_text_that_nvtx_gets(
 ) -> None:
     """Stand-in graphs, a real torch profiler, and beside it a sink that gets what NVTX gets."""
     result, trace = tmp_path / "result.json", tmp_path / "result.json.trace"
-    script = [str(HERE / "graph_engine.py"), str(model), "FULL_AND_PIECEWISE", "profiled"]
+    script = [str(INSIDE / "graph_engine.py"), str(model), "FULL_AND_PIECEWISE", "profiled"]
     engine.run_offline(
         vllm_python,
         [*script, str(result)],

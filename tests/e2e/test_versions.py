@@ -19,6 +19,7 @@ from typing import Any
 
 import engine
 import pytest
+from places import INSIDE, ROOT
 from told import Said, check_part, said
 
 from profilemate.annotate import probe
@@ -26,8 +27,6 @@ from profilemate.annotate.hooks import HOOKS
 
 pytestmark = pytest.mark.real
 
-ROOT = Path(__file__).parents[2]
-HERE = Path(__file__).parent
 
 EVERY = ["0.11.0", "0.12.0", "0.14.1", "0.16.0", "0.19.1", "0.22.1"]
 EVERY += ["0.25.1", "0.28.0", "0.30.0", "0.32.0", "0.33.0"]
@@ -109,7 +108,7 @@ def version(
     def run(script: str, *arguments: str) -> Any:
         result = folder / f"{script}-{len(list(folder.iterdir()))}.json"
         before, after = ([str(model)], []) if script == "kv_parts" else ([], list(arguments))
-        command = [str(HERE / f"{script}.py"), *before, str(result), *after]
+        command = [str(INSIDE / f"{script}.py"), *before, str(result), *after]
         engine.run_offline(
             vllm_python, command, workdir=folder, pythonpath=[*overlay, ROOT], env=engine.NO_DOOR
         )

@@ -22,6 +22,7 @@ from build import Stored, batch
 from frames import At
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import RECORDING, ROOT
 from pool_programs import Program, programs, run
 from same_trace import assert_same_trace
 from sidecars import WORKER, Recorder, make_up, torch_trace
@@ -38,9 +39,6 @@ from profilemate.parse.session.tables_on_demand import Built
 from profilemate.parse.session.timeline_file import Options, write_timeline
 from profilemate.parse.trace.trace import Trace
 from profilemate.schema import Event
-
-ROOT = Path(__file__).resolve().parents[2]
-BUNDLED = ROOT / "tests" / "data" / "vllm_cpu_server" / "recording.sqlite"
 
 
 def few(**more: object) -> Budget:
@@ -197,7 +195,7 @@ def parse(tmp_path: Path, *arguments: str | Path) -> subprocess.CompletedProcess
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
-    done = parse(tmp_path, BUNDLED, "-o", "out", "--max-memory", "20M")
+    done = parse(tmp_path, RECORDING, "-o", "out", "--max-memory", "20M")
     assert done.returncode == 2
     assert "The least is --max-memory 300M" in done.stderr
     assert "Traceback" not in done.stderr
@@ -205,8 +203,8 @@ def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_the_same(tmp_path: Path) -> None:
-    assert parse(tmp_path, BUNDLED, "-o", "a", "--no-cache", "-q").returncode == 0
-    done = parse(tmp_path, BUNDLED, "-o", "b", "--max-memory", "300M", "-q")
+    assert parse(tmp_path, RECORDING, "-o", "a", "--no-cache", "-q").returncode == 0
+    done = parse(tmp_path, RECORDING, "-o", "b", "--max-memory", "300M", "-q")
     assert done.returncode == 0, done.stderr
     files = sorted(p.name for p in (tmp_path / "a").iterdir())
     assert sorted(p.name for p in (tmp_path / "b").iterdir()) == files
