@@ -64,7 +64,8 @@ def start(settings: Settings, env: Mapping[str, str]) -> None:
             f"here: `profilemate parse {session}` makes them wherever profilemate is installed"
         )
         return
-    lock = os.open(session / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    lock = os.open(session / LOCK, flags, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _spawn(session, env, lock)
@@ -91,7 +92,8 @@ def _spawn(session: Path, env: Mapping[str, str], lock: int) -> None:
     removed = {*NSYS, session_dir.RUN, *(("LD_PRELOAD",) if any(env.get(n) for n in NSYS) else ())}
     inherited = {name: value for name, value in env.items() if name not in removed}
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    with (session / LOG).open("ab") as log:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    with os.fdopen(os.open(session / LOG, flags, 0o600), "ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", _CODE, str(session), str(_ROOT)],
             stdin=subprocess.DEVNULL,
