@@ -109,7 +109,9 @@ def read_trace(
         ProfilemateError: One of them cannot be read.
     """
     if not paths:
-        raise InputError("no recording was given", hint="Name one: profilemate parse run.nsys-rep")
+        raise InputError(
+            "no recording was given", hint="Name one:", command="profilemate parse run.nsys-rep"
+        )
     found = gather(paths)
     nsys, limit, decoded = how.get("nsys"), how.get("limit"), how.get("decoded")
     # A trace is put into the cache, and taken out of it, as a whole.

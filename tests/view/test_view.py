@@ -8,12 +8,14 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,10 +64,11 @@ def serving(site: Site) -> Iterator[Server]:
 
 
 def ask(
-    server: Server, path: str, method: str = "GET", **headers: str
+    server: Server, path: str, method: str = "GET", token: str | None = None, **headers: str
 ) -> tuple[int, bytes, dict[str, str]]:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
-    connection.request(method, path, headers=headers)
+    root = f"/{server.site.token if token is None else token}"
+    connection.request(method, root + path, headers=headers)
     answer = connection.getresponse()
     found = answer.status, answer.read(), {k.lower(): v for k, v in answer.getheaders()}
     connection.close()
@@ -74,7 +77,8 @@ def ask(
 
 def test_the_ui_and_the_trace_and_nothing_else(trace: Path, ui: Path) -> None:
     with serving(site_of(trace, ui)) as server:
-        assert server.url.startswith(f"http://127.0.0.1:{server.port}/#!/?url=http://127.0.0.1:")
+        root = f"http://127.0.0.1:{server.port}/{server.site.token}"
+        assert server.url.startswith(f"{root}/#!/?url={root}{TRACE}&")
         status, page, headers = ask(server, "/")
         assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
         assert b"<title>UI</title><script src=" in page
@@ -97,9 +101,69 @@ def test_the_ui_and_the_trace_and_nothing_else(trace: Path, ui: Path) -> None:
             f"/{trace.name}",
             "",
         ):
-            assert ask(server, path or "*")[:2] == (404, b""), path
+            assert ask(server, path)[:2] == (404, b""), path
         assert ask(server, TRACE, "POST")[0] == 501
         assert ask(server, TRACE, "OPTIONS")[0] == 404
+
+
+def test_without_the_token_there_is_nothing(trace: Path, ui: Path) -> None:
+    with serving(site_of(trace, ui)) as server, serving(site_of(trace, ui)) as other:
+        own = server.site.token
+        assert len(own) >= 20
+        assert own != other.site.token, "drawn anew each time"
+        for path in ("/", "/index.html", TRACE, ALIVE, "/v1/app.wasm", "/profilemate/alive.js"):
+            for token in ("x", other.site.token, own[:-1], own + "x", own.swapcase(), ""):
+                assert ask(server, path, token=token)[:2] == (404, b""), (path, token)
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+            connection.request("GET", path)
+            assert connection.getresponse().status == 404
+            connection.close()
+        assert ask(server, TRACE)[1] == trace.read_bytes()
+        assert ask(server, TRACE)[2]["referrer-policy"] == "no-referrer"
+    with serving(replace(site_of(trace, None), port=0)) as server:
+        assert ask(server, TRACE, "OPTIONS", token="x", Origin=ONLINE)[0] == 404
+        assert ask(server, TRACE, token="x", Origin=ONLINE)[0] == 404
+
+
+MALFORMED = {
+    "no request": b"\r\n\r\n",
+    "no version": b"GET /\r\n\r\n",
+    "bytes": bytes(range(256)) + b"\r\n\r\n",
+    "a version of letters": b"GET / HTTP/a.b\r\n\r\n",
+    "an address that is none": b"GET http://[ HTTP/1.1\r\n\r\n",
+    "the token in no path": b"GET TOKEN/timeline.pftrace HTTP/1.1\r\n\r\n",
+    "non-ASCII": "GET /é/ü HTTP/1.1\r\nHost: \u2028\r\nX-é: ü\r\n\r\n".encode(),
+    "a long line": b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
+    "a long header": b"GET / HTTP/1.1\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+    "many headers": b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 1000 + b"\r\n",
+    "a header without a colon": b"GET / HTTP/1.1\r\nHost\r\n\r\n",
+    "half a request": b"GET /TOKEN/timeline.pftrace HTTP/1.1\r\nHost: 127",
+    "nothing": b"",
+    "gone before the answer": b"GET /TOKEN/timeline.pftrace HTTP/1.1\r\nHost: HERE\r\n\r\n" * 50,
+}
+
+
+@pytest.mark.parametrize("what", MALFORMED)
+def test_it_is_quiet_on_what_is_no_request(
+    what: str, trace: Path, ui: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace.write_bytes(bytes(3_000_000))  # more than fits into buffers
+    with serving(site_of(trace, ui)) as server:
+        text = MALFORMED[what].replace(b"TOKEN", server.site.token.encode())
+        text = text.replace(b"HERE", f"127.0.0.1:{server.port}".encode())
+        # A connection that is reset, and one that is read to its end.
+        for linger in (struct.pack("ii", 1, 0), None):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+                if linger is not None:
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                with suppress(OSError):
+                    connection.sendall(text)
+                    if linger is None:
+                        connection.shutdown(socket.SHUT_WR)
+                        while connection.recv(1 << 20):
+                            pass
+        assert ask(server, TRACE)[0] == 200, "it goes on"
+    assert capsys.readouterr().err == ""
 
 
 def test_it_listens_on_the_loopback_alone(trace: Path, ui: Path) -> None:
@@ -135,10 +199,9 @@ def test_a_trace_that_was_removed_is_not_found(trace: Path, ui: Path) -> None:
 
 def test_without_the_extra_it_is_perfettos_own_page(trace: Path) -> None:
     site = site_of(trace, None)
-    assert site.start.startswith(f"{ONLINE}/#!/?url=http://127.0.0.1:9001{TRACE}")
+    assert site.start.startswith(f"{ONLINE}/#!/?url=http://127.0.0.1:9001/{site.token}{TRACE}")
     assert site.port == 9001
-    free = Site(site.files, start=site.start, origin=site.origin)
-    with serving(free) as server:
+    with serving(replace(site, port=0)) as server:
         status, body, headers = ask(server, TRACE, Origin=ONLINE)
         assert (status, body) == (200, trace.read_bytes())
         assert headers["access-control-allow-origin"] == ONLINE
@@ -153,9 +216,8 @@ def test_without_the_extra_it_is_perfettos_own_page(trace: Path) -> None:
 def test_a_port_that_is_taken_is_said(trace: Path, ui: Path) -> None:
     with serving(site_of(trace, ui)) as first:
         site = site_of(trace, None)
-        taken = Site(site.files, start=site.start, port=first.port, origin=site.origin)
-        with pytest.raises(ToolError, match=r"pip install 'profilemate\[view\]'"):
-            Server(taken)
+        with pytest.raises(ToolError, match=r"\n  pip install '[^']+'$"):
+            Server(replace(site, port=first.port))
         with pytest.raises(ToolError, match="--port"):
             Server(site_of(trace, ui, first.port))
 
@@ -168,7 +230,8 @@ def test_a_port_for_a_tunnel(trace: Path) -> None:
     try:
         assert address_of(process)[1] == port
         assert process.stdout is not None
-        assert f"ssh -L {port}:127.0.0.1:{port} " in process.stdout.readline()
+        assert process.stdout.readline().startswith("from another machine")
+        assert process.stdout.readline().startswith(f"  ssh -L {port}:127.0.0.1:{port} ")
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
     finally:
@@ -188,7 +251,7 @@ def started(server: Server) -> threading.Thread:
 def hold(server: Server) -> socket.socket:
     """What an open tab does."""
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=10)
-    line = f"GET {ALIVE} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n"
+    line = f"GET /{server.site.token}{ALIVE} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n"
     connection.sendall(line.encode())
     assert connection.recv(12) == b"HTTP/1.1 200"
     return connection
@@ -223,8 +286,7 @@ def test_perfettos_own_page_is_done_when_it_has_the_trace(
     trace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_, "GRACE_S", 0.5)
-    site = site_of(trace, None)
-    server = Server(Site(site.files, start=site.start, origin=site.origin))
+    server = Server(replace(site_of(trace, None), port=0))
     thread = started(server)
     time.sleep(1)
     assert thread.is_alive()
@@ -246,21 +308,22 @@ def start(*arguments: str | Path, **env: str) -> subprocess.Popen[str]:
     )
 
 
-def address_of(process: subprocess.Popen[str]) -> tuple[str, int]:
+def address_of(process: subprocess.Popen[str]) -> tuple[str, int, str]:
+    """The line, the port, and the token."""
     assert process.stdout is not None
     line = process.stdout.readline().strip()
-    found = re.match(r"http://127\.0\.0\.1:(\d+)/", line)
+    found = re.match(r"http://127\.0\.0\.1:(\d+)/([\w-]{20,})/#", line)
     assert found, line
-    return line, int(found[1])
+    return line, int(found[1]), found[2]
 
 
 def test_ctrl_c_ends_it_with_0(trace: Path) -> None:
     assert shipped_ui() is not None, "the extra `view` is part of `dev`"
     process = start(trace, "--no-browser")
     try:
-        _, port = address_of(process)
+        _, port, token = address_of(process)
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-        connection.request("GET", TRACE)
+        connection.request("GET", f"/{token}{TRACE}")
         assert connection.getresponse().read() == trace.read_bytes()
         connection.close()
         process.send_signal(signal.SIGINT)
@@ -271,6 +334,41 @@ def test_ctrl_c_ends_it_with_0(trace: Path) -> None:
     assert "Traceback" not in out + err
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_asked_to_end_it_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) -> None:
+    process = start(RECORDING, "--no-browser", TMPDIR=str(tmp_path))
+    try:
+        address_of(process)
+        assert [*tmp_path.glob("profilemate-*/timeline.pftrace")]
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number
+    assert err == ""
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_hangup_that_is_ignored_stays_so(trace: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does for its child
+    try:
+        process = start(trace, "--no-browser")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    try:
+        _, port, token = address_of(process)
+        process.send_signal(signal.SIGHUP)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", f"/{token}{TRACE}")
+        assert connection.getresponse().read() == trace.read_bytes()
+        connection.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_it_opens_the_browser_and_ends_with_the_tab(trace: Path, tmp_path: Path) -> None:
     said = tmp_path / "said"
     browser = tmp_path / "browser"
@@ -278,14 +376,16 @@ def test_it_opens_the_browser_and_ends_with_the_tab(trace: Path, tmp_path: Path)
     browser.chmod(0o755)
     process = start(trace, BROWSER=str(browser))
     try:
-        line, port = address_of(process)
+        line, port, token = address_of(process)
         for _ in range(100):
             if said.exists():
                 break
             time.sleep(0.1)
         assert said.read_text().strip() == line
         connection = socket.create_connection(("127.0.0.1", port), timeout=10)
-        connection.sendall(f"GET {ALIVE} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+        connection.sendall(
+            f"GET /{token}{ALIVE} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
+        )
         assert connection.recv(12) == b"HTTP/1.1 200"
         connection.close()
         assert process.wait(timeout=30) == 0

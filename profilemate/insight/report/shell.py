@@ -131,7 +131,8 @@ def _environment() -> Any:
     except ImportError as e:
         raise ToolError(
             "the report needs jinja2, which is not installed",
-            hint="pip install 'profilemate[report]'",
+            hint="Install what it needs:",
+            command="pip install 'profilemate[report]'",
         ) from e
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_asset),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profilemate.errors import InputError
-from profilemate.parse.cache.files import SUFFIX, default_folder, remove, shrink
+from profilemate.parse.cache.files import NO_HOME, SUFFIX, default_folder, remove, shrink
 from profilemate.parse.trace.trace import Trace
 
 if TYPE_CHECKING:  # needs pyarrow
@@ -53,6 +53,7 @@ class TraceCache:
         worth_s: Seconds that decoding has to take for its result to be kept.
 
     Attributes:
+        folder: The folder; None where there is none to be had.
         note: Why nothing could be kept, a sentence; None as long as all is well.
     """
 
@@ -74,6 +75,9 @@ class TraceCache:
         """
         if not self._limit:
             return None
+        if self.folder is None:
+            self.note = NO_HOME
+            return None
         found = dict(found)
         try:
             from profilemate.parse.cache.identity import identity
@@ -89,6 +93,7 @@ class TraceCache:
 
         from profilemate.parse.cache import pack, store
 
+        assert self.folder is not None
         path = self.folder / f"{identity.name}{SUFFIX}"
         read = store.read(path)
         if read is None:
@@ -107,6 +112,7 @@ class TraceCache:
 
         from profilemate.parse.cache import pack, store
 
+        assert self.folder is not None
         target = self.folder / f"{identity.name}{SUFFIX}"
         try:
             facts, tables = pack.pack(trace)

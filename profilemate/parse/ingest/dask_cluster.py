@@ -21,7 +21,7 @@ def _read(task: Task, version: str) -> Read | ProfilemateError:
         return ToolError(
             f"A worker of the cluster has profilemate {profilemate.__version__}",
             why=f"This one is {version}: what they give each other may differ.",
-            hint=f"Install the same one there: pip install profilemate=={version}",
+            hint=f"Install profilemate {version} there.",
         )
     try:
         return read_task(task)
@@ -52,7 +52,8 @@ def read_on(address: str, tasks: Sequence[Task], progress: Progress) -> list[Rea
         raise ToolError(
             f"The Dask scheduler at {address} does not answer",
             why=str(e) or type(e).__name__,
-            hint="Is it running, and can it be reached from here? Start one: dask scheduler",
+            hint="Is it running, and can it be reached from here? Start one:",
+            command="dask scheduler",
         ) from e
     with client:
         absolute = [replace(task, path=task.path.resolve()) for task in tasks]
@@ -107,6 +108,7 @@ def _distributed() -> Any:
         raise ToolError(
             "Reading on a cluster needs Dask",
             why=str(e),
-            hint='Install it: pip install "profilemate[dask]"',
+            hint="Install what it needs:",
+            command="pip install 'profilemate[dask]'",
         ) from e
     return distributed

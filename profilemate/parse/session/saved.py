@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import pandas as pd
@@ -18,6 +17,7 @@ from profilemate.parse.tables import TABLES
 from profilemate.parse.tables.base import Column
 from profilemate.parse.tables.cuda_graph_latency import FURTHER_KEY_COLUMNS
 from profilemate.parse.tables.cuda_graphs import KEY_COLUMNS
+from profilemate.printable import shell_word
 
 METADATA = "metadata.json"
 _TEXTS = ("value", "ids")
@@ -55,14 +55,16 @@ class SavedSession:
                 "This is no session directory",
                 path=path,
                 why=f"There is no {METADATA} in it.",
-                hint="Make one: profilemate parse TRACE -o session",
+                hint="Make one:",
+                command="profilemate parse TRACE -o session",
             ) from e
         except NotADirectoryError as e:
             raise InputError(
                 "This is no session directory",
                 path=path,
                 why="It is a file; a session is a directory that was made of a recording.",
-                hint=f"If it is a recording: profilemate parse {quote(str(path))} -o session",
+                hint="If it is a recording:",
+                command=f"profilemate parse {shell_word(path)} -o session",
             ) from e
         except (OSError, ValueError) as e:
             raise _unreadable("The session", file, e) from e
@@ -158,7 +160,8 @@ def _unreadable(what: str, file: Path, why: object) -> InputError:
         f"{what} cannot be read",
         path=file,
         why=f"{said}: was it cut short, edited, or written by another version?",
-        hint="Parse the recording again: profilemate parse TRACE -o SESSION --force",
+        hint="Parse the recording again:",
+        command="profilemate parse TRACE -o SESSION --force",
     )
 
 

@@ -112,5 +112,6 @@ def _need_client() -> None:
         raise ToolError(
             "Metrics cannot be written",
             why="The package prometheus_client is not installed.",
-            hint="pip install 'profilemate[export]'",
+            hint="Install what it needs:",
+            command="pip install 'profilemate[export]'",
         ) from e

@@ -53,7 +53,9 @@ def zstd() -> ModuleType:
         except ImportError:
             continue
     raise ToolError(
-        "Nothing here unpacks zstd", hint="Type: pip install 'profilemate[fast]', or unpack it."
+        "Nothing here unpacks zstd",
+        hint="Unpack it. Or install what it needs:",
+        command="pip install 'profilemate[fast]'",
     )
 
 

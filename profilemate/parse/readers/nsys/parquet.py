@@ -41,7 +41,8 @@ class _Parquet:
                 "Reading a parquet export needs pyarrow",
                 path=path,
                 why=str(e),
-                hint='Install it: pip install "profilemate[parquet]"',
+                hint="Install what it needs:",
+                command="pip install 'profilemate[parquet]'",
             ) from e
         self.arrow = pyarrow
         self.compute = pyarrow.compute
@@ -54,7 +55,8 @@ class _Parquet:
             "Cannot read the parquet export",
             path=self._path / (table + SUFFIX),
             why=f"It is damaged or was cut short ({error}).",
-            hint="Export the report again: nsys export --type parquetdir -f true REPORT.nsys-rep",
+            hint="Export the report again:",
+            command="nsys export --type parquetdir -f true REPORT.nsys-rep",
         )
 
     @contextmanager

@@ -275,6 +275,7 @@ def builder() -> Any:
         raise ToolError(
             "A timeline cannot be written",
             why="The package perfetto is not installed here.",
-            hint="Type: pip install 'profilemate[perfetto]'",
+            hint="Install what it needs:",
+            command="pip install 'profilemate[perfetto]'",
         ) from e
     return proto_builder
