@@ -28,7 +28,7 @@ FOR_GPUS = ("triton", "cuda-bindings", "cuda-pathfinder")
 CPU_BUILD = re.compile(r"(torch\s*==\s*[0-9.]+)\+cpu\b")
 
 # On disk, and while it is installed: wheels are unpacked beside pip's copies of them.
-CPU_GB, CUDA_GB = 8, 16
+CPU_GB, CUDA_GB = 8, 12
 
 
 def build(place: Path, pins: Sequence[str]) -> None:
@@ -58,7 +58,7 @@ def build(place: Path, pins: Sequence[str]) -> None:
             say(
                 "no package index that pip knows has torch's CPU build (one can be named in "
                 "PIP_EXTRA_INDEX_URL): installing vLLM with PyPI's, which needs CUDA's libraries "
-                "(a download of about 3 GB, 7 GB on disk)"
+                "(a download of about 3 GB, 5.5 GB on disk)"
             )
             wanted = [CPU_BUILD.sub(r"\1", line) for line in wanted]
         listed = Path(folder, "requirements.txt")
