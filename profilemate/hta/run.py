@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from profilemate.errors import InputError, OutputError, ToolError
+from profilemate.errors import InputError, OutputError, ToolError, missing_extra
 from profilemate.hta.trace_copies import SHIFT, Copy, copies
 from profilemate.parse.cache import TraceCache
 from profilemate.parse.pipeline import read_trace
@@ -139,7 +139,7 @@ def _analysis() -> Any:
         raise ToolError(
             "HTA is not here",
             why=f"It cannot be imported: {e}.",
-            hint="pip install 'profilemate[hta]'",
+            hint=missing_extra("hta"),
         ) from e
     return TraceAnalysis
 

@@ -242,7 +242,7 @@ def test_without_hta_the_command_to_type_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "hta.trace_analysis", None)
-    with pytest.raises(ToolError, match=r"pip install 'profilemate\[hta\]'"):
+    with pytest.raises(ToolError, match="pip install 'traceinsight"):
         hta(trace_of(tmp_path / "t.json", rank=0), tmp_path / "out")
 
 

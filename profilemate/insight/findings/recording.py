@@ -200,8 +200,8 @@ CLOCK = Rule(
     name="clock",
     area="Recording",
     question="Are engine and GPU on one clock?",
-    doc="alignment_error_ms of metadata.json: what is left after the events' own clock was mapped "
-    "onto the recorder's, delay of emission included.",
+    doc="alignment_error_ms of metadata.json: how far the best readings of the events' own clock "
+    "against the recorder's differ.",
     verdicts={
         "clock-apart": When("warning", "more than clock_error_ms"),
         "clock-aligned": When("good", "clock_error_ms or less"),

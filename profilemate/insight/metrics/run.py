@@ -26,7 +26,7 @@ DURATION = Spec(
 CLOCK_ERROR = Spec(
     "profilemate_clock_alignment_error_seconds",
     "gauge",
-    "Bound of the error with which the clocks of the recording were laid on each other.",
+    "How far the clocks of the recording, laid on each other, may be off.",
 )
 EVENTS = Spec("profilemate_events", "counter", "Events read from the recording, by kind.")
 LOST = Spec(

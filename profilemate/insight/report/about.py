@@ -81,7 +81,7 @@ def _recording(source: Source) -> list[tuple[str, str]]:
         ("window", f"{begin:.3f} s to {end:.3f} s, {end - begin:.3f} s long"),
     ]
     error = _mapping(meta, "clock").get("alignment_error_ms")
-    rows += [("clock error", f"at most {error:.3f} ms")] if isinstance(error, float) else []
+    rows += [("clock error", f"{error:.3f} ms")] if isinstance(error, float) else []
     durations = _mapping(meta, "durations").get("cuda_graph_timeline")
     rows += (
         [("replay durations", _DURATIONS.get(str(durations), str(durations)))] if durations else []

@@ -21,7 +21,7 @@ from profilemate.parse.readers.nsys.layout import (
 from profilemate.parse.recording.contract import SourceInfo
 
 RECORD_HINT = (
-    "Install it where vLLM runs (pip install profilemate), record with PROFILEMATE=on under "
+    "Install it where vLLM runs (`pip install .` in its clone), record with PROFILEMATE=on under "
     "`nsys profile -t nvtx,cuda`, and look at `profilemate annotate status` there."
 )
 MAX_DIAGNOSTICS = 5

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from profilemate import schema
-from profilemate.errors import InputError, ToolError
+from profilemate.errors import InputError, ToolError, missing_extra
 from profilemate.parse.readers.base import OpenOptions
 from profilemate.parse.readers.nsys.activity import ArrayBatch, Batch, read_activity
 from profilemate.parse.readers.nsys.facts import Facts, note_absence, read_facts
@@ -41,7 +41,7 @@ class _Parquet:
                 "Reading a parquet export needs pyarrow",
                 path=path,
                 why=str(e),
-                hint='Install it: pip install "profilemate[parquet]"',
+                hint=missing_extra("parquet"),
             ) from e
         self.arrow = pyarrow
         self.compute = pyarrow.compute
