@@ -63,9 +63,9 @@ import sys
 from pathlib import Path
 from profilemate.parse.decode import decode_recordings
 from profilemate.parse.project import write_session
-from profilemate.parse.recording import Marker, SourceInfo
+from profilemate.parse.recording import Marker, SourceInfo, SourceKind
 class Stored:
-    info = SourceInfo(Path("x"), "test", 0, start_unix_ns=0)
+    info = SourceInfo(Path("x"), SourceKind.TORCH, 0, start_unix_ns=0)
     def markers(self):
         texts = enumerate(Path(sys.argv[1]).read_text().splitlines())
         return iter([Marker(10**10 + i, None, 7, 7, text) for i, text in texts])
