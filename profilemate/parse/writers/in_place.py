@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from profilemate.errors import OutputError
 from profilemate.parse.writers.leftovers import NEW, unfinished_directory
-from profilemate.parse.writers.replace import METADATA
+from profilemate.parse.writers.replace import METADATA, session_of
 
 T = TypeVar("T")
 
@@ -57,12 +57,11 @@ def _refused(session: Path, error: OSError) -> OutputError:
 
 
 def _move(new: Path, session: Path, files: list[str]) -> None:
-    old: list[str] = []
-    with suppress(OSError, ValueError):
-        old = json.loads((session / METADATA).read_text(encoding="utf-8")).get("files", [])
+    before = (session_of(session) or {}).get("files")
+    old = {f for f in before if isinstance(f, str)} if isinstance(before, list) else set()
     for name in sorted(files, key=lambda name: name == METADATA):
         (session / name).parent.mkdir(parents=True, exist_ok=True)
         os.replace(new / name, session / name)
-    for name in set(old) - set(files):
+    for name in old - set(files):
         with suppress(OSError):
             (session / name).unlink()

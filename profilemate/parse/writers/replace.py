@@ -135,7 +135,7 @@ def may_replace(out: Path, *, force: bool) -> bool:
             hint="choose another directory with -o, or add --force",
         )
     try:
-        foreign = any(target.iterdir()) and _session(target) is None
+        foreign = any(target.iterdir()) and session_of(target) is None
     except OSError as e:
         raise _output_error(e, out, replaces=True) from e
     if foreign:
@@ -148,11 +148,12 @@ def may_replace(out: Path, *, force: bool) -> bool:
     return True
 
 
-def _session(directory: Path) -> dict[str, object] | None:
+def session_of(directory: Path) -> dict[str, object] | None:
     """The metadata of a session directory, None for any other directory."""
     try:
         metadata = json.loads((directory / METADATA).read_bytes())
-    except (FileNotFoundError, IsADirectoryError, ValueError):  # ValueError: no JSON, no UTF-8
+    # ValueError: no JSON, no UTF-8; RecursionError: brackets within brackets within brackets
+    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
         return None
     return metadata if isinstance(metadata, dict) and "session_id" in metadata else None
 
@@ -161,7 +162,7 @@ class _Ours:
     """Which files of an old session we wrote: those it lists, and those we would write today."""
 
     def __init__(self, directory: Path, today: Callable[[str], bool]) -> None:
-        listed = (_session(directory) or {}).get("files")
+        listed = (session_of(directory) or {}).get("files")
         self._listed = {str(f) for f in listed} if isinstance(listed, list) else set()
         self._today = today
 
