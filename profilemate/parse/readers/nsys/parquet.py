@@ -21,7 +21,7 @@ from profilemate.parse.readers.nsys.activity import ArrayBatch, Batch, read_acti
 from profilemate.parse.readers.nsys.facts import Facts, note_absence, read_facts
 from profilemate.parse.readers.nsys.layout import EVENT_TYPES, Found, Tables, locate
 from profilemate.parse.recording.activity import ANNOTATION_PREFIXES, ActivitySink
-from profilemate.parse.recording.contract import Marker, Recording, SourceInfo
+from profilemate.parse.recording.contract import Marker, Recording, SourceInfo, SourceKind
 from profilemate.parse.recording.progress import Progress
 
 SUFFIX = ".parquet"
@@ -299,7 +299,7 @@ class _ParquetRecording:
 class NsysParquetReader:
     """Reads parquet exports; needs pyarrow, the extra `profilemate[parquet]`."""
 
-    name = "nsys parquet export"
+    name = SourceKind.NSYS_PARQUET
     suffixes = ("_pqtdir",)
 
     def sniff(self, path: Path) -> bool:
