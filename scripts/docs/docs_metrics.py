@@ -7,13 +7,13 @@ from pathlib import Path
 from profilemate.insight.metrics import SPECS
 from profilemate.insight.metrics.family import Spec
 
-TARGET = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
+TARGET = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 
 HEAD = """# The metrics
 
-Made by `scripts/docs_metrics.py` from the code. `profilemate export SESSION -o session.om` writes
-the figures of a session in the OpenMetrics format, for Prometheus to scrape from any file server
-(as `application/openmetrics-text; version=1.0.0; charset=utf-8`, or as plain text);
+Made by `scripts/docs/docs_metrics.py` from the code. `profilemate export SESSION -o session.om`
+writes the figures of a session in the OpenMetrics format, for Prometheus to scrape from any file
+server (as `application/openmetrics-text; version=1.0.0; charset=utf-8`, or as plain text);
 `--format prometheus` in the older text format, for `promtool check metrics` and the textfile
 collector of the node exporter. Needs `pip install 'profilemate[export]'`.
 

@@ -17,50 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench_overhead_common import Null, annotate
+from bench_overhead_decode import decode
+
 ROUNDS = 15
 SHORT = (20, 600)
 """Calls and rounds where windows must be short; compare a least with one of its like only."""
-
-
-class Null:
-    """A sink that counts and forgets; counting events takes time, so only where it is asked."""
-
-    name = "null"
-    counts_events = False
-    scope = "always"
-
-    def __init__(self) -> None:
-        self.messages = 0
-        self.characters = 0
-        self.events = 0
-
-    def mark(self, text: str) -> None:
-        """Count a batch."""
-        self.messages += 1
-        self.characters += len(text)
-        if self.counts_events:
-            self.events += text.count(" | ")
-
-    def push(self, text: str) -> None:
-        """Count a range."""
-        self.messages += 1
-
-    def pop(self) -> None:
-        """Ends with its push: counted there."""
-
-    def flush(self) -> None:
-        """Nothing waits."""
-
-
-def annotate(sink: Any) -> Any:
-    """Install the hooks with this sink; returns the package."""
-    from profilemate import annotate
-    from profilemate.annotate import sinks
-    from profilemate.annotate.settings import Settings
-
-    sinks.open_sinks = lambda settings, env: ([sink], "")
-    annotate.install(Settings(wanted=True))
-    return annotate
 
 
 def best(call: Callable[[], object], count: int = 3000, rounds: int = ROUNDS) -> float:
@@ -308,8 +270,6 @@ def _count_steps(run: Callable[[], object]) -> int:
 
 
 if __name__ == "__main__":
-    from bench_overhead_decode import decode
-
     name, *arguments = sys.argv[1:]
     tasks: dict[str, Callable[..., dict[str, Any]]] = {
         "costs": costs,

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from time import perf_counter_ns
 
-CLONE = Path(__file__).resolve().parent.parent
+CLONE = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CLONE))
 
 from profilemate import schema  # noqa: E402

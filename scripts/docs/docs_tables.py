@@ -6,13 +6,13 @@ from pathlib import Path
 
 from profilemate.parse.tables import TABLES, Table
 
-TARGET = Path(__file__).resolve().parent.parent / "docs" / "tables.md"
+TARGET = Path(__file__).resolve().parents[2] / "docs" / "tables.md"
 
 HEAD = """# The tables
 
-Made by `scripts/docs_tables.py` from the code. Times are seconds since the start of the recording
-unless the column says otherwise; `None` is what the recording cannot tell. Columns of the standard
-files never change; what is new comes in files of its own.
+Made by `scripts/docs/docs_tables.py` from the code. Times are seconds since the start of the
+recording unless the column says otherwise; `None` is what the recording cannot tell. Columns of the
+standard files never change; what is new comes in files of its own.
 """
 
 

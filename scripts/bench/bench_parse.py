@@ -1,9 +1,9 @@
 """How fast and in how much memory torch profiler traces are read, beside other ways to read them.
 
 Prints a table in Markdown; `--write` puts it into docs/benchmarks.md. The traces are made by
-scripts/kineto_traces.py. Machines are noisy: all that is compared runs in turn, each as a process
-of its own, and ratios are of CPU seconds. Peers that are not installed are left out; `--hta` names
-an interpreter that has HTA (the package traceinsight).
+scripts/data/kineto_traces.py. Machines are noisy: all that is compared runs in turn, each as a
+process of its own, and ratios are of CPU seconds. Peers that are not installed are left out;
+`--hta` names an interpreter that has HTA (the package traceinsight).
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import bench_document
-import kineto_traces
 
 from profilemate.parse.readers.kineto import native
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts" / "data"))
+
+import kineto_traces  # noqa: E402
 
 _SOURCES = {
     "inflate": """
@@ -262,11 +264,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     finally:
         shutil.rmtree(folder)
     text = (
-        f"Made by `python scripts/bench_parse.py --write` on {versions()}. Everything ran in turn, "
-        f"each as a process of its own with its start; the best of {options.rounds} rounds by wall "
-        "time. The floor unpacks with the same library and does nothing else, in blocks of the "
-        "size that is best for it. Twice at once is what a second core is worth on this machine: "
-        "two processes that have nothing to do with each other.\n\n" + "\n\n".join(texts)
+        f"Made by `python scripts/bench/bench_parse.py --write` on {versions()}. Everything ran in "
+        f"turn, each as a process of its own with its start; the best of {options.rounds} rounds "
+        "by wall time. The floor unpacks with the same library and does nothing else, in blocks of "
+        "the size that is best for it. Twice at once is what a second core is worth on this "
+        "machine: two processes that have nothing to do with each other.\n\n" + "\n\n".join(texts)
     )
     print(text)
     if options.write:

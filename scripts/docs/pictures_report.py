@@ -1,6 +1,6 @@
 """Makes the picture of the report page in docs/pictures, from the bundled recording.
 
-    python scripts/pictures_report.py
+    python scripts/docs/pictures_report.py
 
 Needs a Chromium: PROFILEMATE_TEST_CHROMIUM, or `chromium` on PATH.
 """
@@ -18,7 +18,7 @@ from profilemate.insight.report import draw_all, write_page
 from profilemate.parse.pipeline import parse_session
 from profilemate.parse.session.saved import SavedSession
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 BUNDLED = ROOT / "tests" / "data" / "vllm_cpu_server" / "recording.sqlite"
 TARGET = ROOT / "docs" / "pictures" / "report.png"
 WIDTH, SCALE = 1180, 1

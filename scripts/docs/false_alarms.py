@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from profilemate.insight.compare.noise import compare_series  # noqa: E402
@@ -113,7 +113,7 @@ def table(runs: int) -> str:
 
 INTRODUCTION = """# How often a comparison is wrong
 
-Made by `python scripts/false_alarms.py --write`: {runs} pairs of drawn series a row. Called is
+Made by `python scripts/docs/false_alarms.py --write`: {runs} pairs of drawn series a row. Called is
 p < 0.05, so 5 % of equal series may be called different; not said, that they are too short or
 depend too much on their past to say anything ([the test](findings.md#comparisons)).
 

@@ -10,11 +10,11 @@ from profilemate.insight.findings import RULES
 from profilemate.insight.findings.base import Rule
 from profilemate.insight.findings.thresholds import THRESHOLDS
 
-TARGET = Path(__file__).resolve().parent.parent / "docs" / "findings.md"
+TARGET = Path(__file__).resolve().parents[2] / "docs" / "findings.md"
 
 HEAD = """# Findings and comparisons
 
-Made by `scripts/docs_findings.py` from the rules themselves.
+Made by `scripts/docs/docs_findings.py` from the rules themselves.
 
 `profilemate report` asks a session the questions below. Each is answered by a finding, with its
 evidence and, where one helps, the vLLM flag to turn, or is listed as not judged with the reason: no

@@ -8,7 +8,7 @@ import statistics
 import time
 from typing import Any
 
-from bench_overhead_inside import Null, annotate
+from bench_overhead_common import Null, annotate
 
 SEQUENCES = 256
 CYCLE = 32

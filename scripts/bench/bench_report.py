@@ -1,6 +1,6 @@
 """What a report page costs: to make, and to open in a headless Chromium.
 
-    python scripts/bench_report.py [SESSION]      # without one, makes up an hour (see made_session)
+    python scripts/bench/bench_report.py [SESSION]  # without one, of an hour of made_session
 
 Prints seconds and peak memory of making it, its size, and of five openings the median of first
 contentful paint and of the time until all charts are drawn. Names of the browser:
@@ -19,7 +19,10 @@ import tempfile
 import time
 from pathlib import Path
 
-import made_session
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts" / "data"))
+
+import made_session  # noqa: E402
 
 OPENINGS = 5
 

@@ -4,8 +4,8 @@ The steps, graphs and GPU times are a made-up trace from which profilemate's own
 so these are consistent. The KV tables are made up directly, at the size that is asked for, because
 ten million operations as events would take longer than the measurement.
 
-    python scripts/made_session.py OUT --hour           # 200,000 steps, 10 million KV operations
-    python scripts/made_session.py OUT --ranks 4        # a minute of four ranks
+    python scripts/data/made_session.py OUT --hour       # 200,000 steps, 10 million KV operations
+    python scripts/data/made_session.py OUT --ranks 4    # a minute of four ranks
 """
 
 from __future__ import annotations
@@ -242,7 +242,9 @@ def _say_so(out: Path) -> None:
     for name in [n for n in metadata["empty_files"] if n.startswith("kv_")]:
         del metadata["empty_files"][name]
     metadata["kv_cache_tracking"] = True
-    metadata["notes"].append("Made up by scripts/made_session.py: not a recording of anything.")
+    metadata["notes"].append(
+        "Made up by scripts/data/made_session.py: not a recording of anything."
+    )
     file.write_text(json.dumps(metadata, indent=2))
 
 

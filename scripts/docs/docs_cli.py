@@ -12,11 +12,11 @@ import typer
 
 from profilemate.cli import app
 
-TARGET = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
+TARGET = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 
 HEAD = """# The command line
 
-Made by `scripts/docs_cli.py` from the commands themselves.
+Made by `scripts/docs/docs_cli.py` from the commands themselves.
 
 Exit status: 0, all went well; 1, a condition of `--fail-on` holds; 2, an error, which says on
 stderr what failed, on which file, the likely reason, and what to type next. Results go to stdout,

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import bench_document
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from profilemate import schema  # noqa: E402
@@ -160,7 +160,7 @@ def chapter() -> str:
             rows.append(done.stdout.strip())
     return "\n".join(
         [
-            "Made by `python scripts/bench_tables.py --write`: messages of a made-up pool of "
+            "Made by `python scripts/bench/bench_tables.py --write`: messages of a made-up pool of "
             f"{BLOCKS:,} blocks, read, made",
             "into all tables, and written as CSV. Seconds are of CPU. Memory is the most that the "
             "process had,",

@@ -30,9 +30,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "scripts"))
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts" / "data")]
 
 TABLES = ("NVTX_EVENTS", "CUPTI_ACTIVITY_KIND_RUNTIME", "CUPTI_ACTIVITY_KIND_KERNEL")
 
@@ -217,8 +216,8 @@ def main() -> None:
         if given.write:
             rows = f"{given.nvtx:g} million NVTX rows, {given.runtime:g} million API calls and "
             rows += f"{given.kernels:g} million kernels"
-            made = f"Made by `python scripts/bench_nsys.py --write`: {rows}; the floor is SQLite "
-            made += "alone, `SELECT count(*), sum(end - start)` over the three tables."
+            made = f"Made by `python scripts/bench/bench_nsys.py --write`: {rows}; the floor is "
+            made += "SQLite alone, `SELECT count(*), sum(end - start)` over the three tables."
             bench_document.put("How fast nsys exports are read", "\n\n".join([made, *told]))
 
 

@@ -5,7 +5,7 @@ message, vLLM's range, 30 operators, 150 Python functions, 1 to 60 graph launche
 its graphs, so that nearly four fifths of the text are kernels: the hardest case for whoever wants
 the kernels only.
 
-    python scripts/kineto_traces.py out.pt.trace.json.gz --megabytes 300 --layout kineto
+    python scripts/data/kineto_traces.py out.pt.trace.json.gz --megabytes 300 --layout kineto
 """
 
 from __future__ import annotations
