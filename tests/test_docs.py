@@ -66,6 +66,28 @@ def test_the_page_of_live_sessions_names_every_setting() -> None:
     )
 
 
+@pytest.mark.parametrize("folder", ["profilemate", "profilemate/parse"])
+def test_the_architecture_page_is_the_folder_listing(folder: str) -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = page.partition(f"| in `{folder}/` |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| (`[^|]*`) \|", table, re.MULTILINE)
+    listed = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    entries = {p.name + "/" * p.is_dir() for p in (ROOT / folder).iterdir()}
+    # The first and the last are Python's own, the third is the public face of another one.
+    assert listed == entries - {
+        "__init__.py",
+        "__main__.py",
+        "py.typed",
+        "extend.py",
+        "__pycache__/",
+    }
+
+
+def test_parse_is_few_rooms() -> None:
+    parse = ROOT / "profilemate" / "parse"
+    assert len([p for p in parse.iterdir() if p.name != "__pycache__"]) <= 16
+
+
 def test_each_benchmark_writes_its_own_chapter(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     bench_document.put("One", "first\n\n## detail\n", page)

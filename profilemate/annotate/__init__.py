@@ -10,20 +10,18 @@ import os
 from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING
 
-from profilemate.annotate.guard import say
+from profilemate.annotate import current
+from profilemate.annotate.current import status
+from profilemate.annotate.faults import say
 from profilemate.annotate.settings import Settings
 
 if TYPE_CHECKING:
-    from profilemate.annotate.emit import Emitter
-    from profilemate.annotate.patching import Hook, HookStatus, Patcher
+    from profilemate.annotate.hook import HookStatus
 
-__all__ = ["Settings", "add_hook", "install", "status", "touch_session", "uninstall"]
+__all__ = ["Settings", "install", "status", "uninstall"]
 
 LOADED = "[sitecustomize] vLLM Comprehensive Instrumentation Loaded"
 """What a user who set `PYTHONPATH` looks for."""
-
-_patcher: Patcher | None = None
-_emitter: Emitter | None = None
 
 
 def install(
@@ -41,35 +39,40 @@ def install(
         One row per hook: installed, waiting for its module, or skipped and why. Empty when the
         settings do not ask for annotation.
     """
-    global _emitter, _patcher
     env = os.environ if env is None else env
     settings = Settings.from_env(env) if settings is None else settings
     for complaint in settings.complaints:
         say(complaint)
     if not settings.wanted:
         return []
-    if _patcher is None:
+    if current.patcher is None:
         if (settings.live or settings.torch) and not _begin_session(settings, env):
             return []
-        # Imported late: an `import profilemate.annotate` in every vLLM process must cost nothing.
-        from profilemate.annotate import extend
-        from profilemate.annotate.emit import Emitter
-        from profilemate.annotate.hooks import HOOKS
-        from profilemate.annotate.hooks.gpu_timing import HOOKS as GPU_TIMING
-        from profilemate.annotate.identity import Identity
-        from profilemate.annotate.patching import Patcher
-        from profilemate.annotate.sinks import open_sinks
+        _put_in(settings, env)
+    return current.status()
 
-        identity = Identity(graphs=settings.graphs, kv=settings.kv)
-        _emitter = Emitter(lambda: open_sinks(settings, env), status, identity, settings.steps)
-        _emitter.step.each_launch = settings.launches
-        further = extend.load(env)
-        _patcher = Patcher(_emitter)
-        off = [g for g, on in (("graphs", settings.graphs), ("kv", settings.kv)) if not on]
-        _patcher.install((*HOOKS, *(GPU_TIMING if settings.gpu_timing else ()), *further), off=off)
-        if settings.verbose:
-            say(f"annotating vLLM in process {os.getpid()}: {settings.reason}")
-    return _patcher.status
+
+def _put_in(settings: Settings, env: Mapping[str, str]) -> None:
+    """Make the emitter and the patcher of this process, and put the hooks in."""
+    # Imported late: an `import profilemate.annotate` in every vLLM process must cost nothing.
+    from profilemate.annotate import extend
+    from profilemate.annotate.emit import Emitter
+    from profilemate.annotate.hooks import HOOKS
+    from profilemate.annotate.hooks.gpu_timing import HOOKS as GPU_TIMING
+    from profilemate.annotate.identity import Identity
+    from profilemate.annotate.patcher import Patcher
+    from profilemate.annotate.sinks import open_sinks
+
+    identity = Identity(graphs=settings.graphs, kv=settings.kv)
+    emitter = Emitter(lambda: open_sinks(settings, env), status, identity, settings.steps)
+    emitter.step.each_launch = settings.launches
+    current.emitter = emitter
+    custom = extend.load(env)  # may call `track`, which finds no patcher yet
+    current.patcher = patcher = Patcher(emitter)
+    off = [g for g, on in (("graphs", settings.graphs), ("kv", settings.kv)) if not on]
+    patcher.install((*HOOKS, *(GPU_TIMING if settings.gpu_timing else ()), *custom), off=off)
+    if settings.verbose:
+        say(f"annotating vLLM in process {os.getpid()}: {settings.reason}")
 
 
 def _begin_session(settings: Settings, env: Mapping[str, str]) -> bool:
@@ -91,29 +94,12 @@ def _begin_session(settings: Settings, env: Mapping[str, str]) -> bool:
     return True
 
 
-def touch_session() -> None:
-    """Have this process say again who it is, with its next message."""
-    if _emitter is not None:
-        _emitter.touch_session()
-
-
-def add_hook(hook: Hook) -> None:
-    """Put one more hook in, if hooks are in at all; `install` finds it otherwise."""
-    if _patcher is not None:
-        _patcher.add(hook)
-
-
 def uninstall() -> None:
     """Send what is buffered and put everything back as it was."""
-    global _emitter, _patcher
-    if _patcher is None or _emitter is None:
+    emitter, patcher = current.emitter, current.patcher
+    if patcher is None or emitter is None:
         return
-    _emitter.finish()
-    _emitter.on = _emitter.active = _emitter.watching = _emitter.armed = False
-    _patcher.uninstall()
-    _emitter = _patcher = None
-
-
-def status() -> list[HookStatus]:
-    """One row per hook; empty when nothing is installed in this process."""
-    return [] if _patcher is None else _patcher.status
+    emitter.finish()
+    emitter.on = emitter.active = emitter.watching = emitter.state.armed = False
+    patcher.uninstall()
+    current.emitter = current.patcher = None

@@ -15,8 +15,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from profilemate.annotate.guard import Faults, compile_wrapper, shield
+from profilemate.annotate.faults import Faults, shield
 from profilemate.annotate.settings import TORCH
+from profilemate.annotate.wrapping import compile_wrapper
 
 _faults = Faults()
 

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Callable, Sequence
 from multiprocessing.util import Finalize
 from time import monotonic_ns
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from profilemate import schema
+from profilemate.annotate.faults import Faults, say, shield
 from profilemate.annotate.graphs import Graphs
-from profilemate.annotate.guard import Faults, say, shield
+from profilemate.annotate.hook import HookStatus
 from profilemate.annotate.identity import Identity
-from profilemate.annotate.patching import HookStatus
+from profilemate.annotate.outlet import Encode
 from profilemate.annotate.settings import Steps
+from profilemate.annotate.sink import Sink
+from profilemate.annotate.state import EngineState, PoolInfo
 from profilemate.annotate.step import Step
 from profilemate.annotate.window import Window
 from profilemate.schema import KINDS
-
-Encode = Callable[..., str]
-Scope = Literal["always", "window", "torch"]
 
 SESSION_EVERY_NS = 2_000_000_000
 """How often a process says who it is: a recording of some seconds then has it at least once."""
@@ -31,97 +30,25 @@ MAX_BUFFERED = 8192
 _BATCH = schema.MAX_MESSAGE - 1024  # leaves room for the head, so that most batches fit one message
 
 
-class Sink(Protocol):
-    """Where messages go. Calls come from the engine's own thread, one at a time.
-
-    Attributes:
-        name: What it is called in what we say.
-    """
-
-    name: str
-
-    @property
-    def scope(self) -> Scope:
-        """When it records.
-
-        `always`; `window`: while a recording window is open (see `window.py`); `torch`: in such a
-        window, while a torch profiler runs in this process.
-        """
-
-    def mark(self, text: str) -> None:
-        """Record an instant."""
-
-    def push(self, text: str) -> None:
-        """Open a range on this thread."""
-
-    def pop(self) -> None:
-        """Close the last range of this thread."""
-
-    def flush(self) -> None:
-        """Bring what was given so far to safety: a window closes, or the process ends."""
-
-
-class PoolInfo:
-    """What we know of a BlockPool.
-
-    Attributes:
-        number: In order of creation in this process.
-        total: Blocks, without the null block.
-        used: Blocks in use when it was last said, -1 before.
-    """
-
-    __slots__ = ("facts", "number", "pool", "total", "used")
-
-    def __init__(self, number: int, pool: Any) -> None:
-        medium = getattr(pool, "medium", None)
-        self.number = number
-        self.pool = weakref.ref(pool)
-        self.total: int = pool.num_gpu_blocks - 1
-        self.used = -1
-        self.facts = (
-            self.total,
-            getattr(pool, "hash_block_size", None),
-            pool.enable_caching,
-            None if medium is None else str(medium),
-        )
-
-
-class Serving:
-    """The request that is being served, as a vLLM object, while a call of `KVCacheManager` runs.
-
-    Attributes:
-        slots: The one that allocate_slots runs for.
-        free: The one whose blocks are given back.
-    """
-
-    __slots__ = ("free", "slots")
-
-    def __init__(self) -> None:
-        self.slots: Any = None
-        self.free: Any = None
-
-
 class Emitter:
     """Collects the events of one process.
 
     Attributes:
         on: False when nobody will ever record here; hooks then keep nothing.
-        active: Whether a sink listens; wrappers that only tell events ask this first.
-        watching: Whether sinks come and go: then every step begins with `turn`.
-        armed: A profiler of vLLM's was started and may begin to record inside a step.
+        active: Whether a sink listens; wrappers that only emit events ask this first.
+        watching: Whether sinks come and go: then every step begins with `advance`.
         window: Which steps are recorded.
-        serving: The request that is being served; set by the hooks that know.
-        evicted: Block ids whose content was lost since the last operation of a pool.
-        deferred: Block id -> request id, of blocks that vLLM will free later.
-        given_back: Requests whose blocks were given back since the last step began to be
-            scheduled, for vLLM 0.11, where only the scheduler knows which were preempted.
-        scheduler_step: Number of `Scheduler.schedule` calls so far, recorded or not.
-        worker_step: Number of `Worker.execute_model` calls so far, recorded or not.
-        pools: id() of a BlockPool -> what we know of it.
+        state: What hooks tell each other.
         step: The model execution that is running.
         graphs: The CUDA graphs that were captured.
         faults: Faults of our own.
         identity: What this process says of itself.
+
+    Args:
+        open_sinks: Opens the sinks of this process; with none, its second value says why.
+        hook_status: What became of each hook; said with every session.
+        identity: A fresh one if not given.
+        steps: The only steps to record; None for all.
     """
 
     def __init__(
@@ -135,9 +62,9 @@ class Emitter:
         self.faults = Faults()
         self.identity = identity or Identity()
         # Made once: wrappers hold these.
-        self.step = Step(self)
+        self.state = EngineState()
         self.graphs = Graphs(self)
-        self.serving = Serving()
+        self.step = Step(self, self.graphs)
         self.window = Window(steps)
         self._open_sinks = open_sinks
         self._hook_status = hook_status
@@ -148,28 +75,16 @@ class Emitter:
     def _reset(self) -> None:
         # Until the sinks are known, everything is kept for them.
         self.active = self.watching = True
-        self.armed = False
         self.window.reset()
-        self.pools: dict[int, PoolInfo] = {}
-        self._forget()
+        self.state.reset()
+        self._buffer: list[tuple[Encode, int, int, tuple[Any, ...]]] = []
         self.step.reset()
         self.graphs.pending.clear()
-        self._sinks: list[Sink] | None = None
+        self._sinks: list[Sink] | None = None  # not opened yet
         self._listening: tuple[Sink, ...] = ()
-        self._seq: dict[int, int] = {}
-        self.scheduler_step = 0
-        self.worker_step = 0
-        self._messages = 0
-        self._session_due = 0
-
-    def _forget(self) -> None:
-        """Drop what is only true as long as every operation is seen."""
-        self.evicted: list[int] = []
-        self.deferred: dict[int, str] = {}
-        self.given_back: list[tuple[Any, ...]] = []
-        self._buffer: list[tuple[Encode, int, int, tuple[Any, ...]]] = []
-        for info in self.pools.values():
-            info.used = -1
+        self._seq: dict[int, int] = {}  # id() of a sink -> number of its last message, from 1
+        self._split_messages = 0
+        self._session_due = 0  # ns, monotonic
 
     def _after_fork(self) -> None:
         # The parent keeps its own buffer, numbers and sinks; patches are inherited.
@@ -191,7 +106,7 @@ class Emitter:
 
         They are to be given to `pop`: until then some may have stopped to listen, and others begun.
         """
-        sinks = self._listening if self._sinks is not None else self._ready()
+        sinks = self._listening if self._sinks is not None else self._listeners()
         for sink in sinks:
             sink.push(text)
         return sinks
@@ -204,12 +119,11 @@ class Emitter:
     def pool(self, pool: Any) -> PoolInfo:
         """What we know of a pool; one that was made before the hooks is met here first."""
         # A new pool at the address of a dead one was met by the hook of its __init__.
-        return self.pools.get(id(pool)) or self.new_pool(pool)
+        return self.state.pools.get(id(pool)) or self.new_pool(pool)
 
     def new_pool(self, pool: Any) -> PoolInfo:
-        """Number a pool and note its facts."""
-        number = 1 + max((p.number for p in self.pools.values()), default=-1)
-        info = self.pools[id(pool)] = PoolInfo(number, pool)
+        """Number a pool; the next session says its facts."""
+        info = self.state.add_pool(pool)
         self.touch_session()
         return info
 
@@ -219,21 +133,29 @@ class Emitter:
 
     # ------------------------------------------------------------------ who listens
 
-    def moves(self, step: int) -> bool:
-        """Whether there is anything to do for `turn`. Asked before every step."""
-        return self._sinks is None or bool(self.graphs.pending) or self.window.moves(step)
+    def must_advance(self, step: int) -> bool:
+        """Whether there is anything to do for `advance`.
 
-    def turn(self, step: int) -> None:
+        Asked before every step by the code `COUNT` in `wrapping.py`.
+        """
+        return self._sinks is None or bool(self.graphs.pending) or self.window.changes_at(step)
+
+    def advance(self, step: int) -> None:
         """A boundary between steps: sinks begin or cease to listen. `step` is what comes next."""
         if self._sinks is None:
-            self._ready()
+            self._listeners()
         if self.graphs.pending and not self.step.running:
-            self.graphs.settle()  # no owner has claimed them, and none will
-        if self.watching and self.window.moves(step):
-            self.window.move(step)
+            self.graphs.emit_unclaimed()  # no owner has claimed them, and none will
+        if self.watching and self.window.changes_at(step):
+            self.window.advance(step)
             self._listen(tuple(s for s in self._sinks or () if self.window.admits(s.scope)))
 
     def _listen(self, listening: tuple[Sink, ...]) -> None:
+        """From here on these sinks listen: the leaving get the rest, the coming what they missed.
+
+        Events go to all that listen. So where one listens on, what is buffered for it stays, and
+        what hooks know of block operations is still true.
+        """
         leaving = [sink for sink in self._listening if sink not in listening]
         coming = [sink for sink in listening if sink not in self._listening]
         if leaving:
@@ -242,30 +164,31 @@ class Emitter:
         for sink in leaving:
             sink.flush()
         if not self.active or len(coming) == len(listening):
-            self._forget()
+            self._buffer = []
+            self.state.forget_operations()
         if leaving and not self.active:
-            self.armed = False
+            self.state.armed = False
         if coming:
-            self._introduce(coming)
+            self._send_preamble(coming)
 
-    def introduce(self) -> None:
+    def send_preamble(self) -> None:
         """A recorder that follows every sink's events begins now, in the middle of the run."""
         self.flush()
-        self._introduce(self._listening)
+        self._send_preamble(self._listening)
 
-    def _introduce(self, sinks: Sequence[Sink]) -> None:
-        """Tell all that came before, in short: then a recording that begins here stands alone."""
-        if not self.identity.speaks:  # the session comes when it is known who this is
+    def _send_preamble(self, sinks: Sequence[Sink]) -> None:
+        """Say all that came before, in short: then a recording that begins here stands alone."""
+        if not self.identity.has_role:  # the session comes when it is known who this is
             return
         now = monotonic_ns()
         if len(sinks) == len(self._listening):
             self._session_due = now + SESSION_EVERY_NS
-        self._send(self._session(now) + self.graphs.known(now), now, sinks)
+        self._send(self._session(now) + self.graphs.summaries(now), now, sinks)
 
     # ------------------------------------------------------------------ on their way out
 
-    def _ready(self) -> tuple[Sink, ...]:
-        """Open the sinks if that was not done; those that listen."""
+    def _listeners(self) -> tuple[Sink, ...]:
+        """The sinks that listen; opens the sinks if that was not done."""
         if self._sinks is None:
             self._sinks, why_none = self._open_sinks()
             if not self._sinks:
@@ -284,13 +207,13 @@ class Emitter:
     def flush(self) -> None:
         """Send what is buffered, as one batch or as many as its length asks for."""
         if not self.active:
-            self._buffer.clear()  # what a call that began in a window told after its end
+            self._buffer.clear()  # what a call that began in a window emitted after its end
             return
         now = monotonic_ns()
-        due = now >= self._session_due and self.identity.speaks
+        due = now >= self._session_due and self.identity.has_role
         if not (self._buffer or due):
             return
-        sinks = self._listening if self._sinks is not None else self._ready()
+        sinks = self._listening if self._sinks is not None else self._listeners()
         buffer, self._buffer = self._buffer, []
         if not sinks:
             return
@@ -307,6 +230,7 @@ class Emitter:
             sink.flush()
 
     def _send(self, texts: list[str], now: int, sinks: Sequence[Sink]) -> None:
+        """Send spelled events of the time `now` (ns, monotonic), in one batch or several."""
         body = " | ".join(texts)
         if len(body) <= _BATCH:  # nearly always
             self._send_batch(body, now, sinks)
@@ -327,12 +251,13 @@ class Emitter:
     def _split(self, message: str) -> list[str]:
         if len(message) <= schema.MAX_MESSAGE:
             return [message]
-        self._messages += 1
-        return schema.split(message, number=self._messages)
+        self._split_messages += 1
+        return schema.split(message, number=self._split_messages)
 
     def _session(self, now: int) -> list[str]:
+        """The session, spelled: who this process is, its pools, and what became of each hook."""
         texts = [KINDS["session"].encode(0, 0, *self.identity.session(now, self.faults.count))]
-        for info in self.pools.values():
+        for info in self.state.pools.values():
             pool = info.pool()
             if pool is not None:
                 used = info.total - pool.get_num_free_blocks()

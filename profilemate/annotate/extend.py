@@ -18,8 +18,10 @@ from threading import Lock
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from profilemate.annotate.guard import Arguments, Faults, observe, shield
-from profilemate.annotate.patching import Hook, Method, Target
+from profilemate.annotate import current
+from profilemate.annotate.faults import Faults, shield
+from profilemate.annotate.hook import Hook, Method, Target
+from profilemate.annotate.wrapping import Arguments, observe
 from profilemate.schema import custom
 
 if TYPE_CHECKING:
@@ -90,15 +92,13 @@ def track(
         why or "a hook of another package",
     )
     _registered[name] = hook
-    from profilemate import annotate
-
-    annotate.add_hook(hook)
+    current.add_hook(hook)
 
 
 def load(env: Mapping[str, str]) -> tuple[Hook, ...]:
     """Import whatever asks for hooks, once in a process; every hook that was asked for so far.
 
-    A plugin that fails is said and left out.
+    A plugin that fails is reported and left out.
     """
     for name, found in _plugins(env):
         if name not in _loaded:
@@ -121,9 +121,11 @@ def _enter(find: Callable[[], object]) -> None:
 
 
 def _wrap(place: str, kind: str, fields: Read) -> Callable[[Method, Emitter], Method]:
+    """The wrapper of a target: reads the fields after each call and emits them, spelled."""
     is_method = "." in place.partition(":")[2]
 
     def wrap(original: Method, emitter: Emitter) -> Method:
+        """Observe the method; raises TypeError for one that cannot be wrapped."""
         _refuse(place, original)
         names = list(inspect.signature(original).parameters)
         read = shield(f"the custom hook {kind}", emitter.faults, _reader(kind, fields))
@@ -132,9 +134,9 @@ def _wrap(place: str, kind: str, fields: Read) -> Callable[[Method, Emitter], Me
         def after(
             first: Any, start: int, end: int, result: Any, arguments: Arguments, _: Any
         ) -> None:
-            said = dict(zip(names[1:], arguments, strict=False))
+            by_name = dict(zip(names[1:], arguments, strict=False))
             owner = first if is_method else None
-            text = read(owner, said if is_method else {names[0]: first, **said}, result)
+            text = read(owner, by_name if is_method else {names[0]: first, **by_name}, result)
             if text is not None:
                 sender.add(kind, start, end, text)
 
@@ -145,8 +147,8 @@ def _wrap(place: str, kind: str, fields: Read) -> Callable[[Method, Emitter], Me
 
 def _reader(kind: str, fields: Read) -> Callable[[Any, Mapping[str, Any], Any], str | None]:
     def read(owner: Any, arguments: Mapping[str, Any], result: Any) -> str | None:
-        said = fields(owner, arguments, result)
-        return None if said is None else custom.encode_fields(kind, said)
+        values = fields(owner, arguments, result)
+        return None if values is None else custom.encode_fields(kind, values)
 
     return read
 
@@ -177,12 +179,13 @@ class _Sender:
     def __init__(self, emitter: Emitter) -> None:
         self._emitter = emitter
         self._lock = Lock()
-        self._due = 0
+        self._due = 0  # ns, monotonic
 
     def add(self, kind: str, start: int, end: int, text: str) -> None:
+        """Emit one event: its kind, begin and end (ns, monotonic), its fields as spelled."""
         emitter = self._emitter
         emitter.add(custom.encode, start, end, (kind, text))
-        if emitter.identity.speaks or end < self._due or not self._lock.acquire(blocking=False):
+        if emitter.identity.has_role or end < self._due or not self._lock.acquire(blocking=False):
             return
         try:
             self._due = end + FLUSH_EVERY_NS

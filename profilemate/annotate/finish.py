@@ -21,7 +21,7 @@ from pathlib import Path
 
 import profilemate
 from profilemate.annotate import session_dir
-from profilemate.annotate.guard import Faults, say, shield
+from profilemate.annotate.faults import Faults, say, shield
 from profilemate.annotate.settings import NSYS, Settings
 from profilemate.schema.live import LOCK, LOG, MARKERS, METADATA, RECORDING
 
@@ -64,7 +64,8 @@ def start(settings: Settings, env: Mapping[str, str]) -> None:
             f"here: `profilemate parse {session}` makes them wherever profilemate is installed"
         )
         return
-    lock = os.open(session / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    lock = os.open(session / LOCK, flags, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _spawn(session, env, lock)
@@ -86,18 +87,20 @@ def needed(session: Path) -> bool:
 
 
 def _spawn(session: Path, env: Mapping[str, str], lock: int) -> None:
+    """Start the process that writes the tables; `lock` is the open file that becomes its own."""
     # No recorder follows it there, and it annotates nothing.
-    away = {*NSYS, session_dir.RUN, *(("LD_PRELOAD",) if any(env.get(n) for n in NSYS) else ())}
-    kept = {name: value for name, value in env.items() if name not in away}
+    removed = {*NSYS, session_dir.RUN, *(("LD_PRELOAD",) if any(env.get(n) for n in NSYS) else ())}
+    inherited = {name: value for name, value in env.items() if name not in removed}
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    with (session / LOG).open("ab") as log:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    with os.fdopen(os.open(session / LOG, flags, 0o600), "ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", _CODE, str(session), str(_ROOT)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd="/",
-            env={**kept, **threads, "PROFILEMATE": "off"},
+            env={**inherited, **threads, "PROFILEMATE": "off"},
             start_new_session=True,
             pass_fds=(lock,),  # the lock is its own from here on
         )

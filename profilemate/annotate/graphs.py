@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from profilemate.schema import GRAPH_KEY, KINDS
 
 if TYPE_CHECKING:
-    from profilemate.annotate.emit import Emitter
+    from profilemate.annotate.outlet import Outlet
 
 Key = tuple[Any, ...]
 """The values of `GRAPH_KEY`: which graph of a model it is."""
@@ -27,8 +27,8 @@ MAIN = "pm_main"
 UNTAGGED = (*NO_KEY, None, None, None, None)
 """The tag of a graph that no hook knew at its capture."""
 
-MAX_KNOWN = 2048
-"""Graphs that are told again when a recording begins; vLLM captures some hundred."""
+MAX_GRAPHS = 2048
+"""Graphs that are said again when a recording begins; vLLM captures some hundred."""
 
 _CAPTURE = KINDS["graph.capture"].encode
 
@@ -37,21 +37,23 @@ class Graphs:
     """What is known of the graphs that were captured.
 
     Attributes:
-        pending: Captured graphs whose owner has not spoken yet, with begin and end of their
-            capture. One list for ever: wrappers hold it.
+        pending: Captured graphs that no owner has claimed yet, with begin and end of their
+            capture (ns, monotonic). One list for ever: wrappers hold it.
         phase: `profile` while vLLM measures the memory of graphs and throws them away, else
-            `real`.
+            `real`. Set by the code `_PHASE` in `hooks/cuda_graph_captures.py`.
     """
 
-    def __init__(self, emitter: Emitter) -> None:
-        self._emitter = emitter
+    def __init__(self, outlet: Outlet) -> None:
+        self._outlet = outlet
         self.pending: list[tuple[Any, int, int]] = []
         self.phase = "real"
-        # Per phase, key and owner class: the launches of a step, known by holder and piece, in the
-        # order of their capture. vLLM may drop its graphs and capture them again.
-        self._held: dict[tuple[str, Key], dict[str, list[tuple[int, int | None]]]] = {}
-        # Per key, owner and model: begin of the first capture, time of all, their number, pieces.
-        self._known: dict[Key, tuple[int, int, int, int | None]] = {}
+        # Phase and key -> name of the owner's class -> the launches of a step, each the id() of
+        # its holder and its piece (None: not numbered), in the order of their capture. vLLM may
+        # drop its graphs and capture them again.
+        self._launches: dict[tuple[str, Key], dict[str, list[tuple[int, int | None]]]] = {}
+        # Key, owner and model -> begin of the first capture (ns), time of all (ns), their number,
+        # pieces (None: not said).
+        self._summaries: dict[Key, tuple[int, int, int, int | None]] = {}
 
     def claim(
         self,
@@ -64,7 +66,7 @@ class Graphs:
         pieces: int | None = None,
         main: bool = False,
     ) -> bool:
-        """Tag a pending graph and tell its capture; False if it is not pending.
+        """Tag a pending graph and emit its capture; False if it is not pending.
 
         Args:
             graph: The graph.
@@ -83,38 +85,41 @@ class Graphs:
         owner = type(holder).__name__
         if main:
             setattr(graph, MAIN, True)
-            held = self._held.setdefault((self.phase, key), {}).setdefault(owner, [])
-            if (id(holder), piece) not in held:
-                held.append((id(holder), piece))
+            launches = self._launches.setdefault((self.phase, key), {}).setdefault(owner, [])
+            if (id(holder), piece) not in launches:
+                launches.append((id(holder), piece))
             if piece is None and key[0] == "PIECEWISE":
-                piece = held.index((id(holder), piece))
+                piece = launches.index((id(holder), piece))
         tag = (*key, owner, model, piece, pieces)
         setattr(graph, TAG, tag)
-        self._tell(start, end, tag)
+        self._emit_capture(start, end, tag)
         return True
 
-    def _tell(self, start: int, end: int, tag: Key) -> None:
-        if self._emitter.active:
-            self._emitter.add(_CAPTURE, start, end, (*tag, self.phase))
+    def _emit_capture(self, start: int, end: int, tag: Key) -> None:
+        if self._outlet.active:
+            self._outlet.add(_CAPTURE, start, end, (*tag, self.phase))
         *graph, _, pieces = tag
         key = tuple(graph)
-        if self.phase == "real" and (key in self._known or len(self._known) < MAX_KNOWN):
-            first, spent, count, _ = self._known.get(key, (start, 0, 0, None))
-            self._known[key] = (first, spent + end - start, count + 1, pieces)
+        if self.phase == "real" and (key in self._summaries or len(self._summaries) < MAX_GRAPHS):
+            first, spent, count, _ = self._summaries.get(key, (start, 0, 0, None))
+            self._summaries[key] = (first, spent + end - start, count + 1, pieces)
 
-    def known(self, now: int) -> list[str]:
-        """The graphs captured so far, spelled: one event for each, whatever its pieces."""
+    def summaries(self, now: int) -> list[str]:
+        """The graphs captured so far, spelled: one event for each, whatever its pieces.
+
+        `now` (ns, monotonic) is the time of the message that they go out with.
+        """
         return [
             _CAPTURE(now - first, spent, *key, None, pieces, "real", count)
-            for key, (first, spent, count, pieces) in self._known.items()
+            for key, (first, spent, count, pieces) in self._summaries.items()
         ]
 
-    def settle(self) -> None:
-        """Tell the captures that no owner has claimed: a place in vLLM that no hook knows."""
+    def emit_unclaimed(self) -> None:
+        """Emit the captures that no owner has claimed: a place in vLLM that no hook knows."""
         pending = self.pending[:]
         self.pending.clear()
         for _, start, end in pending:
-            self._tell(start, end, UNTAGGED)
+            self._emit_capture(start, end, UNTAGGED)
 
     def launches(self, key: Key) -> int | None:
         """How many graphs a step with this key launches, by what was captured; None if unknown.
@@ -124,6 +129,6 @@ class Graphs:
         """
         if key[0] == "NONE":
             return 0
-        if not self._held or key[0] is None:
+        if not self._launches or key[0] is None:
             return None
-        return max(map(len, self._held.get(("real", key), {}).values()), default=0)
+        return max(map(len, self._launches.get(("real", key), {}).values()), default=0)

@@ -36,7 +36,7 @@ class Identity:
         self._versions: tuple[str | None, ...] | None = None
 
     @property
-    def speaks(self) -> bool:
+    def has_role(self) -> bool:
         """Whether a hook has fired that shows this process to be an engine or a worker."""
         return self._engine or self._worker
 

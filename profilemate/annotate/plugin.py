@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from profilemate.annotate import Settings, configured, install
-from profilemate.annotate.guard import Faults, shield
+from profilemate.annotate.faults import Faults, shield
 from profilemate.annotate.settings import DOOR, SITECUSTOMIZE
 
 _faults = Faults()

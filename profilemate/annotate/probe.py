@@ -1,4 +1,4 @@
-"""Which hooks would find their place in a vLLM, told from its source and without importing it.
+"""Which hooks would find their place in a vLLM, read from its source and without importing it.
 
 Importing vLLM takes seconds and needs its dependencies; the class, def and import statements of a
 dozen files say the same.
@@ -12,7 +12,7 @@ from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from profilemate.annotate.patching import Hook, HookStatus, Target
+from profilemate.annotate.hook import Hook, HookStatus, Target
 
 
 def find_vllm(path: Sequence[str] | None = None) -> Path | None:
@@ -38,7 +38,7 @@ def version_of(vllm: Path) -> str | None:
 def probe(hooks: Sequence[Hook], vllm: Path, torch: Path | None = None) -> list[HookStatus]:
     """What `install` would find in the vLLM at `vllm`: one row per hook.
 
-    `torch` is the folder of torch's package, beside vLLM's unless told. Where it is not, the hooks
+    `torch` is the folder of torch's package, beside vLLM's unless given. Where it is not, the hooks
     in torch are called `waiting`.
     """
     roots = {"vllm": vllm, "torch": vllm.with_name("torch") if torch is None else torch}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Mapping, MutableMapping
@@ -28,9 +29,10 @@ SESSION = "PROFILEMATE_SESSION"
 """The session directory, where somebody outside has chosen it."""
 
 NO_SESSION = "none"
-"""Value of `RUN` where no directory can be written: the first process has said so."""
+"""Value of `RUN` where no directory can be written: the first process has complained."""
 
 _named: str | None = None
+"""The run's name, if this process has named it."""
 
 
 def begin(env: MutableMapping[str, str]) -> bool:
@@ -66,20 +68,48 @@ def began_ns(env: Mapping[str, str]) -> int:
 
 
 def usable(settings: Settings, env: MutableMapping[str, str]) -> str:
-    """Why no session can be made here, or nothing. Children are told through the environment."""
+    """Why no session can be made here, or nothing. Children learn it from the environment."""
     if env.get(RUN) == NO_SESSION:
         return NO_SESSION
     base = _base(settings, env)
     # Nothing is made yet: most processes that import vLLM never run it.
     there = next((p for p in (base, *base.parents) if os.path.lexists(p)), base)
-    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+    why = _unusable(there)
+    if not why:
         return ""
-    why = "cannot be written" if there.is_dir() else "is no directory"
     env[RUN] = NO_SESSION
     return (
         f"no live session in {base}, because {there} {why}. vLLM runs without; set PROFILEMATE_DIR "
         "(or VLLM_PROFILING_DIR) to another directory, for instance $HOME/vllm_profiling"
     )
+
+
+def _unusable(folder: Path) -> str:
+    """Why no session may lie in this folder, or nothing.
+
+    In a folder of somebody else's, or one in which anybody may rename what is not theirs, a session
+    could be put where the run did not mean it to be: the folder is ours or root's, and where others
+    may write it is sticky, as /tmp is.
+    """
+    if not folder.is_dir():
+        return "is no directory"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return "cannot be written"
+    # A link is judged as what it is: whoever made it may make it lead elsewhere.
+    for seen in (os.lstat(folder), os.stat(folder)):
+        if seen.st_uid not in (os.geteuid(), 0):
+            return "belongs to another user"
+    if seen.st_mode & stat.S_IWOTH and not seen.st_mode & stat.S_ISVTX:
+        return "can be written by everybody and is not sticky"
+    return ""
+
+
+def _is_own(session: Path) -> bool:
+    """Whether a session directory is one that this user made, and no link."""
+    with suppress(OSError):
+        seen = os.lstat(session)
+        return stat.S_ISDIR(seen.st_mode) and seen.st_uid == os.geteuid()
+    return False
 
 
 def _base(settings: Settings, env: Mapping[str, str]) -> Path:
@@ -95,11 +125,12 @@ def find(settings: Settings, env: Mapping[str, str]) -> Path | None:
     base = _base(settings, env)
     if given := env.get(SESSION):
         session = base / Path(given).name
-        return session if (session / MARKERS).is_dir() else None
+        return session if (session / MARKERS).is_dir() and _is_own(session) else None
     try:
-        return base / os.readlink(_link(base, env))
+        session = base / os.readlink(_link(base, env))
     except OSError:
         return None
+    return session if _is_own(session) else None
 
 
 def make(settings: Settings, env: Mapping[str, str]) -> Path:
@@ -116,7 +147,9 @@ def make(settings: Settings, env: Mapping[str, str]) -> Path:
     found = find(settings, env)
     if found is not None:
         return found
-    base.mkdir(parents=True, exist_ok=True)
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if why := _unusable(base):  # somebody else was quicker to make it
+        raise PermissionError(f"{base} {why}")
     began = datetime.fromtimestamp(began_ns(env) / 1e9)
     session = _fresh(base, began)
     try:
@@ -141,7 +174,7 @@ def _fresh(base: Path, began: datetime) -> Path:
     for number in range(1, 10_000):
         session = base / (name if number == 1 else f"{name}_{number}")
         try:
-            session.mkdir()
+            session.mkdir(mode=0o700)
         except FileExistsError:
             continue
         return session
@@ -149,8 +182,9 @@ def _fresh(base: Path, began: datetime) -> Path:
 
 
 def _fill(session: Path, began: datetime) -> None:
-    """What a session has from its first instant."""
-    (session / MARKERS).mkdir(parents=True, exist_ok=True)
+    """What a session has from its first instant; nobody else may read it."""
+    session.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (session / MARKERS).mkdir(mode=0o700, exist_ok=True)
     facts = {
         "session_id": session.name,
         "start_time": began.astimezone().isoformat(),
@@ -162,5 +196,8 @@ def _fill(session: Path, began: datetime) -> None:
             "writes the tables of what was recorded so far."
         ],
     }
-    with suppress(FileExistsError), (session / METADATA).open("x", encoding="utf-8") as file:
-        file.write(json.dumps(facts, indent=2) + "\n")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with suppress(FileExistsError):
+        metadata = os.open(session / METADATA, flags, 0o600)
+        with os.fdopen(metadata, "w", encoding="utf-8") as file:
+            file.write(json.dumps(facts, indent=2) + "\n")

@@ -175,6 +175,7 @@ def _number(
     least: int,
     complaints: list[str],
 ) -> int:
+    """The number that the first of these variables holds, from `least` on, else `default`."""
     name, text = _first(env, names)
     if not text:
         return default

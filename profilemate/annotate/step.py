@@ -13,7 +13,9 @@ from profilemate.annotate.graphs import NO_KEY, Key
 from profilemate.schema import KINDS, PREFIX
 
 if TYPE_CHECKING:
-    from profilemate.annotate.emit import Emitter, Sink
+    from profilemate.annotate.graphs import Graphs
+    from profilemate.annotate.outlet import Outlet
+    from profilemate.annotate.sink import Sink
 
 Facts = tuple[int | None, int | None, int | None, int | None]
 """Tokens scheduled, requests, tokens of those in prefill, tokens of those in decode."""
@@ -30,37 +32,39 @@ class Step:
     Attributes:
         each_launch: Every launch has a range of its own, inside a step too.
         running: Between begin and end.
-        counting: Its range is open, and launches of the model are only counted.
+        counting: Its range is open, and launches of the model are only counted. Asked by the code
+            `_REPLAY` in `hooks/cuda_graph_replays.py`, in text that no type checker reads.
         dummy: It is a dummy batch.
-        seen: Launches of the model so far.
+        launched: Launches of the model so far.
     """
 
-    def __init__(self, emitter: Emitter) -> None:
-        self._emitter = emitter
+    def __init__(self, outlet: Outlet, graphs: Graphs) -> None:
+        self._outlet = outlet
+        self._graphs = graphs
         self.each_launch = False
         self.reset()
 
     def reset(self) -> None:
         """Forget everything but the settings."""
         self.running = self.counting = self.dummy = False
-        self.seen = 0
-        self._told = self._pushed = False
-        self._open: tuple[Sink, ...] = ()
+        self.launched = 0
+        self._has_mode = self._has_range = False
+        self._open_in: tuple[Sink, ...] = ()
         self._number: int | None = None
         self._facts = NO_FACTS
-        self._start = 0
-        self._expected: int | None = None
-        self._awaits = True
+        self._start = 0  # ns, monotonic
+        self._expected: int | None = None  # launches; None: unknown
+        self._awaits_mode = True
 
     def begin(self, number: int | None, facts: Facts = NO_FACTS, *, dummy: bool = False) -> None:
-        """The call begins; `number` is the step's, None for one that the scheduler knows not."""
+        """The call begins; `number` is the step's, None for one that no scheduler knows."""
         self._start = monotonic_ns()
-        self.running, self.dummy, self.seen = True, dummy, 0
-        self._told = self._pushed = False
-        self._open = ()
+        self.running, self.dummy, self.launched = True, dummy, 0
+        self._has_mode = self._has_range = False
+        self._open_in = ()
         self._number, self._facts, self._expected = number, facts, None
-        if not (self._awaits and self._emitter.identity.graphs):
-            # No hook will tell the mode, but the range has to be there: launches are found by it.
+        if not (self._awaits_mode and self._outlet.identity.graphs):
+            # No hook will say the mode, but the range has to be there: launches are found by it.
             self._push(NO_KEY, None)
 
     def dispatched(self, key: Key, unpadded: int | None) -> None:
@@ -68,47 +72,49 @@ class Step:
 
         Only the first choice of a step is its own: later ones are a drafter's, or the same again.
         """
-        if not self.running or self._told:
+        if not self.running or self._has_mode:
             return
-        self._told = True
-        if not self._pushed:
-            if self._emitter.watching and self._number is not None:
-                self._emitter.turn(self._number)  # vLLM's profiler may have started or ended since
+        self._has_mode = True
+        if not self._has_range:
+            if self._outlet.watching and self._number is not None:
+                self._outlet.advance(
+                    self._number
+                )  # vLLM's profiler may have started or ended since
             self._push(key, unpadded)
 
     def _push(self, key: Key, unpadded: int | None) -> None:
-        emitter = self._emitter
-        if not emitter.active:
+        outlet = self._outlet
+        if not outlet.active:
             return
         tokens, *others = self._facts
         tokens = tokens if unpadded is None or self.dummy else unpadded
-        self._expected = emitter.graphs.launches(key)
+        self._expected = self._graphs.launches(key)
         ago = monotonic_ns() - self._start
         values = (self._number, *key, tokens, *others, self._expected, self.dummy or None)
-        self._open = emitter.push(PREFIX + _STEP(ago, None, *values))
-        self._pushed = True
+        self._open_in = outlet.push(PREFIX + _STEP(ago, None, *values))
+        self._has_range = True
         self.counting = not self.each_launch
 
     def end(self) -> None:
-        """The call has ended, perhaps with an exception."""
-        emitter = self._emitter
+        """The call has ended, perhaps with an exception: close its range, emit what it lacks."""
+        outlet = self._outlet
         if not self.running:  # its begin failed
             return
-        pushed, dummy = self._pushed, self.dummy or None
+        has_range, dummy = self._has_range, self.dummy or None
         self.running = self.counting = self.dummy = False
-        if self._open:
-            emitter.pop(self._open)
-            self._open = ()
-        if not emitter.active:
+        if self._open_in:
+            outlet.pop(self._open_in)
+            self._open_in = ()
+        if not outlet.active:
             return
         now = monotonic_ns()
-        if not pushed:
-            values: tuple[Any, ...] = (self._number, *NO_KEY, *self._facts, self.seen, dummy)
-            emitter.add(_STEP, self._start, now, values)
-        elif self.seen or self._expected:
-            emitter.add(_END, self._start, now, (self._number, self.seen, dummy))
+        if not has_range:
+            values: tuple[Any, ...] = (self._number, *NO_KEY, *self._facts, self.launched, dummy)
+            outlet.add(_STEP, self._start, now, values)
+        elif self.launched or self._expected:
+            outlet.add(_END, self._start, now, (self._number, self.launched, dummy))
         if self._facts[0] or dummy:
             # A vLLM whose dispatch no hook finds: from now on the range opens without the mode.
-            self._awaits = self._told
-        if emitter.graphs.pending:
-            emitter.graphs.settle()
+            self._awaits_mode = self._has_mode
+        if self._graphs.pending:
+            self._graphs.emit_unclaimed()

@@ -15,76 +15,12 @@ freed when a step's tokens arrive, goes with the step before it.
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from profilemate.annotate.plan import Plan
 from profilemate.annotate.settings import Steps
-
-if TYPE_CHECKING:
-    from profilemate.annotate.emit import Scope
-
-DELAY, LIMIT = "VLLM_PROFILER_DELAY_ITERS", "VLLM_PROFILER_MAX_ITERS"
-"""vLLM 0.12 has no configuration of its profiler but these."""
-
-_RECORDING = 1 << 62
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The steps that the workers' profilers record: `first` to `last`, both included."""
-
-    first: int
-    last: int
-
-    @classmethod
-    def after(
-        cls,
-        step: int,
-        config: Any,
-        *,
-        delay: int | None = None,
-        limit: int | None = None,
-        env: Mapping[str, str] = os.environ,
-    ) -> Plan:
-        """What a profiler records that is started when `step` steps have been scheduled.
-
-        As `vllm/profiler/wrapper.py` counts: it starts inside the step number `delay`, before the
-        model runs, and ends inside the one after `limit` recorded ones, before its model runs.
-        With a schedule, torch's profiler waits and warms up in between; its own start takes the
-        first of these iterations. It then records `active_iterations` steps, once.
-
-        After `limit` steps vLLM up to 0.28 ignores another start until it was stopped; here it
-        opens a window all the same, in which no worker records.
-
-        Args:
-            step: Number of the last step that was scheduled.
-            config: vLLM's ProfilerConfig, None where there is none.
-            delay: Iterations to wait, from the request that started it.
-            limit: Iterations to record, from the request that started it; 0 for no limit.
-            env: The environment, for vLLM 0.12.
-        """
-        if delay is None:
-            delay = _integer(getattr(config, "delay_iterations", env.get(DELAY)))
-        if limit is None:
-            limit = _integer(getattr(config, "max_iterations", env.get(LIMIT)))
-        first, count = step + max(delay, 1), limit or _RECORDING
-        if getattr(config, "profiler", None) == "torch":
-            idle = _integer(getattr(config, "wait_iterations", 0))
-            idle += _integer(getattr(config, "warmup_iterations", 0))
-            if idle:
-                first += idle - 1
-                count = min(count, _integer(getattr(config, "active_iterations", count)))
-        return cls(first, first + count - 1)
-
-
-def _integer(value: Any) -> int:
-    try:
-        return int(value or 0)
-    except (TypeError, ValueError):
-        return 0
+from profilemate.annotate.sink import Scope
 
 
 def torch_is_profiling() -> bool:
@@ -105,9 +41,11 @@ class Window:
     """Whether the next step is to be recorded, and by which sinks.
 
     Attributes:
-        steps: The steps that `PROFILEMATE_STEPS` asks for.
-        plan: With vLLM's profiler started and a scheduler here: what the workers record.
+        steps: The steps that `PROFILEMATE_STEPS` asks for; None: it does not.
+        plan: With vLLM's profiler started and a scheduler here: what the workers record. Else None.
         running: A profiler of vLLM's that is not torch's (CUDA's, Proton's) runs here.
+
+    Steps are numbered from 1, as `EngineState` counts them.
     """
 
     def __init__(self, steps: Steps | None = None) -> None:
@@ -120,17 +58,19 @@ class Window:
         self.running = False
         self._open = self._profiling = False
 
-    def moves(self, step: int) -> bool:
+    def changes_at(self, step: int) -> bool:
         """Whether the boundary before this step changes anything. Asked at every step."""
         profiling = torch_is_profiling()
-        return profiling is not self._profiling or self._holds(step, profiling) is not self._open
+        return (
+            profiling is not self._profiling or self._is_open_at(step, profiling) is not self._open
+        )
 
-    def move(self, step: int) -> None:
+    def advance(self, step: int) -> None:
         """Pass the boundary before this step."""
         self._profiling = torch_is_profiling()
-        self._open = self._holds(step, self._profiling)
+        self._open = self._is_open_at(step, self._profiling)
 
-    def _holds(self, step: int, profiling: bool) -> bool:
+    def _is_open_at(self, step: int, profiling: bool) -> bool:
         if self.steps is not None:
             return self.steps.first <= step < self.steps.first + self.steps.number
         if self.plan is not None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from profilemate.annotate import Settings, extend, plugin, probe, session_dir
+from profilemate.annotate.hook import HookStatus
 from profilemate.annotate.hooks import HOOKS
-from profilemate.annotate.patching import HookStatus
 from profilemate.annotate.settings import recorder
 from profilemate.annotate.sinks import open_sinks
 

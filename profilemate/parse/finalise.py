@@ -25,6 +25,7 @@ def main(session: str) -> int:
     Whoever still writes when the time is up will start this again at its own end.
     """
     path = Path(session)
+    os.umask(0o077)  # what a run did is nobody else's business until its owner says so
     with suppress(OSError):
         os.nice(10)
     deadline = time.monotonic() + WAIT_S

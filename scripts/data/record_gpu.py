@@ -57,7 +57,7 @@ class Model:
             self._capture(_key("FULL", tokens), tokens, [range(PIECES)])
         pieces = [range(i, i + 1) for i in range(PIECES)]
         self._capture(_key("PIECEWISE", PIECEWISE_TOKENS), PIECEWISE_TOKENS, pieces)
-        self._emitter.graphs.settle()
+        self._emitter.graphs.emit_unclaimed()
         self._emitter.flush()
 
     def _capture(self, key: tuple[Any, ...], tokens: int, parts: list[range]) -> None:
@@ -103,13 +103,14 @@ def _key(mode: str, tokens: int) -> tuple[Any, ...]:
 def drive(torch: Any, device: str = "cuda") -> int:
     """Capture and run everything; returns the number of launches that were asked for."""
     from profilemate import annotate
+    from profilemate.annotate import current
     from profilemate.annotate.settings import Settings
 
     annotate.install(Settings(wanted=True, mode="on", reason="scripts/record_gpu"))
-    emitter = annotate._emitter
+    emitter = current.emitter
     assert emitter is not None
     emitter.identity.saw_worker(0, None)
-    emitter.turn(1)
+    emitter.advance(1)
     model = Model(torch, emitter, device)
     model.capture()
     launches = 0

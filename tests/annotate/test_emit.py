@@ -12,8 +12,8 @@ from places import ROOT
 from profilemate import schema
 from profilemate.annotate import emit
 from profilemate.annotate.emit import Emitter
+from profilemate.annotate.hook import HookStatus
 from profilemate.annotate.identity import Identity
-from profilemate.annotate.patching import HookStatus
 from profilemate.schema import KINDS
 
 ALLOC = KINDS["kv.alloc"].encode

@@ -15,9 +15,9 @@ from listsink import ListSink
 from places import LAYOUTS, ROOT
 
 from profilemate import annotate
-from profilemate.annotate import extend
+from profilemate.annotate import current, extend
 from profilemate.annotate.extend import track
-from profilemate.annotate.guard import Faults
+from profilemate.annotate.faults import Faults
 from profilemate.annotate.settings import Settings
 from profilemate.schema import custom
 
@@ -42,8 +42,8 @@ def fields(owner: Any, arguments: Mapping[str, Any], result: Any) -> dict[str, A
 
 def texts(sink: ListSink) -> list[str]:
     """Custom events as they were spelled, without their times."""
-    assert annotate._emitter is not None
-    annotate._emitter.flush()
+    assert current.emitter is not None
+    current.emitter.flush()
     events = [e for e in sink.events() if e.kind.startswith("custom.")]
     for event in events:
         assert int(event.extra.pop("ago")) >= int(event.extra.pop("dur")) >= 0
@@ -127,9 +127,9 @@ def test_a_fault_of_theirs_is_said_once_and_vllm_goes_on(
     track(ADD, kind="arrival", fields=bad)
     annotate.install(on)
     assert len(add(request_of, "a", "b").waiting) == 2
-    assert annotate._emitter is not None
+    assert current.emitter is not None
     assert texts(sink) == []
-    assert annotate._emitter.faults.count == 2
+    assert current.emitter.faults.count == 2
     err = capsys.readouterr().err
     assert err.count("the custom hook arrival") == 1
     assert said in err

@@ -16,6 +16,7 @@ from places import ROOT
 from test_extend import PAGE, Make, add, nothing_registered
 
 from profilemate import annotate
+from profilemate.annotate import current
 from profilemate.annotate.settings import Settings
 from profilemate.schema import custom
 
@@ -41,8 +42,8 @@ def test_the_example_of_the_page_runs(
     annotate.install(on, env={"PROFILEMATE_PLUGINS": variable[1]})
     scheduler = add(request_of, "a, b", "c")
     scheduler.add_request(request_of("big", 2000))
-    assert annotate._emitter is not None
-    annotate._emitter.flush()
+    assert current.emitter is not None
+    current.emitter.flush()
     session = parsed(sink.messages, tmp_path)
     with (session / "custom_arrival.csv").open(newline="") as file:
         header, *rows = csv.reader(file)

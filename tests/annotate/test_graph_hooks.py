@@ -12,6 +12,7 @@ from graph_rig import FULL_2, FULL_4, PIECEWISE_4, Rig, output_of, without_ago
 from listsink import ListSink
 
 from profilemate import annotate
+from profilemate.annotate import current
 from profilemate.annotate.emit import Emitter
 from profilemate.annotate.hooks.cuda_graph_replays import wrap_replay
 from profilemate.annotate.settings import Settings
@@ -249,8 +250,8 @@ def test_with_the_graph_hooks_off_steps_are_ranges_all_the_same(
 
 
 def test_nothing_is_looked_at_when_nobody_records(rig: Rig) -> None:
-    assert annotate._emitter is not None
-    emitter = annotate._emitter
+    assert current.emitter is not None
+    emitter = current.emitter
     emitter.on = emitter.active = emitter.watching = False
     rig.runner.capture_model()
     rig.step(1)
@@ -302,8 +303,8 @@ def test_a_step_that_we_cannot_read_is_still_a_step(
     (step,) = rig.ranges()
     assert (step.values["step"], step.values["unpadded"]) == (1, 1)
     assert "reqs" not in step.values
-    assert annotate._emitter is not None
-    assert annotate._emitter.faults.count == 1
+    assert current.emitter is not None
+    assert current.emitter.faults.count == 1
     assert "scheduled_cached_reqs" in capsys.readouterr().err
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from profilemate.annotate.emit import Emitter
-from profilemate.annotate.guard import compile_wrapper, observe, shield
+from profilemate.annotate.faults import shield
+from profilemate.annotate.wrapping import compile_wrapper, observe
 
 
 class Target:

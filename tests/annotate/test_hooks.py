@@ -9,6 +9,7 @@ import pytest
 from listsink import ListSink
 
 from profilemate import annotate
+from profilemate.annotate import current
 from profilemate.annotate.settings import Settings
 from profilemate.schema import Event
 
@@ -28,9 +29,9 @@ class Rig:
 
     def events(self, *kinds: str) -> list[Event]:
         """Everything since the last call."""
-        assert annotate._emitter is not None
-        annotate._emitter.flush()
-        assert annotate._emitter.faults.count == 0
+        assert current.emitter is not None
+        current.emitter.flush()
+        assert current.emitter.faults.count == 0
         found = self.sink.events(*kinds)
         self.sink.messages.clear()
         return found

@@ -9,10 +9,10 @@ from listsink import ListSink
 from places import LAYOUTS, ROOT
 
 from profilemate import annotate
-from profilemate.annotate import patching
 from profilemate.annotate.emit import Emitter
+from profilemate.annotate.hook import Hook, HookStatus, Method, Target
 from profilemate.annotate.hooks import HOOKS
-from profilemate.annotate.patching import Hook, Method, Patcher, Target
+from profilemate.annotate.patcher import Patcher
 from profilemate.annotate.settings import Settings
 from profilemate.schema import KINDS
 
@@ -128,7 +128,7 @@ def test_the_first_target_that_exists_is_taken(layout: None) -> None:
     patcher = Patcher(emitter)
     patcher.install([hook])
     pool_class()
-    assert patcher.status == [patching.HookStatus("take", "installed", paths[2])]
+    assert patcher.status == [HookStatus("take", "installed", paths[2])]
     patcher.uninstall()
 
 

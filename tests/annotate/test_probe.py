@@ -10,8 +10,8 @@ from places import LAYOUTS
 
 from profilemate import annotate
 from profilemate.annotate import probe
+from profilemate.annotate.hook import Hook, Target
 from profilemate.annotate.hooks import HOOKS
-from profilemate.annotate.patching import Hook, Target
 from profilemate.annotate.settings import Settings
 
 

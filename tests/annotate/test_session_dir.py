@@ -212,3 +212,59 @@ def test_a_run_that_wrote_nothing_ends_in_silence(
     finish.start(settings(tmp_path), {"PROFILEMATE_RUN": "e-5"})
     assert capsys.readouterr().err == ""
     assert [*tmp_path.iterdir()] == []
+
+
+def test_what_a_session_holds_is_nobody_else_s(tmp_path: Path) -> None:
+    env: dict[str, str] = {"PROFILEMATE_RUN": "17a3c0ffee000000-7"}
+    before = os.umask(0)
+    try:
+        made = session_dir.make(settings(tmp_path / "base"), env)
+    finally:
+        os.umask(before)
+    modes = {str(p.relative_to(tmp_path)): p.stat().st_mode & 0o777 for p in tmp_path.rglob("*")}
+    session = f"base/{made.name}"
+    assert modes.pop(f"{session}/metadata.json") == 0o600
+    assert {modes[name] for name in ("base", session, f"{session}/markers")} == {0o700}
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "why"),
+    [
+        (0o755, 12345, "belongs to another user"),
+        (0o1777, 12345, "belongs to another user"),
+        (0o777, 0, "can be written by everybody and is not sticky"),
+        (0o1777, 0, ""),
+        (0o2775, 0, ""),  # what a container platform gives a user of a group
+    ],
+)
+def test_whose_folder_a_session_may_lie_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, owner: int, why: str
+) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    real = os.stat
+
+    def owned(path: Path, **how: bool) -> os.stat_result:
+        seen = real(path, **how)
+        if path != base:
+            return seen
+        kind = seen.st_mode & ~0o7777
+        return os.stat_result((kind | mode, *seen[1:4], owner, *seen[5:]))
+
+    monkeypatch.setattr(os, "stat", owned)
+    monkeypatch.setattr(os, "lstat", lambda path: owned(path, follow_symlinks=False))
+    env: dict[str, str] = {}
+    told = session_dir.usable(settings(base), env)
+    assert (why in told) if why else (told == "")
+    assert (env.get("PROFILEMATE_RUN") == "none") == bool(why)
+
+
+def test_a_run_is_not_led_into_somebody_s_directory(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "markers").mkdir(parents=True)
+    base = tmp_path / "base"
+    base.mkdir()
+    env = {"PROFILEMATE_RUN": "d-4"}
+    (base / "session_1").symlink_to(elsewhere)
+    (base / ".run-d-4").symlink_to("session_1")
+    assert session_dir.find(settings(base), env) is None

@@ -10,9 +10,9 @@ import pytest
 from listsink import ListSink
 
 from profilemate import annotate, schema
-from profilemate.annotate import sinks
-from profilemate.annotate.emit import Scope
+from profilemate.annotate import current, sinks
 from profilemate.annotate.settings import Settings, Steps
+from profilemate.annotate.sink import Scope
 from profilemate.annotate.sinks import torch_profiler
 
 Make = Callable[..., Any]
@@ -89,8 +89,8 @@ def windowed(layout: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[WindowSi
 
     monkeypatch.setattr(sinks, "open_sinks", open_sinks)
     yield sink
-    assert annotate._emitter is not None
-    assert annotate._emitter.faults.first == {}
+    assert current.emitter is not None
+    assert current.emitter.faults.first == {}
     assert sink.depth == 0
 
 
@@ -100,14 +100,14 @@ def test_nothing_is_told_until_a_profiler_runs_and_all_is_in_step_then(
     annotate.install(on)
     rig = Rig(request_of)
     rig.step(3)
-    assert annotate._emitter is not None
-    assert not annotate._emitter.active
+    assert current.emitter is not None
+    assert not current.emitter.active
     assert windowed.messages == windowed.ranges == []
     rig.core.profile(True)
     rig.step(4)
     rig.core.profile(False)
     rig.step(2)
-    assert not annotate._emitter.active
+    assert not current.emitter.active
     for sink in (windowed, rig.trace):
         assert scheduled(sink) == ran(sink) == [4, 5, 6, 7]
         assert [e.values["what"] for e in sink.events("request")] == ["arrived", "finished"] * 4
@@ -168,8 +168,8 @@ def test_a_worker_alone_follows_its_own_profiler(
     annotate.install(on)
     rig = Rig(request_of, delay_iterations=2, max_iterations=3)
     output = rig.scheduler.schedule()
-    assert annotate._emitter is not None
-    annotate._emitter.identity.forget_process()  # the scheduler was only there to make this
+    assert current.emitter is not None
+    current.emitter.identity.forget_process()  # the scheduler was only there to make this
     output.num_scheduled_tokens, output.total_num_scheduled_tokens = {"r": 1}, 1
     for _ in range(3):
         rig.worker.execute_model(output)
@@ -199,8 +199,8 @@ def test_another_profiler_of_vllm_s_opens_a_window_without_torch(
 ) -> None:
     annotate.install(on)
     rig = Rig(request_of, "Cuda", profiler="cuda")
-    assert annotate._emitter is not None
-    annotate._emitter.window.plan = None
+    assert current.emitter is not None
+    current.emitter.window.plan = None
     rig.step(1)
     rig.worker.profile(True)
     rig.step(2)
@@ -243,7 +243,7 @@ def test_steps_that_are_asked_for_are_the_only_ones_for_every_sink(
     rig.worker.execute_dummy_batch()  # is no step
     for _ in range(4):
         rig.step()
-        if annotate._emitter is not None and annotate._emitter.scheduler_step == 4:
+        if current.emitter is not None and current.emitter.state.scheduler_step == 4:
             assert always.flushed == 1  # at once, not with a next step that may never come
     rig.core.profile(False)
     for sink in (always, windowed, rig.trace):
@@ -280,7 +280,7 @@ def test_ranges_end_where_they_began(
 ) -> None:
     annotate.install(on)
     rig = Rig(request_of)
-    emitter = annotate._emitter
+    emitter = current.emitter
     assert emitter is not None
     inside = rig.runner._determine_batch_execution_and_padding
 
@@ -291,7 +291,7 @@ def test_ranges_end_where_they_began(
     def ending(*args: Any, **kwargs: Any) -> Any:
         result = inside(*args, **kwargs)
         rig.torch.stop()
-        emitter.turn(emitter.worker_step)
+        emitter.advance(emitter.state.worker_step)
         return result
 
     # Begins in the middle of a step that nobody recorded: the next step is the first.
@@ -339,9 +339,9 @@ def test_uninstalling_in_a_window_sends_what_is_there(
     rig = Rig(request_of)
     rig.torch.start()
     rig.step()
-    emitter = annotate._emitter
+    emitter = current.emitter
     annotate.uninstall()
     assert [e.values["what"] for e in windowed.events("request")][-1:] == ["finished"]
     rig.step()
-    annotate._emitter = emitter  # for the fixture
+    current.emitter = emitter  # for the fixture
     assert scheduled(windowed) == [1]

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from profilemate.annotate.window import Plan, torch_is_profiling
+from profilemate.annotate.plan import Plan
+from profilemate.annotate.window import torch_is_profiling
 
 
 def recorded(config: SimpleNamespace, steps: int) -> list[int]:

@@ -7,7 +7,8 @@ from typing import Any
 
 from listsink import ListSink
 
-from profilemate import annotate, schema
+from profilemate import schema
+from profilemate.annotate import current
 from profilemate.schema import Event
 
 FULL_4 = {"mode": "FULL", "num_tokens": 4, "num_reqs": 4, "uniform": True, "has_lora": False}
@@ -38,9 +39,9 @@ class Rig:
 
     def events(self, *kinds: str) -> list[dict[str, Any]]:
         """The buffered events since the last call."""
-        assert annotate._emitter is not None
-        annotate._emitter.flush()
-        assert annotate._emitter.faults.count == 0
+        assert current.emitter is not None
+        current.emitter.flush()
+        assert current.emitter.faults.count == 0
         found = self.sink.events(*kinds)
         self.sink.messages.clear()
         return [e.values for e in found]

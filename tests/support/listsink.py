@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from profilemate import schema
-from profilemate.annotate.emit import Scope
+from profilemate.annotate.sink import Scope
 
 
 class ListSink:

@@ -12,7 +12,8 @@ import sys
 
 _here = os.path.dirname(os.path.abspath(__file__))
 _root = os.path.dirname(os.path.dirname(os.path.dirname(_here)))
-_mine = {_here, globals().get("passed", _here)}
+_place = globals().get("passed", _here)  # the folder that was found on the path
+_own_folders = {_here, _place}
 
 if globals().get("taken", True) and os.environ.get("PROFILEMATE", "").strip().lower() != "off":
     try:
@@ -27,9 +28,8 @@ if globals().get("taken", True) and os.environ.get("PROFILEMATE", "").strip().lo
 # Ours is found first; the one behind it on the path, which it hides, must run as if we were not
 # here. It may be another clone's, or hand on to us again: none of ours takes one twice.
 _seen = sys.__dict__.setdefault("_profilemate_doors", set())
-_seen |= _mine
+_seen |= _own_folders
 _path = [os.path.abspath(p or ".") for p in sys.path]
-_place = globals().get("passed", _here)
 for _next in _path[_path.index(_place) + 1 if _place in _path else 0 :]:
     if _next in _seen:
         continue

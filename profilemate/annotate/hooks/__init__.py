@@ -3,6 +3,7 @@
 Nothing here imports vLLM: hooks read the objects they are given.
 """
 
+from profilemate.annotate.hook import Hook
 from profilemate.annotate.hooks import (
     block_pool,
     cuda_graph_captures,
@@ -13,7 +14,6 @@ from profilemate.annotate.hooks import (
     steps,
     worker,
 )
-from profilemate.annotate.patching import Hook
 
 HOOKS: tuple[Hook, ...] = (
     *block_pool.HOOKS,

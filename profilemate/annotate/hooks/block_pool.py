@@ -7,11 +7,12 @@ tables; its reference count means nothing, so it is left out everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from profilemate.annotate.guard import Arguments, compile_wrapper, observe, shield
-from profilemate.annotate.patching import Hook, Method, Target
+from profilemate.annotate.faults import shield
+from profilemate.annotate.hook import Hook, Method, Target
+from profilemate.annotate.wrapping import Arguments, compile_wrapper, observe
 from profilemate.schema import KINDS
 
 if TYPE_CHECKING:
@@ -28,11 +29,16 @@ _RESET = KINDS["kv.reset"].spell
 _TOUCH = KINDS["kv.touch"].spell
 
 
-def _use(emitter: Emitter, pool: Any) -> tuple[int, int]:
-    """The pool's number and its blocks in use now, as `BlockPool.get_usage` counts them."""
-    info = emitter.pools.get(id(pool)) or emitter.new_pool(pool)
-    info.used = used = info.total - pool.get_num_free_blocks()
-    return info.number, used
+def _usage(emitter: Emitter) -> Callable[[Any], tuple[int, int]]:
+    """Pool -> its number and its blocks in use now, as `BlockPool.get_usage` counts them."""
+    state = emitter.state
+
+    def usage(pool: Any) -> tuple[int, int]:
+        info = state.pools.get(id(pool)) or emitter.new_pool(pool)
+        info.used = used = info.total - pool.get_num_free_blocks()
+        return info.number, used
+
+    return usage
 
 
 # --------------------------------------------------------------------------- creation
@@ -52,17 +58,17 @@ def wrap_init(original: Method, emitter: Emitter) -> Method:
 
 def wrap_get_new_blocks(original: Method, emitter: Emitter) -> Method:
     """get_new_blocks: what was handed out, and what it cost the prefix cache."""
-    serving = emitter.serving
+    state, serving = emitter.state, emitter.state.serving
 
     def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
-        # What `_use` does, in line: this is the hook that runs most often.
-        info = emitter.pools.get(id(pool)) or emitter.new_pool(pool)
+        # What `_usage` does, in line: this is the hook that runs most often.
+        info = state.pools.get(id(pool)) or emitter.new_pool(pool)
         info.used = used = info.total - pool.get_num_free_blocks()
         request = serving.slots
         request_id = None if request is None else request.request_id
-        if emitter.evicted:
+        if state.evicted:
             # wrap_maybe_evict only notes ids: one event a call, not one a block.
-            ids, emitter.evicted = emitter.evicted, []
+            ids, state.evicted = state.evicted, []
             emitter.add(_EVICT, start, end, (info.number, used, ids, request_id, "alloc"))
         # In a decode step it is one, which a comprehension takes twice the time for.
         ids = [result[0].block_id] if len(result) == 1 else [b.block_id for b in result]
@@ -81,9 +87,10 @@ return pm_result
 
 def wrap_maybe_evict(original: Method, emitter: Emitter) -> Method:
     """_maybe_evict_cached_block: runs once per block handed out, so it only notes the id."""
+    state = emitter.state
 
     def note(block: Any) -> None:
-        emitter.evicted.append(block.block_id)
+        state.evicted.append(block.block_id)
 
     note = shield(original.__qualname__, emitter.faults, note)
     return compile_wrapper(original, _MAYBE_EVICT, pm_emitter=emitter, pm_note=note)
@@ -91,11 +98,12 @@ def wrap_maybe_evict(original: Method, emitter: Emitter) -> Method:
 
 def wrap_evict_blocks(original: Method, emitter: Emitter) -> Method:
     """evict_blocks: a KV connector declares cached content invalid."""
+    state, usage = emitter.state, _usage(emitter)
 
     def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
-        if emitter.evicted:
-            number, used = _use(emitter, pool)
-            ids, emitter.evicted = emitter.evicted, []
+        if state.evicted:
+            number, used = usage(pool)
+            ids, state.evicted = state.evicted, []
             emitter.add(_EVICT, start, end, (number, used, ids, None, "connector"))
 
     return observe(original, emitter, after, wants=())
@@ -113,7 +121,7 @@ def _flat(blocks: Sequence[Any]) -> Sequence[Any]:
 
 def wrap_touch(original: Method, emitter: Emitter) -> Method:
     """touch: blocks gain a reference; a prefix hit if slots of a request are being allocated."""
-    serving = emitter.serving
+    serving, usage = emitter.state.serving, _usage(emitter)
 
     def before(pool: Any, args: Arguments) -> Any:
         blocks = _flat(args[0])
@@ -124,7 +132,7 @@ def wrap_touch(original: Method, emitter: Emitter) -> Method:
         ids, revived = note
         if not ids:
             return
-        number, used = _use(emitter, pool)
+        number, used = usage(pool)
         part = None if len(revived) == len(ids) else revived
         hit = serving.slots is not None
         request = serving.slots if hit else serving.free
@@ -139,11 +147,13 @@ def wrap_free(original: Method, emitter: Emitter) -> Method:
 
     The argument is often a one-shot iterator: it is read once, and the list is handed on.
     """
-    serving = emitter.serving
+    state, serving = emitter.state, emitter.state.serving
+    usage = _usage(emitter)
 
     def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
+        """Emit the release: the ids, which of them are free now, and for whom."""
         blocks = args[0]
-        if len(emitter.pools) > 1:
+        if len(state.pools) > 1:
             # Since vLLM 0.30 free_blocks hands blocks of another pool to that pool's free_blocks.
             blocks = [b for b in blocks if getattr(b, "pool", None) in (None, pool)]
         ids = [b.block_id for b in blocks if not b.is_null]
@@ -152,10 +162,10 @@ def wrap_free(original: Method, emitter: Emitter) -> Method:
         freed = [b.block_id for b in blocks if b.ref_cnt == 0 and not b.is_null]
         request = serving.slots if serving.free is None else serving.free
         request_id = None if request is None else request.request_id
-        if emitter.deferred:
-            owners = [emitter.deferred.pop(block_id, None) for block_id in ids]
+        if state.deferred:
+            owners = [state.deferred.pop(block_id, None) for block_id in ids]
             request_id = request_id or owners[0]
-        number, used = _use(emitter, pool)
+        number, used = usage(pool)
         part = None if len(freed) == len(ids) else freed
         emitter.add(_FREE, start, end, (number, used, ids, part, request_id))
 
@@ -167,8 +177,10 @@ def wrap_free(original: Method, emitter: Emitter) -> Method:
 
 def wrap_cache_full(original: Method, emitter: Emitter) -> Method:
     """cache_full_blocks: `blocks[num_cached_blocks:num_full_blocks]` enter the prefix cache."""
+    emit_cached = _cached(emitter)
 
     def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
+        """Emit the ids of the blocks that entered; `mask`, one bool a block, leaves some out."""
         request, group, blocks, first, last, mask = args
         if first >= last:
             return
@@ -180,7 +192,7 @@ def wrap_cache_full(original: Method, emitter: Emitter) -> Method:
                 blocks = [b for b, cached in zip(blocks, mask, strict=False) if cached]
             ids = [b.block_id for b in blocks if not b.is_null]
         if ids:
-            _cached(emitter, pool, start, end, request, group, ids, None)
+            emit_cached(pool, start, end, request, group, ids, None)
 
     slice_ = ("blocks", "num_cached_blocks", "num_full_blocks", "block_mask")
     return observe(original, emitter, after, wants=(*_CACHED, *slice_))
@@ -188,11 +200,12 @@ def wrap_cache_full(original: Method, emitter: Emitter) -> Method:
 
 def wrap_cache_partial(original: Method, emitter: Emitter) -> Method:
     """cache_partial_block: a prefix that ends inside a block enters the cache."""
+    emit_cached = _cached(emitter)
 
     def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
         if result is not None:  # None: the null block
             request, group, block = args
-            _cached(emitter, pool, start, end, request, group, [block.block_id], True)
+            emit_cached(pool, start, end, request, group, [block.block_id], True)
 
     return observe(original, emitter, after, wants=(*_CACHED, "block"))
 
@@ -200,32 +213,39 @@ def wrap_cache_partial(original: Method, emitter: Emitter) -> Method:
 _CACHED = ("request", "kv_cache_group_id")
 
 
-def _cached(
-    emitter: Emitter,
-    pool: Any,
-    start: int,
-    end: int,
-    request: Any,
-    group: int | None,
-    ids: list[int],
-    partial: bool | None,
-) -> None:
-    info = emitter.pools.get(id(pool)) or emitter.new_pool(pool)  # `_use` in line: it runs often
-    info.used = used = info.total - pool.get_num_free_blocks()
-    request_id = getattr(request, "request_id", None)
-    # Group 0, the only one of most models, is not said.
-    emitter.add(_CACHE, start, end, (info.number, used, ids, request_id, group or None, partial))
+def _cached(emitter: Emitter) -> Callable[..., None]:
+    """What emits a `kv.cache`: called with the pool, begin and end (ns), and the event's fields."""
+    state = emitter.state
+
+    def emit_cached(
+        pool: Any,
+        start: int,
+        end: int,
+        request: Any,
+        group: int | None,
+        ids: list[int],
+        partial: bool | None,
+    ) -> None:
+        info = state.pools.get(id(pool)) or emitter.new_pool(pool)  # `_usage` in line: runs often
+        info.used = used = info.total - pool.get_num_free_blocks()
+        request_id = getattr(request, "request_id", None)
+        # Group 0, the only one of most models, is not said.
+        values = (info.number, used, ids, request_id, group or None, partial)
+        emitter.add(_CACHE, start, end, values)
+
+    return emit_cached
 
 
 def wrap_move(original: Method, emitter: Emitter) -> Method:
     """move_block_hashes: the cache entry of one block moves to another (copy-on-write)."""
+    usage = _usage(emitter)
 
     def before(pool: Any, args: Arguments) -> bool:
         return args[0].block_hash is not None
 
     def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
         if note:
-            number, used = _use(emitter, pool)
+            number, used = usage(pool)
             src, dst = ([block.block_id] for block in args)
             emitter.add(_MOVE, start, end, (number, used, src, dst))
 
@@ -234,9 +254,10 @@ def wrap_move(original: Method, emitter: Emitter) -> Method:
 
 def wrap_reset(original: Method, emitter: Emitter) -> Method:
     """reset_prefix_cache: all hashes go, unless blocks are in use."""
+    usage = _usage(emitter)
 
     def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
-        number, used = _use(emitter, pool)
+        number, used = usage(pool)
         emitter.add(_RESET, start, end, (number, used, bool(result)))
         emitter.flush()  # comes between steps, perhaps the last thing for a long time
 

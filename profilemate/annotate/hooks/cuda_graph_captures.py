@@ -1,6 +1,6 @@
 """Captures of CUDA graphs, and whose each graph is.
 
-Every capture of vLLM goes through `torch.cuda.CUDAGraph`'s own begin and end, so these tell that
+Every capture of vLLM goes through `torch.cuda.CUDAGraph`'s own begin and end, so these say that
 there is one and how long it took, at places that are not known yet too. Whose graph it is, the
 class that holds it knows: right after, each of those looks for its own among the captured ones.
 Between captures there is nothing to look for, and its hook costs a call.
@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
+from profilemate.annotate.faults import shield
 from profilemate.annotate.graphs import Key
-from profilemate.annotate.guard import Arguments, compile_wrapper, observe, shield
+from profilemate.annotate.hook import Hook, Method, Target
 from profilemate.annotate.hooks.graph_key import key_of, mode_name
-from profilemate.annotate.patching import Hook, Method, Target
+from profilemate.annotate.wrapping import Arguments, compile_wrapper, observe
 
 if TYPE_CHECKING:
     from profilemate.annotate.emit import Emitter
@@ -35,7 +36,7 @@ _DRAFTERS = ("draft_model", "extract_hidden_states", "dflash2_candidate_selector
 # --------------------------------------------------------------------------- every capture
 
 
-# Captures are noted whether anybody records or not: a recording that begins later tells them again.
+# Captures are noted whether anybody records or not: a recording that begins later says them again.
 _BEGIN = """
 if pm_emitter.on:
     pm_began(SELF)
@@ -92,6 +93,7 @@ def wrap_graph_wrapper(original: Method, emitter: Emitter) -> Method:
     """
 
     def claim(wrapper: Any) -> None:
+        """Claim the graphs of a wrapper's entries."""
         mode = wrapper.runtime_mode.name
         # Read from its own attributes: the wrapper answers for its model otherwise.
         for descriptor, entry in list(vars(wrapper)["concrete_cudagraph_entries"].items()):
@@ -131,12 +133,13 @@ def wrap_breakable(original: Method, emitter: Emitter) -> Method:
     vLLM puts one around the target model first and may put another around a drafter, on graphs
     with the same descriptors.
     """
-    first: list[int] = []
+    target_model: list[int] = []  # id() of the runnable that came first, once there is one
 
     def claim(wrapper: Any) -> None:
+        """Claim the stretches of a wrapper's entries."""
         runnable = vars(wrapper)["runnable"]
-        if not first:
-            first.append(id(runnable))
+        if not target_model:
+            target_model.append(id(runnable))
         context = sys.modules["vllm.forward_context"].get_forward_context()
         mode = mode_name(context.cudagraph_runtime_mode)
         for entry in list(wrapper.entries.values()):
@@ -151,7 +154,7 @@ def wrap_breakable(original: Method, emitter: Emitter) -> Method:
                     model=getattr(runnable, "__qualname__", type(runnable).__name__),
                     piece=piece,
                     pieces=len(graphs),
-                    main=id(runnable) == first[0],
+                    main=id(runnable) == target_model[0],
                 )
 
     return _claiming(original, emitter, claim)
@@ -224,15 +227,15 @@ finally:
 
 def wrap_profile_memory(original: Method, emitter: Emitter) -> Method:
     """profile_cudagraph_memory: graphs are captured to be measured and thrown away."""
-    settle = shield(original.__qualname__, emitter.faults, emitter.graphs.settle)
+    settle = shield(original.__qualname__, emitter.faults, emitter.graphs.emit_unclaimed)
     return compile_wrapper(original, _PHASE, pm_emitter=emitter, pm_settle=settle)
 
 
 def wrap_capture_model(original: Method, emitter: Emitter) -> Method:
-    """capture_model: afterwards the captures are told, before the first request comes."""
+    """capture_model: afterwards the captures are emitted, before the first request comes."""
 
     def after(runner: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
-        emitter.graphs.settle()
+        emitter.graphs.emit_unclaimed()
         emitter.flush()
 
     return observe(original, emitter, after, wants=(), gate="pm_emitter.on")
@@ -320,7 +323,7 @@ HOOKS = (
         (f"{RUNNER_1}.capture_model",),
         wrap_capture_model,
         (),
-        "the end of the captures: the moment to tell them",
+        "the end of the captures: the moment to emit them",
     ),
     _hook(
         "GPUModelRunner.capture_model (V2)",

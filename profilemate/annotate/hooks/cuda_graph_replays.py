@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from profilemate.annotate.faults import shield
 from profilemate.annotate.graphs import MAIN, TAG, UNTAGGED
-from profilemate.annotate.guard import compile_wrapper, shield
-from profilemate.annotate.patching import Hook, Method, Target
+from profilemate.annotate.hook import Hook, Method, Target
+from profilemate.annotate.wrapping import compile_wrapper
 from profilemate.schema import KINDS, PREFIX
 
 if TYPE_CHECKING:
-    from profilemate.annotate.emit import Emitter, Sink
+    from profilemate.annotate.emit import Emitter
+    from profilemate.annotate.sink import Sink
 
 _REPLAY_EVENT = KINDS["graph.replay"].encode
 
@@ -24,7 +26,7 @@ _REPLAY = f"""
 if not pm_emitter.active:
     return CALL
 if pm_step.counting and getattr(SELF, {MAIN!r}, False):
-    pm_step.seen += 1
+    pm_step.launched += 1
     return CALL
 pm_sinks = pm_push(SELF)
 if not pm_sinks:
@@ -38,11 +40,11 @@ finally:
 
 def wrap_replay(original: Method, emitter: Emitter) -> Method:
     """CUDAGraph.replay: count it, or open a range for it."""
-    step = emitter.step
+    state, step = emitter.state, emitter.step
 
     def push(graph: Any) -> tuple[Sink, ...]:
-        step.seen += getattr(graph, MAIN, False)
-        number = None if step.dummy else emitter.worker_step or None
+        step.launched += getattr(graph, MAIN, False)
+        number = None if step.dummy else state.worker_step or None
         tag = getattr(graph, TAG, UNTAGGED)
         return emitter.push(PREFIX + _REPLAY_EVENT(None, None, *tag, number, step.dummy or None))
 

@@ -11,9 +11,10 @@ import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from profilemate.annotate.faults import shield
 from profilemate.annotate.graphs import MAIN
-from profilemate.annotate.guard import compile_wrapper, shield
-from profilemate.annotate.patching import Hook, Method, Target
+from profilemate.annotate.hook import Hook, Method, Target
+from profilemate.annotate.wrapping import compile_wrapper
 from profilemate.schema import KINDS
 
 if TYPE_CHECKING:
@@ -39,16 +40,17 @@ class GpuTimer:
     """The events of the steps that are under way, and those that are free."""
 
     def __init__(self, emitter: Emitter) -> None:
-        self._emitter = emitter
-        self._free: list[Any] = []
+        self._emitter, self._state, self._step = emitter, emitter.state, emitter.step
+        self._free: list[Any] = []  # events that may be recorded again
+        # Step, event before its first launch, event after its last.
         self._pending: deque[tuple[int, Any, Any]] = deque()
-        self._number = 0
-        self._pair: tuple[Any, Any] | None = None
+        self._number = 0  # the step that is timed
+        self._pair: tuple[Any, Any] | None = None  # its events; None: it is not timed
 
     def before(self) -> None:
         """A launch of the running step is about to be made."""
-        number = self._emitter.worker_step
-        if self._emitter.step.dummy or number == self._number:
+        number = self._state.worker_step
+        if self._step.dummy or number == self._number:
             return
         self._close()
         self._read()
@@ -59,7 +61,7 @@ class GpuTimer:
 
     def after(self) -> None:
         """It was made; recorded again, an event forgets the time before."""
-        if self._pair is not None and not self._emitter.step.dummy:
+        if self._pair is not None and not self._step.dummy:
             self._pair[1].record()
 
     def _close(self) -> None:

@@ -22,9 +22,9 @@ _KNOWN |= {"num_active_loras"}
 def key_of(mode: str, descriptor: Any, with_lora: bool | None = None) -> Key:
     """The values of `schema.GRAPH_KEY` for a graph of this mode and descriptor.
 
-    Zero adapters are the same as none told. The second model runner's descriptor has no
-    `has_lora`; what its piecewise graphs are captured with is whether the engine serves adapters
-    at all: `with_lora`.
+    Zero adapters are the same as a number that is not known. The second model runner's descriptor
+    has no `has_lora`; what its piecewise graphs are captured with is whether the engine serves
+    adapters at all: `with_lora`.
     """
     if isinstance(descriptor, int):
         return (mode, descriptor, None, None, None, None, None)
@@ -33,13 +33,14 @@ def key_of(mode: str, descriptor: Any, with_lora: bool | None = None) -> Key:
     loras = values.get("num_active_loras") or None
     has_lora = values.get("has_lora")
     uniform = values.get("uniform", values.get("uniform_decode"))
-    each = values.get("uniform_token_count")
+    tokens_each = values.get("uniform_token_count")
     if "uniform_token_count" in values:
-        uniform = each is not None
-        if each and values["num_reqs"] and each * values["num_reqs"] == values["num_tokens"]:
+        uniform = tokens_each is not None
+        reqs = values["num_reqs"]
+        if tokens_each and reqs and tokens_each * reqs == values["num_tokens"]:
             del values["uniform_token_count"]  # says nothing new
-        told = mode == "PIECEWISE" and with_lora is not None
-        has_lora = with_lora if told else loras is not None
+        by_engine = mode == "PIECEWISE" and with_lora is not None
+        has_lora = with_lora if by_engine else loras is not None
     further = ",".join(
         f"{name}:{getattr(value, 'name', value)}"
         for name, value in values.items()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
-from profilemate.annotate.guard import Arguments, compile_wrapper, observe, shield
-from profilemate.annotate.patching import Hook, Method, Target
+from profilemate.annotate.faults import shield
+from profilemate.annotate.hook import Hook, Method, Target
+from profilemate.annotate.wrapping import Arguments, compile_wrapper, observe
 from profilemate.schema import KINDS
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def wrap_allocate_slots(original: Method, emitter: Emitter) -> Method:
 
     failed = shield(original.__qualname__, emitter.faults, failed)
     return compile_wrapper(
-        original, _SLOTS, pm_emitter=emitter, pm_serving=emitter.serving, pm_failed=failed
+        original, _SLOTS, pm_emitter=emitter, pm_serving=emitter.state.serving, pm_failed=failed
     )
 
 
@@ -62,15 +63,16 @@ finally:
 
 def wrap_free(original: Method, emitter: Emitter) -> Method:
     """free: the request whose blocks are given back."""
-    return compile_wrapper(original, _FREE, pm_serving=emitter.serving)
+    return compile_wrapper(original, _FREE, pm_serving=emitter.state.serving)
 
 
 def wrap_pop_blocks_for_free(original: Method, emitter: Emitter) -> Method:
     """pop_blocks_for_free: these blocks reach the pool later, without their request."""
+    state = emitter.state
 
     def after(manager: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
         request_id = args[0].request_id
-        emitter.deferred.update((block.block_id, request_id) for block in result)
+        state.deferred.update((block.block_id, request_id) for block in result)
 
     return observe(original, emitter, after, wants=("request",))
 

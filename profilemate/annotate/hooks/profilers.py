@@ -2,7 +2,7 @@
 
 `/start_profile`, `/stop_profile`, `LLM.start_profile` and `LLM.stop_profile` all end in
 `EngineCore.profile`, which calls `Worker.profile` in every worker. Only workers have a profiler.
-It may start later than it was told to and end by itself, both in the middle of `execute_model`
+It may start later than it was ordered to and end by itself, both in the middle of `execute_model`
 (`WorkerProfiler.step`).
 
 Whatever is buffered has to reach the profiler's trace before the profiler ends.
@@ -13,11 +13,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from profilemate.annotate import configured
-from profilemate.annotate.guard import Arguments, observe
-from profilemate.annotate.hooks.worker import WORKER
-from profilemate.annotate.hooks.worker import meet as meet_worker
-from profilemate.annotate.patching import Hook, Method, Target
-from profilemate.annotate.window import Plan
+from profilemate.annotate.hook import Hook, Method, Target
+from profilemate.annotate.hooks.worker import WORKER, note_worker
+from profilemate.annotate.plan import Plan
+from profilemate.annotate.wrapping import Arguments, observe
 
 if TYPE_CHECKING:
     from profilemate.annotate.emit import Emitter
@@ -53,14 +52,14 @@ def wrap_core(original: Method, emitter: Emitter) -> Method:
             emitter.window.plan = None
 
     def after(core: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
-        window, step = emitter.window, emitter.scheduler_step
+        window, step = emitter.window, emitter.state.scheduler_step
         is_start, delay, limit = args
         # vLLM ignores a start while it is started already.
         if is_start and (window.plan is None or window.plan.last <= step):
             config = getattr(getattr(core, "vllm_config", None), "profiler_config", None)
             window.plan = Plan.after(step, config, delay=delay, limit=limit)
         if emitter.watching:
-            emitter.turn(step + 1)
+            emitter.advance(step + 1)
 
     wants = ("is_start", "delay_iterations", "max_iterations")
     return observe(original, emitter, after, before, wants=wants, gate=_ON)
@@ -70,14 +69,14 @@ def wrap_worker(original: Method, emitter: Emitter) -> Method:
     """Worker.profile: the profiler of this process."""
 
     def before(worker: Any, args: Arguments) -> None:
-        meet_worker(emitter, worker)
+        note_worker(emitter, worker)
         if not args[0]:
             emitter.flush()
 
     def after(worker: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
-        emitter.armed = bool(args[0])
+        emitter.state.armed = bool(args[0])
         if emitter.watching:
-            emitter.turn(emitter.worker_step + 1)
+            emitter.advance(emitter.state.worker_step + 1)
 
     return observe(original, emitter, after, before, wants=("is_start",), gate=_ON)
 
@@ -91,7 +90,7 @@ def wrap_call_start(original: Method, emitter: Emitter) -> Method:
     def after(profiler: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
         if not type(profiler).__name__.startswith("Torch"):
             emitter.window.running = bool(profiler._running)
-            emitter.introduce()
+            emitter.send_preamble()
 
     return observe(original, emitter, after, gate=_ON)
 

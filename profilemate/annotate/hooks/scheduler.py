@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from profilemate.annotate.guard import COUNT, Arguments, observe, shield
-from profilemate.annotate.patching import Hook, Method, Target
+from profilemate.annotate.faults import shield
+from profilemate.annotate.hook import Hook, Method, Target
+from profilemate.annotate.wrapping import COUNT, Arguments, observe
 from profilemate.schema import KINDS
 
 if TYPE_CHECKING:
@@ -25,20 +26,22 @@ _USAGE = KINDS["kv.usage"].encode
 
 def wrap_schedule(original: Method, emitter: Emitter) -> Method:
     """schedule: the step itself, and the moment at which everything buffered leaves."""
+    state = emitter.state
 
-    def meet(scheduler: Any) -> None:
+    def note_engine(scheduler: Any) -> None:
         if emitter.identity.saw_engine(getattr(scheduler, "parallel_config", None)):
             emitter.touch_session()
 
-    def turn(scheduler: Any) -> None:
-        meet(scheduler)
-        emitter.turn(emitter.scheduler_step)
+    def advance(scheduler: Any) -> None:
+        note_engine(scheduler)
+        emitter.advance(state.scheduler_step)
 
     def after(scheduler: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
-        meet(scheduler)
+        """Emit the step and whatever else shows only now, and send it all."""
+        note_engine(scheduler)
         preempted = getattr(result, "preempted_req_ids", None)
         values = (
-            emitter.scheduler_step,
+            state.scheduler_step,
             result.total_num_scheduled_tokens,
             len(result.num_scheduled_tokens),
             len(result.scheduled_new_reqs),
@@ -46,19 +49,21 @@ def wrap_schedule(original: Method, emitter: Emitter) -> Method:
             len(scheduler.running),
             len(scheduler.waiting),
         )
-        if emitter.given_back:
-            tell_preempted(emitter)
+        if state.given_back:
+            emit_preempted(emitter)
         emitter.add(_STEP, start, end, values)
-        resynchronise(emitter, end)
+        emit_changed_usage(emitter, end)
         emitter.flush()
 
     count = COUNT.format(counter="scheduler_step")
-    return observe(original, emitter, after, wants=(), first=count, pm_turn=turn)
+    return observe(
+        original, emitter, after, wants=(), first=count, pm_state=state, pm_advance=advance
+    )
 
 
-def resynchronise(emitter: Emitter, now: int) -> None:
+def emit_changed_usage(emitter: Emitter, now: int) -> None:
     """Say a usage that changed behind the hooks' back (attention sinks, copy-on-write)."""
-    for info in emitter.pools.values():
+    for info in emitter.state.pools.values():
         pool = info.pool()
         if pool is None:
             continue
@@ -76,7 +81,7 @@ def wrap_update_from_output(original: Method, emitter: Emitter) -> Method:
         if not scheduler.running:
             emitter.flush()
             if emitter.watching:
-                emitter.turn(emitter.scheduler_step + 1)  # a window may end here
+                emitter.advance(emitter.state.scheduler_step + 1)  # a window may end here
 
     return observe(original, emitter, after, wants=())
 
@@ -101,8 +106,9 @@ def wrap_preempt(original: Method, emitter: Emitter) -> Method:
 def wrap_given_back(original: Method, emitter: Emitter) -> Method:
     """KVCacheManager.free in vLLM 0.11, where preemption is a few lines inside schedule.
 
-    Whether the request was preempted or is finished shows only afterwards: `tell_preempted`.
+    Whether the request was preempted or is finished shows only afterwards: `emit_preempted`.
     """
+    state = emitter.state
 
     def before(manager: Any, args: Arguments) -> tuple[int, int]:
         return manager.block_pool.get_num_free_blocks(), args[0].num_computed_tokens
@@ -110,14 +116,15 @@ def wrap_given_back(original: Method, emitter: Emitter) -> Method:
     def after(manager: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
         free, computed = note
         blocks = manager.block_pool.get_num_free_blocks() - free
-        emitter.given_back.append((args[0], start, end, blocks, computed))
+        state.given_back.append((args[0], start, end, blocks, computed))
 
     return observe(original, emitter, after, before, wants=("request",))
 
 
-def tell_preempted(emitter: Emitter) -> None:
-    """Tell which of the requests that gave their blocks back were preempted in this step."""
-    given_back, emitter.given_back = emitter.given_back, []
+def emit_preempted(emitter: Emitter) -> None:
+    """Emit which of the requests that gave their blocks back were preempted in this step."""
+    state = emitter.state
+    given_back, state.given_back = state.given_back, []
     for request, start, end, blocks, computed in given_back:
         if request.status.name == "PREEMPTED":
             emitter.add(_PREEMPT, start, end, (request.request_id, blocks, computed))
@@ -125,7 +132,7 @@ def tell_preempted(emitter: Emitter) -> None:
 
 _ARRIVE = """
 if pm_emitter.watching and not pm_emitter.active:
-    pm_turn()
+    pm_advance()
 """
 
 
@@ -135,16 +142,18 @@ def wrap_add_request(original: Method, emitter: Emitter) -> Method:
     If the next step is to be recorded, so is who waits for it.
     """
 
-    def turn() -> None:
-        emitter.turn(emitter.scheduler_step + 1)
+    def advance() -> None:
+        emitter.advance(emitter.state.scheduler_step + 1)
 
     def after(scheduler: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
         r = args[0]
         values = (r.request_id, "arrived", r.num_prompt_tokens, None, None)
         emitter.add(_REQUEST, start, end, values)
 
-    pm_turn = shield(original.__qualname__, emitter.faults, turn)
-    return observe(original, emitter, after, wants=("request",), first=_ARRIVE, pm_turn=pm_turn)
+    pm_advance = shield(original.__qualname__, emitter.faults, advance)
+    return observe(
+        original, emitter, after, wants=("request",), first=_ARRIVE, pm_advance=pm_advance
+    )
 
 
 def wrap_free_request(original: Method, emitter: Emitter) -> Method:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from profilemate.annotate.guard import Arguments, observe
+from profilemate.annotate.hook import Hook, Method, Target
 from profilemate.annotate.hooks.graph_key import key_of, mode_name
-from profilemate.annotate.patching import Hook, Method, Target
+from profilemate.annotate.wrapping import Arguments, observe
 
 if TYPE_CHECKING:
     from profilemate.annotate.emit import Emitter

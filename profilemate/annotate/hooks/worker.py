@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from profilemate.annotate.guard import COUNT, Arguments, compile_wrapper, shield
-from profilemate.annotate.patching import Hook, Method, Target
+from profilemate.annotate.faults import shield
+from profilemate.annotate.hook import Hook, Method, Target
 from profilemate.annotate.step import NO_FACTS, Facts
+from profilemate.annotate.wrapping import COUNT, Arguments, compile_wrapper
 
 if TYPE_CHECKING:
     from profilemate.annotate.emit import Emitter
@@ -16,7 +17,7 @@ WORKER = "vllm.v1.worker.gpu_worker:Worker"
 
 _AROUND = """
 {first}
-if not (pm_emitter.active or pm_emitter.armed):
+if not (pm_emitter.active or pm_state.armed):
     return CALL
 pm_begin(SELF, ARGUMENTS)
 try:
@@ -33,10 +34,11 @@ def wrap_execute_model(original: Method, emitter: Emitter) -> Method:
     tokens included, while the clock says nothing: with asynchronous scheduling step N+1 is
     scheduled before step N has run.
     """
-    known = shield(f"{original.__qualname__}, scheduler_output", emitter.faults, facts)
+    state = emitter.state
+    facts_of = shield(f"{original.__qualname__}, scheduler_output", emitter.faults, facts)
 
     def begin(args: Arguments) -> None:
-        emitter.step.begin(emitter.worker_step, known(args[0]) or NO_FACTS)
+        emitter.step.begin(state.worker_step, facts_of(args[0]) or NO_FACTS)
 
     return _around(original, emitter, begin, COUNT.format(counter="worker_step"))
 
@@ -53,7 +55,7 @@ def wrap_dummy_batch(original: Method, emitter: Emitter) -> Method:
     return _around(original, emitter, begin, "")
 
 
-def meet(emitter: Emitter, worker: Any) -> None:
+def note_worker(emitter: Emitter, worker: Any) -> None:
     """Note that a worker runs here; the first time, the session says so."""
     parallel_config = getattr(worker, "parallel_config", None)
     if emitter.identity.saw_worker(getattr(worker, "rank", None), parallel_config):
@@ -64,12 +66,15 @@ def meet(emitter: Emitter, worker: Any) -> None:
 def _around(
     original: Method, emitter: Emitter, begin: Callable[[Arguments], None], first: str
 ) -> Method:
-    def turn(worker: Any) -> None:
-        meet(emitter, worker)
-        emitter.turn(emitter.worker_step)
+    """Wrap a method that is a step: `begin` and the step's end around it, `first` in any case."""
+    state = emitter.state
+
+    def advance(worker: Any) -> None:
+        note_worker(emitter, worker)
+        emitter.advance(state.worker_step)
 
     def enter(worker: Any, args: Arguments) -> None:
-        meet(emitter, worker)
+        note_worker(emitter, worker)
         begin(args)
 
     def leave() -> None:
@@ -85,7 +90,8 @@ def _around(
         _AROUND.format(first=first),
         wants=("scheduler_output",),
         pm_emitter=emitter,
-        pm_turn=turn,
+        pm_state=state,
+        pm_advance=advance,
         pm_report=faults.report,
         pm_where=where,
         pm_begin=shield(where, faults, enter),

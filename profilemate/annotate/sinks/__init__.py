@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from profilemate.annotate.emit import Sink
-from profilemate.annotate.guard import say
+from profilemate.annotate.faults import say
 from profilemate.annotate.settings import Settings, recorder
+from profilemate.annotate.sink import Sink
 from profilemate.annotate.sinks import nvtx, sidecar, torch_profiler
 
 Open = Callable[[Settings, Mapping[str, str]], "tuple[Sink | None, str]"]

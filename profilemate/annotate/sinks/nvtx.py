@@ -19,8 +19,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from profilemate import schema
-from profilemate.annotate.emit import Scope, Sink
 from profilemate.annotate.settings import Settings, recorder
+from profilemate.annotate.sink import Scope, Sink
 
 # Colours apart from each other for the colour-blind too (Okabe and Ito's palette), ARGB.
 COLOURS: Mapping[str, int] = {
@@ -57,13 +57,13 @@ class DomainSink:
         self._domain = domain
         self._handle = domain.handle
         self._attributes: dict[str, Any] = {}
-        self._for("batch").message = self._string("")  # fails here if it ever will
+        self._attributes_of("batch").message = self._string("")  # fails here if it ever will
 
     def _string(self, text: str) -> Any:
         # type.__call__ goes past the metaclass of 0.2.8, which keeps every instance.
         return type.__call__(self._lib.RegisteredString, self._handle, text)
 
-    def _for(self, kind: str) -> Any:
+    def _attributes_of(self, kind: str) -> Any:
         attributes = self._attributes.get(kind)
         if attributes is None:
             colour = COLOURS.get(kind, _OTHER)
@@ -77,13 +77,13 @@ class DomainSink:
 
     def mark(self, text: str) -> None:
         """Record an instant."""
-        attributes = self._for(kind_of(text))
+        attributes = self._attributes_of(kind_of(text))
         attributes.message = self._string(text)
         self._mark(attributes, self._handle)
 
     def push(self, text: str) -> None:
         """Open a range on this thread."""
-        attributes = self._for(kind_of(text))
+        attributes = self._attributes_of(kind_of(text))
         attributes.message = self._string(text)
         self._push(attributes, self._handle)
 
@@ -151,6 +151,7 @@ def open_sink(settings: Settings, env: Mapping[str, str]) -> tuple[Sink | None, 
 
 
 def _nvtx_package(why: list[str]) -> Sink | None:
+    """Way 1, else way 2; None, with the reason appended to `why`, where neither records."""
     try:
         import nvtx
     except ImportError as e:
@@ -172,6 +173,7 @@ def _nvtx_package(why: list[str]) -> Sink | None:
 
 
 def _torch(why: list[str]) -> Sink | None:
+    """Way 3; None, with the reason appended to `why`, where torch has no binding."""
     # Never import torch for it; in an engine or a worker it is there.
     binding = getattr(getattr(sys.modules.get("torch"), "_C", None), "_nvtx", None)
     if not hasattr(binding, "markA"):

@@ -62,7 +62,7 @@ class Segments:
         self.number += 1
         self._name = self._free_name(self._stem)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-        self._file = os.open(self._name, flags, 0o644, dir_fd=self._folder)
+        self._file = os.open(self._name, flags, 0o600, dir_fd=self._folder)
         with suppress(OSError):  # a file system without locks: nobody waits for us then
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.size = 0
@@ -105,7 +105,7 @@ class Segments:
             self.size += done
             left = left[done:]
 
-    def call(self, stem: str) -> None:
+    def rename(self, stem: str) -> None:
         """Rename: it has turned out whose file it is."""
         name = self._free_name(stem)
         os.rename(self._name, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)

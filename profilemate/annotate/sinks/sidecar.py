@@ -26,11 +26,11 @@ from threading import get_native_id
 from time import monotonic_ns, time_ns
 
 import profilemate
-from profilemate import annotate, schema
-from profilemate.annotate import finish, session_dir
-from profilemate.annotate.emit import Scope, Sink
-from profilemate.annotate.guard import Faults, say, shield
+from profilemate import schema
+from profilemate.annotate import current, finish, session_dir
+from profilemate.annotate.faults import Faults, say, shield
 from profilemate.annotate.settings import Settings
+from profilemate.annotate.sink import Scope, Sink
 from profilemate.annotate.sinks.segments import Segments, end_of
 from profilemate.schema.live import MARKERS, SIDECAR
 
@@ -79,14 +79,15 @@ class SidecarSink:
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._lines: list[str] = []
+        self._lines: list[str] = []  # not given to the kernel yet
         self._operations = self._messages = 0
+        # Thread id of the kernel -> its open ranges: text, begin (ns, monotonic).
         self._ranges: dict[int, list[tuple[str, int]]] = {}
         self._files: Segments | None = None
-        self._who = ("process", 0, 0, 0)
+        self._process = ("process", 0, 0, 0)  # role, ranks: data, pipeline, tensor parallel
         self._renewing = self._off = self._watched = False
         self._pid = os.getpid()
-        self._offset = _wall_offset()
+        self._offset = _wall_offset()  # ns from the monotonic to the wall clock
 
     # ------------------------------------------------------------------ for the emitter
 
@@ -97,7 +98,7 @@ class SidecarSink:
             if self._off:
                 return
             if self._renewing or text.find(_SESSION, 0, 120) > 0:
-                self._look(text)
+                self._read_session(text)
             self._lines.append(
                 f'{{"ph":"i","cat":"profilemate","name":"{text}","pid":{self._pid},'
                 f'"tid":{get_native_id()},"ts":{now // 1000}.{now % 1000:03},"s":"t"}},\n'
@@ -171,6 +172,7 @@ class SidecarSink:
         ).start()
 
     def _write(self) -> None:
+        """Give the kernel what was collected, and ask for a new segment if this one is full."""
         if self._off or not self._lines:
             return
         lines, self._lines = self._lines, []
@@ -191,12 +193,12 @@ class SidecarSink:
         folder = self._directory() / MARKERS
         return Segments(folder, self._stem(), packed=self._packed, cap=self._cap, head=self._head)
 
-    def _look(self, text: str) -> None:
-        """Learn from a session who we are; begin a new segment with it, if there is to be one."""
+    def _read_session(self, text: str) -> None:
+        """Learn from a session who we are; begin a new segment with it, if one is due."""
         is_session = text.find(_SESSION, 0, 120) > 0
         # Whose process it is turns out in steps: an engine finds that it is the worker too.
-        if is_session and f" role={self._who[0]} " not in text[:400]:
-            self._learn(text)
+        if is_session and f" role={self._process[0]} " not in text[:400]:
+            self._learn_process(text)
         files = self._files
         if not self._renewing or files is None:
             return
@@ -213,34 +215,35 @@ class SidecarSink:
         except OSError as e:
             self._fail(e)
 
-    def _learn(self, text: str) -> None:
+    def _learn_process(self, text: str) -> None:
         message = schema.decode(text)
         if message is None or message.events[0].kind != "session":
             return
-        said = message.events[0].values
-        self._who = (
-            str(said.get("role", "process")),
-            *(int(str(said.get(rank) or 0)) for rank in ("dp", "pp", "tp")),
+        values = message.events[0].values
+        self._process = (
+            str(values.get("role", "process")),
+            *(int(str(values.get(rank) or 0)) for rank in ("dp", "pp", "tp")),
         )  # type: ignore[assignment]
         if self._files is not None:
             try:
-                self._files.call(self._stem())
+                self._files.rename(self._stem())
                 self._files.write(self._process_name())
             except OSError as e:
                 self._fail(e)
 
     def _stem(self) -> str:
-        role, dp, pp, tp = self._who
+        role, dp, pp, tp = self._process
         return f"{role}_dp{dp}_pp{pp}_tp{tp}_{self._pid}"
 
     def _process_name(self) -> str:
-        role, dp, pp, tp = self._who
+        role, dp, pp, tp = self._process
         name = f"profilemate: {role} dp{dp} pp{pp} tp{tp}"
         return _metadata(self._pid, "process_name", {"name": name})
 
     def _head(self) -> str:
+        """The first lines of a segment: whose it is, and one instant on both clocks."""
         files, mono = self._files, monotonic_ns()
-        role, dp, pp, tp = self._who
+        role, dp, pp, tp = self._process
         facts = {
             "profilemate": profilemate.__version__,
             "role": role,
@@ -319,7 +322,8 @@ def _metadata(pid: int, name: str, facts: Mapping[str, object]) -> str:
     return json.dumps(event, separators=(",", ":")) + ",\n"
 
 
-_said: list[int] = []
+_complaint_locks: list[int] = []
+"""Open folders of sessions; a locked one tells the run's other processes that it was said."""
 
 
 def _first_to_say(session: Path) -> bool:
@@ -336,7 +340,7 @@ def _first_to_say(session: Path) -> bool:
         return False
     except OSError:
         pass
-    _said.append(place)
+    _complaint_locks.append(place)
     return True
 
 
@@ -352,7 +356,7 @@ def open_sink(settings: Settings, env: Mapping[str, str]) -> tuple[Sink | None, 
         interval=settings.interval,
         packed=settings.gzip,
         cap=settings.max_mb * _MB,
-        renew=annotate.touch_session,
+        renew=current.touch_session,
         zero=session_dir.began_ns(env),
         begun=partial(finish.at_exit, settings, env) if settings.live else lambda: None,
     )

@@ -15,8 +15,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from profilemate.annotate.emit import Scope, Sink
 from profilemate.annotate.settings import Settings, recorder
+from profilemate.annotate.sink import Scope, Sink
 
 _FAST = "_RecordFunctionFast"
 """Private to torch, there since 2.1: 0.7 us a scope where `record_function` takes 8 (2.13)."""

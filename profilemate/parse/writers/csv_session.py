@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Protocol
 
 import pandas as pd
 
-from profilemate.parse.writers.replace import METADATA, may_replace, replaced_directory
+from profilemate.parse.writers.replace import may_replace, replaced_directory
+from profilemate.parse.writers.session_names import METADATA, session_file
 from profilemate.parse.writers.spelling import SPELLINGS, UNITS
 
 
@@ -51,13 +51,6 @@ Fast = Callable[[pd.DataFrame, Sequence[str]], memoryview]
 _SLICE = 1 << 16  # rows
 
 
-FURTHER_FILES = ("timeline.pftrace", "report.html", "findings.json")
-"""What other writers put into a session directory: ours, so that --force may replace it."""
-
-# Files that only look like ours, in a folder of the user's, are the user's.
-_RANK_FILE = re.compile(r"ranks/dp\d+_pp\d+_tp\d+(?:_\d+)?/([^/]+)")
-
-
 class CsvSession:
     """Writes a session directory, whole or not at all.
 
@@ -74,7 +67,7 @@ class CsvSession:
         self._out = out
         self._layout = layout
         self._force = force
-        self._names = {METADATA, *FURTHER_FILES, *(table.file for table in layout.values())}
+        self._is_ours = session_file(table.file for table in layout.values())
 
     def check(self) -> None:
         """Refuse what `write` would refuse at its end, before the work is done.
@@ -100,8 +93,8 @@ class CsvSession:
                 list of all files that were written.
             ranks: Tables of further ranks, by the name of their directory in `ranks/`.
             more: Called when the tables are written. Puts files of other writers into the
-                directory, named in `FURTHER_FILES`, and returns what else `metadata.json` shall
-                say.
+                directory, named in `session_names.FURTHER_FILES`, and returns what else
+                `metadata.json` shall say.
 
         Returns:
             The session directory.
@@ -120,10 +113,6 @@ class CsvSession:
             text = json.dumps({**said, "files": listed}, indent=2, sort_keys=True)
             _write(directory / METADATA, text + "\n")
         return self._out
-
-    def _is_ours(self, path: str) -> bool:
-        rank = _RANK_FILE.fullmatch(path)
-        return (rank[1] if rank else path) in self._names
 
     def _write_tables(self, directory: Path, tables: Mapping[str, Rows]) -> None:
         for name, rows in tables.items():

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from profilemate.errors import OutputError
 from profilemate.parse.writers.leftovers import NEW, unfinished_directory
-from profilemate.parse.writers.replace import METADATA
+from profilemate.parse.writers.replace import session_of
+from profilemate.parse.writers.session_names import METADATA, listed_files
 
 T = TypeVar("T")
 
@@ -22,7 +23,12 @@ def updated(session: Path, write: Callable[[Path], T]) -> T:
 
     The directory itself stays, and with it the markers, whoever has it open, and whatever else lies
     there. Each file is the old one or the new one, never half of one; metadata.json is last. When
-    `write` fails nothing has changed.
+    `write` fails nothing has changed. Tables that the session had before and has no more are
+    removed; no other file is touched, whatever a `metadata.json` lists.
+
+    Args:
+        session: The directory.
+        write: Makes a session where it is told to.
 
     Raises:
         OutputError: The directory cannot be written.
@@ -57,12 +63,40 @@ def _refused(session: Path, error: OSError) -> OutputError:
 
 
 def _move(new: Path, session: Path, files: list[str]) -> None:
-    old: list[str] = []
-    with suppress(OSError, ValueError):
-        old = json.loads((session / METADATA).read_text(encoding="utf-8")).get("files", [])
-    for name in sorted(files, key=lambda name: name == METADATA):
-        (session / name).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(new / name, session / name)
-    for name in set(old) - set(files):
-        with suppress(OSError):
-            (session / name).unlink()
+    old = listed_files(session_of(session))
+    root = os.open(session, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for name in sorted(files, key=lambda name: name == METADATA):
+            with _folder(root, name, make=True) as folder:
+                os.replace(new / name, Path(name).name, dst_dir_fd=folder)
+        for name in old - set(files):
+            with suppress(OSError), _folder(root, name, make=False) as folder:
+                os.unlink(Path(name).name, dir_fd=folder)
+    finally:
+        os.close(root)
+
+
+@contextmanager
+def _folder(root: int, name: str, *, make: bool) -> Iterator[int]:
+    """The open folder of a file below an open one; a link on the way is refused, not followed.
+
+    Args:
+        root: Descriptor of the session directory.
+        name: Path of the file in it.
+        make: Make the folders that are not there.
+
+    Raises:
+        OSError: One of them is missing, a link or no folder.
+    """
+    opened: list[int] = []
+    try:
+        for part in Path(name).parts[:-1]:
+            at = opened[-1] if opened else root
+            if make:
+                with suppress(FileExistsError):
+                    os.mkdir(part, dir_fd=at)
+            opened.append(os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=at))
+        yield opened[-1] if opened else root
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)

@@ -13,8 +13,7 @@ from typing import IO
 
 from profilemate.errors import OutputError
 from profilemate.parse.writers.leftovers import MOVING, NEW, unfinished_directory
-
-METADATA = "metadata.json"
+from profilemate.parse.writers.session_names import METADATA, listed_files
 
 _REASONS = {
     errno.ENOSPC: ("no space is left there", "make room, or choose another disk with -o"),
@@ -69,7 +68,7 @@ def replaced_directory(out: Path, *, force: bool, ours: Callable[[str], bool]) -
         yield new
         if old:
             (scratch / MOVING).touch()
-            _carry_over(target, new, _Ours(target, ours), moves)
+            _carry_over(target, new, _of_session(target, ours), moves)
             _move(target, scratch / "old", moves)
         new.rename(target)
     except BaseException as e:  # an interrupt must not lose anything either
@@ -135,7 +134,7 @@ def may_replace(out: Path, *, force: bool) -> bool:
             hint="choose another directory with -o, or add --force",
         )
     try:
-        foreign = any(target.iterdir()) and _session(target) is None
+        foreign = any(target.iterdir()) and session_of(target) is None
     except OSError as e:
         raise _output_error(e, out, replaces=True) from e
     if foreign:
@@ -148,25 +147,19 @@ def may_replace(out: Path, *, force: bool) -> bool:
     return True
 
 
-def _session(directory: Path) -> dict[str, object] | None:
+def session_of(directory: Path) -> dict[str, object] | None:
     """The metadata of a session directory, None for any other directory."""
     try:
         metadata = json.loads((directory / METADATA).read_bytes())
-    except (FileNotFoundError, IsADirectoryError, ValueError):  # ValueError: no JSON, no UTF-8
+    # ValueError: no JSON, no UTF-8; RecursionError: brackets within brackets within brackets
+    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
         return None
     return metadata if isinstance(metadata, dict) and "session_id" in metadata else None
 
 
-class _Ours:
-    """Which files of an old session we wrote: those it lists, and those we would write today."""
-
-    def __init__(self, directory: Path, today: Callable[[str], bool]) -> None:
-        listed = (_session(directory) or {}).get("files")
-        self._listed = {str(f) for f in listed} if isinstance(listed, list) else set()
-        self._today = today
-
-    def __call__(self, path: str) -> bool:
-        return path in self._listed or self._today(path)
+def _of_session(directory: Path, ours: Callable[[str], bool]) -> Callable[[str], bool]:
+    listed = listed_files(session_of(directory))
+    return lambda path: path in listed or ours(path)
 
 
 def _carry_over(

@@ -134,9 +134,9 @@ def test_a_session_is_updated_in_place(clock: Any, tmp_path: Path) -> None:
     session = replay(clock, tmp_path / "session", ended=False)
     (session / "notes.txt").write_text("mine")
     (session / "metadata.json").write_text(
-        json.dumps({"session_id": "session", "recording": True, "files": ["old_table.csv"]})
+        json.dumps({"session_id": "session", "recording": True, "files": ["kv_old_table.csv"]})
     )
-    (session / "old_table.csv").write_text("of an older version")
+    (session / "kv_old_table.csv").write_text("of an older version")
     inode = session.stat().st_ino
     assert len(being_written(session / "markers")) == 2
     first = parse_session([session])
@@ -146,7 +146,7 @@ def test_a_session_is_updated_in_place(clock: Any, tmp_path: Path) -> None:
     assert {p.name: p.read_bytes() for p in session.glob("*.csv")} == tables
     assert session.stat().st_ino == inode
     assert (session / "notes.txt").read_text() == "mine"
-    assert not (session / "old_table.csv").exists()
+    assert not (session / "kv_old_table.csv").exists()
     facts = json.loads((session / "metadata.json").read_text())
     assert facts["session_id"] == "session"
     assert facts["output_dir"] == str(session) == first.summary["output_dir"]

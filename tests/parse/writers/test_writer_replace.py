@@ -117,14 +117,14 @@ def test_files_that_are_not_ours_are_carried_over(tmp_path: Path) -> None:
 
 def test_files_of_another_version_are_known_by_its_own_list(tmp_path: Path) -> None:
     out = write(tmp_path / "session", [])
-    (out / "table_of_old.csv").write_text("a\n")
-    (out / "table_of_mine.csv").write_text("a\n")
+    (out / "kv_of_old.csv").write_text("a\n")
+    (out / "kv_of_mine.csv").write_text("a\n")
     metadata = json.loads((out / "metadata.json").read_text())
-    metadata["files"].append("table_of_old.csv")
+    metadata["files"].append("kv_of_old.csv")
     (out / "metadata.json").write_text(json.dumps(metadata))
     write(out, [], force=True)
-    assert not (out / "table_of_old.csv").exists()
-    assert (out / "table_of_mine.csv").exists()
+    assert not (out / "kv_of_old.csv").exists()
+    assert (out / "kv_of_mine.csv").exists()
 
 
 def test_a_directory_in_the_place_of_a_file_of_ours_is_refused(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ class ListSink:
 def hooks(*, recorded: bool = False, profiled: bool = False, **settings: Any) -> Iterator[ListSink]:
     """Install the hooks with a sink that keeps what it gets; nothing is left in the buffer."""
     from profilemate import annotate
-    from profilemate.annotate import sinks
+    from profilemate.annotate import current, sinks
     from profilemate.annotate.settings import Settings
 
     sink = ListSink()
@@ -77,7 +77,7 @@ def hooks(*, recorded: bool = False, profiled: bool = False, **settings: Any) ->
     annotate.install(Settings(wanted=True, reason="a test", **settings))
     try:
         yield sink
-        emitter = annotate._emitter
+        emitter = current.emitter
         assert emitter is not None
         assert emitter.faults.count == 0, emitter.faults.first
     finally:

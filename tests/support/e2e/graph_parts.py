@@ -55,9 +55,9 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _emitter() -> Any:
-    from profilemate import annotate
+    from profilemate.annotate import current
 
-    emitter = annotate._emitter
+    emitter = current.emitter
     assert emitter is not None
     return emitter
 

@@ -169,10 +169,10 @@ def ubatch() -> None:
 @contextlib.contextmanager
 def _instead(owner: Any, name: str, function: Any) -> Iterator[Callable[..., Any]]:
     """Give the hook on a method another method to call: the wrapper, but not what it wraps."""
-    from profilemate import annotate
+    from profilemate.annotate import current
     from profilemate.annotate.hooks.cuda_graph_captures import wrap_ubatches
 
     original = vars(owner)[name]
     assert hasattr(original, "__wrapped__"), f"{name} is not hooked"
-    assert annotate._emitter is not None
-    yield wrap_ubatches(function, annotate._emitter)
+    assert current.emitter is not None
+    yield wrap_ubatches(function, current.emitter)

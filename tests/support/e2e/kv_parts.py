@@ -233,11 +233,12 @@ def main(arguments: Sequence[str]) -> None:
     from graph_engine import hooks
 
     from profilemate import annotate
+    from profilemate.annotate import current
 
     model, result = arguments
     with hooks() as sink:
         rig = Rig(model)
-        emitter = annotate._emitter
+        emitter = current.emitter
         assert emitter is not None
         states: list[tuple[int, dict[str, Any]]] = []
 

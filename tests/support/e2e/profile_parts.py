@@ -45,12 +45,12 @@ def made(kind: Any, delay: int, limit: int) -> tuple[Any, Any]:
 
 def one(kind: Any, delay: int, limit: int) -> dict[str, Any]:
     """Start it through EngineCore.profile and let steps pass."""
-    from profilemate import annotate
+    from profilemate.annotate import current
 
-    emitter = annotate._emitter
+    emitter = current.emitter
     assert emitter is not None
     window: Any = emitter.window
-    window.plan, emitter.scheduler_step = None, BEFORE
+    window.plan, emitter.state.scheduler_step = None, BEFORE
     profiler, config = made(kind, delay, limit)
 
     def profile(is_start: bool = True, *_: Any, **__: Any) -> None:

@@ -1,8 +1,8 @@
-"""The one guard between our faults and the engine, and the wrappers that hooks are made of.
+"""The wrappers that hooks are made of: code compiled around a method of vLLM's.
 
 A wrapper calls the original exactly once, with the arguments it was given, and returns what it
 returned. What we do around it may fail: that is counted, said once, and vLLM goes on. What the
-original raises passes through untouched.
+original raises passes through untouched (the guard is `faults.py`).
 
 Wrappers are compiled with the signature of the method they wrap. Handing on `*args, **kwargs` costs
 0.27 us a call (Python 3.11, 2.4 GHz), the same arguments by name 0.07 us; allocate_slots alone runs
@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 import textwrap
-import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
+from profilemate.annotate.hook import Method
+
 if TYPE_CHECKING:
-    from profilemate.annotate.emit import Emitter
-    from profilemate.annotate.patching import Method
+    from profilemate.annotate.outlet import Outlet
 
 Arguments = tuple[Any, ...]
 """Arguments of a call, defaults filled in: those a hook wants, or all after self in their order."""
@@ -33,54 +31,6 @@ Before = Callable[[Any, Arguments], Any]
 
 After = Callable[[Any, int, int, Any, Arguments, Any], None]
 """(self, begin ns, end ns, result, arguments, note)."""
-
-
-class Faults:
-    """Counts our own faults and reports each place once.
-
-    Attributes:
-        count: Faults so far.
-        first: The first fault of each place, in one line.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.first: dict[str, str] = {}
-
-    def report(self, where: str, fault: BaseException) -> None:
-        """Count a fault; the first one of a place is written to stderr."""
-        self.count += 1
-        if where in self.first:
-            return
-        what = traceback.format_exception_only(fault)[-1].strip()
-        at = traceback.extract_tb(fault.__traceback__)
-        line = f"{at[-1].filename}:{at[-1].lineno}" if at else "unknown place"
-        self.first[where] = f"{what} ({line})"
-        say(
-            f"a fault of profilemate in {where}, vLLM is not affected: {self.first[where]}. "
-            "Further ones of this place are counted and not shown."
-        )
-
-
-def say(text: str, tag: str = "[profilemate] ") -> None:
-    """Write one line to stderr, where vLLM's own log goes; a closed stderr is no reason to fail."""
-    with suppress(OSError, ValueError, AttributeError):  # sys.stderr may be None
-        sys.stderr.write(f"{tag}{text}\n")
-        sys.stderr.flush()
-
-
-def shield(where: str, faults: Faults, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a function of ours safe to call from the engine: it returns None when it fails."""
-
-    @functools.wraps(function)
-    def shielded(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except Exception as fault:  # noqa: BLE001 - the guard
-            faults.report(where, fault)
-            return None
-
-    return shielded
 
 
 def compile_wrapper(
@@ -100,6 +50,9 @@ def compile_wrapper(
             method does not have is None there: vLLM's signatures grow and shrink.
         names: What the code refers to. All its names begin with `pm_`, so that they cannot be a
             parameter's.
+
+    Returns:
+        The wrapper, named and documented like the original, which it has as `__wrapped__`.
     """
     scope: dict[str, Any] = {"pm_original": original, **names}
     signature = inspect.signature(original)
@@ -117,6 +70,10 @@ def compile_wrapper(
 def _by_name(
     signature: inspect.Signature, scope: dict[str, Any], wants: Sequence[str] | None
 ) -> tuple[str, dict[str, str]]:
+    """The wrapper's parameters, spelled, and what the words of a body stand for.
+
+    The parameters are the original's own; their defaults are put into `scope`.
+    """
     parameters = list(signature.parameters.values())
     head: list[str] = []
     call: list[str] = []
@@ -149,6 +106,10 @@ def _by_name(
 def _as_they_come(
     signature: inspect.Signature, scope: dict[str, Any], wants: Sequence[str] | None
 ) -> tuple[str, dict[str, str]]:
+    """The same as `_by_name` for a wrapper that takes `*pm_args, **pm_kwargs`.
+
+    The functions that find arguments in these by the signature are put into `scope`.
+    """
     plain = all(p.kind is p.POSITIONAL_OR_KEYWORD for p in signature.parameters.values())
     count = len(signature.parameters)
 
@@ -190,15 +151,18 @@ def _as_they_come(
 
 
 COUNT = """
-pm_emitter.{counter} += 1
+pm_state.{counter} += 1
 if pm_emitter.watching:
     try:
-        if pm_emitter.moves(pm_emitter.{counter}):
-            pm_turn(SELF)
+        if pm_emitter.must_advance(pm_state.{counter}):
+            pm_advance(SELF)
     except Exception as pm_fault:
         pm_report(pm_where, pm_fault)
 """
-"""Code that counts a step, whether anybody records or not, and looks who does from here on."""
+"""Code that counts a step, whether anybody records or not, and looks who does from here on.
+
+`counter` is a field of `EngineState`: `scheduler_step` or `worker_step`.
+"""
 
 _OBSERVE = """
 {first}
@@ -227,7 +191,7 @@ except Exception as pm_fault:
 
 def observe(
     original: Method,
-    emitter: Emitter,
+    emitter: Outlet,
     after: After,
     before: Before | None = None,
     *,
@@ -244,6 +208,8 @@ def observe(
 
     With `list_first` the first argument is an iterable that may be read only once: it is made a
     list, which the original and `after` both get.
+
+    Returns the wrapper.
     """
     return compile_wrapper(
         original,

@@ -1,4 +1,4 @@
-"""Hooks as rows, and the loop that puts them in and takes them out again.
+"""The loop that puts hooks in and takes them out again.
 
 A hook names methods of vLLM's classes that may carry it, newest first, and how to wrap each. The
 first that exists is wrapped, on the class object itself, right after its module was imported by
@@ -9,79 +9,17 @@ the module that calls them, and a few are torch's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-from profilemate.annotate.guard import shield
+from profilemate.annotate.faults import shield
+from profilemate.annotate.hook import Hook, HookStatus, Method, Target
 
 if TYPE_CHECKING:
-    from profilemate.annotate.emit import Emitter
-
-Method = Callable[..., Any]
-Wrap = Callable[[Method, "Emitter"], Method]
-Group = Literal["engine", "kv", "graphs", "custom"]
-State = Literal["installed", "waiting", "skipped"]
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A place that may carry a hook, and the wrapper for it.
-
-    `module:Class.method` or `module:function`. The module may have imported the class or function
-    from elsewhere: that is how candidates of several versions can wait for one module, and be
-    tried in their order when it comes. A method is wrapped wherever it is called, a function only
-    in this module.
-    """
-
-    path: str
-    wrap: Wrap
-
-    @property
-    def module(self) -> str:
-        """The module to wait for."""
-        return self.path.partition(":")[0]
-
-    @property
-    def owner(self) -> str:
-        """The class, or nothing for a function of the module."""
-        return self.path.partition(":")[2].rpartition(".")[0]
-
-    @property
-    def attribute(self) -> str:
-        """The method or function."""
-        return self.path.partition(":")[2].rpartition(".")[2]
-
-
-@dataclass(frozen=True, slots=True)
-class Hook:
-    """One row of the hook table.
-
-    Attributes:
-        name: Unique; usually the method's name.
-        group: The switch that it belongs to.
-        targets: Candidates, newest vLLM first. The first that exists is wrapped.
-        emits: Event kinds it gives, or empty for one that only gives context to others.
-        why: What this place knows that no other does.
-    """
-
-    name: str
-    group: Group
-    targets: tuple[Target, ...]
-    emits: tuple[str, ...]
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class HookStatus:
-    """What became of a hook in this process."""
-
-    name: str
-    state: State
-    target: str = ""
-    why: str = ""
+    from profilemate.annotate.outlet import Outlet
 
 
 @dataclass(slots=True)
@@ -90,13 +28,13 @@ class _Patch:
     attribute: str
     wrapper: Method
     original: Method
-    own: bool  # the owner had the attribute itself, not by inheritance
+    is_own: bool  # the owner had the attribute itself, not by inheritance
 
 
 class Patcher:
     """Installs hooks, keeps what it replaced, and puts it back."""
 
-    def __init__(self, emitter: Emitter) -> None:
+    def __init__(self, emitter: Outlet) -> None:
         self._emitter = emitter
         self._status: dict[str, HookStatus] = {}
         self._patches: list[_Patch] = []
@@ -143,6 +81,10 @@ class Patcher:
             register_post_import_hook(partial(self._imported, self._round, hook), module)
 
     def _imported(self, round_: int, hook: Hook, module: ModuleType) -> None:
+        """A module of a hook's targets is there: wrap the first target it has.
+
+        The hook's status tells what came of it; it is skipped once every module has failed.
+        """
         # wrapt cannot forget a hook, so one of an earlier round finds out here.
         if round_ != self._round or self._status[hook.name].state == "installed":
             return
@@ -175,9 +117,9 @@ class Patcher:
         wrapper = shield(target.path, faults, target.wrap)(original, self._emitter)
         if wrapper is None:
             return f"{attribute} could not be wrapped: {faults.first[target.path]}"
-        own = attribute in vars(owner)
+        is_own = attribute in vars(owner)
         setattr(owner, attribute, wrapper)
-        self._patches.append(_Patch(owner, attribute, wrapper, original, own))
+        self._patches.append(_Patch(owner, attribute, wrapper, original, is_own))
         return None
 
     def uninstall(self) -> None:
@@ -190,7 +132,7 @@ class Patcher:
         for patch in reversed(self._patches):
             if vars(patch.owner).get(patch.attribute) is not patch.wrapper:
                 continue
-            if patch.own:
+            if patch.is_own:
                 setattr(patch.owner, patch.attribute, patch.original)
             else:
                 delattr(patch.owner, patch.attribute)

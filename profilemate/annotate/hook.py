@@ -1,0 +1,88 @@
+"""A hook as a row: the methods of vLLM's classes that may carry it, and how to wrap each.
+
+Rows are data: `hooks/` has ours, `extend.track` makes those of others, `patcher.py` puts them in,
+`probe.py` looks whether they would find their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Method = Callable[..., Any]
+"""A method or function, as its class or module has it: not bound."""
+
+Wrap = Callable[[Method, Any], Method]
+"""(original, emitter) -> what takes its place. A row does not ask what an emitter is."""
+
+Group = Literal["engine", "kv", "graphs", "custom"]
+"""The switch that a hook belongs to; `engine` and `custom` hooks have none of their own."""
+
+State = Literal["installed", "waiting", "skipped"]
+"""`waiting`: vLLM has not imported the module of any target yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A place that may carry a hook, and the wrapper for it.
+
+    `module:Class.method` or `module:function`. The module may have imported the class or function
+    from elsewhere: that is how candidates of several versions can wait for one module, and be
+    tried in their order when it comes. A method is wrapped wherever it is called, a function only
+    in this module.
+    """
+
+    path: str
+    wrap: Wrap
+
+    @property
+    def module(self) -> str:
+        """The module to wait for."""
+        return self.path.partition(":")[0]
+
+    @property
+    def owner(self) -> str:
+        """The class, or nothing for a function of the module."""
+        return self.path.partition(":")[2].rpartition(".")[0]
+
+    @property
+    def attribute(self) -> str:
+        """The method or function."""
+        return self.path.partition(":")[2].rpartition(".")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """One row of the hook table.
+
+    Attributes:
+        name: Unique; usually the method's name.
+        group: The switch that it belongs to.
+        targets: Candidates, newest vLLM first. The first that exists is wrapped.
+        emits: Event kinds it gives, or empty for one that only gives context to others.
+        why: What this place knows that no other does.
+    """
+
+    name: str
+    group: Group
+    targets: tuple[Target, ...]
+    emits: tuple[str, ...]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class HookStatus:
+    """What became of a hook in this process.
+
+    Attributes:
+        name: The hook's.
+        state: Whether it is in.
+        target: Path of the target that was wrapped, or nothing.
+        why: Why it is not in, or nothing.
+    """
+
+    name: str
+    state: State
+    target: str = ""
+    why: str = ""
