@@ -83,7 +83,7 @@ def test_the_session_is_one_and_its_files_are_the_seed_s(interrupted: Live) -> N
 
 def test_vllm_ends_as_it_does_without_us(interrupted: Live, plain: Live) -> None:
     assert interrupted.code == plain.code == 0
-    # How long each took is measured by scripts/bench_live.py.
+    # How long each took is measured by scripts/bench/bench_live.py.
     assert not plain.place.exists()
     assert "[profilemate]" not in plain.log
 

@@ -28,7 +28,7 @@ BROWSER_BYTES = 250_000_000
 
 Perfetto's documentation ("Visualising large traces") says that browsers typically give a site 2 GB,
 and that a trace takes 2 to 4 times its size in memory. Ours, full of arguments, take more: 230 MB
-of `scripts/bench_perfetto.py` took 1.7 GB of Chromium's (UI v52).
+of `scripts/bench/bench_perfetto.py` took 1.7 GB of Chromium's (UI v52).
 """
 
 _SEQUENCE = 1
