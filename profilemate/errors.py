@@ -18,6 +18,18 @@ from pathlib import Path
 
 from profilemate.printable import printable
 
+EXTRAS = {
+    "dask": ("distributed>=2024.1",),
+    "export": ("prometheus_client>=0.20",),
+    "fast": ("isal>=1.7", "pyarrow>=18", "backports.zstd>=1.0"),
+    "hta": ("traceinsight>=0.6.1",),
+    "parquet": ("pyarrow>=18",),
+    "perfetto": ("perfetto>=0.56",),
+    "report": ("jinja2>=3.1", "vl-convert-python>=1.9"),
+    "view": ("perfetto>=0.56", "viztracer>=1.1"),
+}
+"""What each extra adds, as `pyproject.toml` has it, for those who are told what they lack."""
+
 
 class ProfilemateError(Exception):
     """A failure that the user can do something about.
@@ -87,3 +99,12 @@ class ToolError(ProfilemateError):
 
 class SchemaError(ProfilemateError):
     """A message does not follow the wire format of `profilemate.schema`."""
+
+
+def missing_extra(extra: str) -> str:
+    """The command that installs what an extra needs.
+
+    The packages are named, not the extra: however profilemate came here (a clone on PYTHONPATH, a
+    wheel, a registry), pip finds them.
+    """
+    return "pip install " + " ".join(f"'{p}'" for p in EXTRAS[extra])

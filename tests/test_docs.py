@@ -20,7 +20,7 @@ from profilemate.parse.tables import TABLES
 
 def test_the_page_of_tables_is_up_to_date() -> None:
     page = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
-    assert page == docs_tables.text(), "run scripts/docs_tables.py"
+    assert page == docs_tables.text(), "run scripts/docs/docs_tables.py"
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_the_page_of_tables_is_up_to_date() -> None:
 )
 def test_the_pages_made_from_the_code_are_up_to_date(script: ModuleType) -> None:
     page = (ROOT / "docs" / script.TARGET.name).read_text(encoding="utf-8")
-    assert page == script.text(), f"run scripts/{script.__name__}.py"
+    assert page == script.text(), f"run scripts/docs/{script.__name__}.py"
 
 
 def test_the_readme_names_every_table() -> None:

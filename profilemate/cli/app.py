@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -32,12 +31,16 @@ HELP = """What vLLM's CUDA graphs and KV cache really did.
 """
 
 
+# typer brought a click of its own from some version on: this is the class of whichever it has.
+_UsageError: Any = typer.BadParameter.__mro__[1]
+
+
 @contextmanager
 def _usage_printable() -> Iterator[None]:
     """What was typed is quoted where it was wrong: a shell's `*` types names of files."""
     try:
         yield
-    except click.ClickException as error:
+    except _UsageError as error:
         error.message = printable(error.message)
         raise
 
@@ -45,11 +48,11 @@ def _usage_printable() -> Iterator[None]:
 class _Commands(TyperGroup):
     """All commands: words of the command line are outside text, too."""
 
-    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
         with _usage_printable():
             return super().make_context(*args, **kwargs)
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         with _usage_printable():
             return super().invoke(ctx)
 

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from profilemate.errors import ToolError
+from profilemate.errors import ToolError, missing_extra
 from profilemate.view.site import TRACE, Site
 
 HOST = "127.0.0.1"
@@ -80,7 +80,7 @@ class Server(ThreadingHTTPServer):
                 hint="Close it, or install what needs no such port:"
                 if site.origin
                 else "Name another with --port, or leave --port out.",
-                command="pip install 'profilemate[view]'" if site.origin else (),
+                command=missing_extra("view") if site.origin else (),
             ) from e
 
     def handle_error(self, request: Any, client_address: Any) -> None:

@@ -34,7 +34,7 @@ os._exit(0)
 
 def test_the_script_s_recording_is_read(tmp_path: Path, vllm_python: Path) -> None:
     target = tmp_path / "recording.json.gz"
-    path = [str(ROOT), str(ROOT / "scripts"), str(INSIDE)]
+    path = [str(ROOT), str(ROOT / "scripts" / "data"), str(INSIDE)]
     env = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(path),
@@ -65,7 +65,7 @@ def test_the_script_s_recording_is_read(tmp_path: Path, vllm_python: Path) -> No
 
 def test_without_a_gpu_it_says_so(vllm_python: Path) -> None:
     done = subprocess.run(
-        [vllm_python, ROOT / "scripts" / "record_gpu.py"],
+        [vllm_python, ROOT / "scripts" / "data" / "record_gpu.py"],
         env={**os.environ, "PYTHONPATH": str(ROOT), **engine.NO_DOOR},
         capture_output=True,
         text=True,

@@ -1,7 +1,7 @@
 """Sessions for the tests of the report page, and a page in a real Chromium.
 
-`made` sessions come from scripts/made_session.py: GPU times on several ranks, which no machine of
-the tests can record.
+`made` sessions come from scripts/data/made_session.py: GPU times on several ranks, which no machine
+of the tests can record.
 """
 
 from __future__ import annotations

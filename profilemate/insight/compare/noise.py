@@ -16,9 +16,9 @@ independent draws:
 * over many graphs, q-values after Benjamini and Hochberg keep the share of false alarms. All of
   them together are one series of a session: what slows one graph slows those that run next to it.
 
-`scripts/false_alarms.py` shows how often equal series of several kinds are called different, and
-how often a shift is found. Nothing here is drawn at random. What one run cannot tell is how much
-two runs of the same thing differ, nor what repeats more slowly than the run lasts.
+`scripts/docs/false_alarms.py` shows how often equal series of several kinds are called different,
+and how often a shift is found. Nothing here is drawn at random. What one run cannot tell is how
+much two runs of the same thing differ, nor what repeats more slowly than the run lasts.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from profilemate.errors import ToolError
+from profilemate.errors import ToolError, missing_extra
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -31,7 +31,7 @@ def library() -> ModuleType:
         raise ToolError(
             "the report needs vl-convert, which is not installed",
             hint="Install what it needs:",
-            command="pip install 'profilemate[report]'",
+            command=missing_extra("report"),
         ) from e
     return vl_convert
 

@@ -53,15 +53,20 @@ class TraceCache:
         worth_s: Seconds that decoding has to take for its result to be kept.
 
     Attributes:
-        folder: The folder; None where there is none to be had.
         note: Why nothing could be kept, a sentence; None as long as all is well.
     """
 
     def __init__(self, folder: Path | None = None, *, worth_s: float = WORTH_S) -> None:
-        self.folder = folder or default_folder()
+        self._folder = folder or default_folder()
         self.note: str | None = None
         self._worth_s = worth_s
         self._limit = limit()
+
+    @property
+    def folder(self) -> Path:
+        """The folder; of a user who can have none nothing asks for it."""
+        assert self._folder is not None
+        return self._folder
 
     def slot(
         self, found: Mapping[Path, bool], nsys: Path | None, *, records: bool = True
@@ -75,7 +80,7 @@ class TraceCache:
         """
         if not self._limit:
             return None
-        if self.folder is None:
+        if self._folder is None:
             self.note = NO_HOME
             return None
         found = dict(found)
@@ -93,7 +98,6 @@ class TraceCache:
 
         from profilemate.parse.cache import pack, store
 
-        assert self.folder is not None
         path = self.folder / f"{identity.name}{SUFFIX}"
         read = store.read(path)
         if read is None:
@@ -112,7 +116,6 @@ class TraceCache:
 
         from profilemate.parse.cache import pack, store
 
-        assert self.folder is not None
         target = self.folder / f"{identity.name}{SUFFIX}"
         try:
             facts, tables = pack.pack(trace)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import profilemate
-from profilemate.errors import InputError, ProfilemateError, ToolError
+from profilemate.errors import InputError, ProfilemateError, ToolError, missing_extra
 from profilemate.parse.ingest.read_one import Read, Task, read_task
 from profilemate.parse.recording.progress import Progress
 
@@ -109,6 +109,6 @@ def _distributed() -> Any:
             "Reading on a cluster needs Dask",
             why=str(e),
             hint="Install what it needs:",
-            command="pip install 'profilemate[dask]'",
+            command=missing_extra("dask"),
         ) from e
     return distributed

@@ -16,7 +16,7 @@ from threading import Event, Thread
 from types import ModuleType
 from typing import BinaryIO, Protocol
 
-from profilemate.errors import ToolError
+from profilemate.errors import ToolError, missing_extra
 
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
@@ -55,7 +55,7 @@ def zstd() -> ModuleType:
     raise ToolError(
         "Nothing here unpacks zstd",
         hint="Unpack it. Or install what it needs:",
-        command="pip install 'profilemate[fast]'",
+        command=missing_extra("fast"),
     )
 
 

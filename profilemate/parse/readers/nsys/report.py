@@ -25,7 +25,7 @@ from profilemate.parse.readers.nsys.layout import wanted_tables
 from profilemate.parse.readers.nsys.parquet import NsysParquetReader
 from profilemate.parse.readers.nsys.sqlite import NsysSqliteReader
 from profilemate.parse.recording.activity import ActivitySink
-from profilemate.parse.recording.contract import Marker, Recording, SourceInfo
+from profilemate.parse.recording.contract import Marker, Recording, SourceInfo, SourceKind
 from profilemate.printable import shell_word
 
 MAGIC = b"NVIDIA Tegra Profiler Report "
@@ -317,7 +317,7 @@ class _ReportRecording:
 class NsysReportReader:
     """Reads reports by way of an export."""
 
-    name = "nsys report"
+    name = SourceKind.NSYS_REPORT
     suffixes = (".nsys-rep", ".qdrep")
 
     def sniff(self, path: Path) -> bool:

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from profilemate.errors import ToolError
+from profilemate.errors import ToolError, missing_extra
 from profilemate.parse.timeline.tracks import Batch, Flows, Track
 from profilemate.parse.writers.perfetto.arguments import Column, spelled
 from profilemate.parse.writers.perfetto.interning import Interner
@@ -28,7 +28,7 @@ BROWSER_BYTES = 250_000_000
 
 Perfetto's documentation ("Visualising large traces") says that browsers typically give a site 2 GB,
 and that a trace takes 2 to 4 times its size in memory. Ours, full of arguments, take more: 230 MB
-of `scripts/bench_perfetto.py` took 1.7 GB of Chromium's (UI v52).
+of `scripts/bench/bench_perfetto.py` took 1.7 GB of Chromium's (UI v52).
 """
 
 _SEQUENCE = 1
@@ -276,6 +276,6 @@ def builder() -> Any:
             "A timeline cannot be written",
             why="The package perfetto is not installed here.",
             hint="Install what it needs:",
-            command="pip install 'profilemate[perfetto]'",
+            command=missing_extra("perfetto"),
         ) from e
     return proto_builder
