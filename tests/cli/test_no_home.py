@@ -117,7 +117,7 @@ def test_an_export_of_a_report_passes(tmp_path: Path) -> None:
     nsys = tmp_path / "nsys"
     nsys.write_text(
         "#!/bin/sh\n"
-        'for last; do case "$last" in *.sqlite) out="$last";; esac; done\n'
+        'for word; do case "$word" in --output=*) out="${word#--output=}";; esac; done\n'
         'case "$*" in *--version*) echo "NVIDIA Nsight Systems version 2024.1.1.0";;\n'
         f'*help*) ;; *) cp "{RECORDING}" "$out"; echo "$out" >> "{tmp_path}/said";; esac\n'
     )

@@ -99,13 +99,13 @@ def not_a_file(path: Path) -> InputError:
 def no_recording(path: Path, inside: Sequence[Path]) -> InputError:
     """A directory that is not a recording itself; `inside` are the recordings in it."""
     if inside:
-        names = " ".join(map(shell_word, inside[:_SHOWN]))
+        names, more = " ".join(map(shell_word, inside[:_SHOWN])), len(inside) > _SHOWN
         return InputError(
             "This directory is no recording itself",
             path=path,
             why=f"It holds {len(inside)}.",
-            hint="Name those that belong to one run:",
-            command=f"profilemate parse {names}{' ...' * (len(inside) > _SHOWN)}",
+            hint="Name those that belong to one run" + (", such as:" if more else ":"),
+            command=f"profilemate parse {names}",
         )
     return InputError("There is no recording in this directory", path=path, why=EXAMPLES)
 
