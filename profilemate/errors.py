@@ -15,6 +15,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+EXTRAS = {
+    "dask": ("distributed>=2024.1",),
+    "export": ("prometheus_client>=0.20",),
+    "fast": ("isal>=1.7", "pyarrow>=18", "backports.zstd>=1.0"),
+    "hta": ("traceinsight>=0.6.1",),
+    "parquet": ("pyarrow>=18",),
+    "perfetto": ("perfetto>=0.56",),
+    "report": ("jinja2>=3.1", "vl-convert-python>=1.9"),
+    "view": ("perfetto>=0.56", "viztracer>=1.1"),
+}
+"""What each extra adds, as `pyproject.toml` has it, for those who are told what they lack."""
+
 
 class ProfilemateError(Exception):
     """A failure that the user can do something about.
@@ -63,3 +75,12 @@ class ToolError(ProfilemateError):
 
 class SchemaError(ProfilemateError):
     """A message does not follow the wire format of `profilemate.schema`."""
+
+
+def missing_extra(extra: str) -> str:
+    """What to type where a package of an extra is missing, on a line of its own.
+
+    The packages are named, not the extra: however profilemate came here (a clone on PYTHONPATH, a
+    wheel, a registry), pip finds them.
+    """
+    return "Install what it needs:\n  pip install " + " ".join(f"'{p}'" for p in EXTRAS[extra])

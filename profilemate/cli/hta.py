@@ -36,7 +36,7 @@ def hta(
 
     Temporal, kernel, idle-time and launch breakdowns of the torch traces of a session. HTA knows no
     CUDA graph launches: what it leaves out is said, with our coverage beside its figures. Needs
-    `pip install 'profilemate[hta]'`.
+    the extra `hta`.
     """
     from profilemate.errors import OutputError
     from profilemate.hta import run as hta_

@@ -81,7 +81,7 @@ def report(
 
     A finding is critical, a warning, a note, or ok. What the recording cannot
     tell is not judged, and the reason is given. With -o the same goes into one
-    page with charts and tables; that and --png need profilemate[report].
+    page with charts and tables; that and --png need the extra `report`.
     """
     from profilemate.cli.show_report import verdict as show_verdict
     from profilemate.insight.findings import Thresholds, find

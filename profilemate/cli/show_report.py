@@ -33,7 +33,7 @@ def verdict(
         details: The evidence of what is good too.
     """
     console = out()
-    name = str(session.metadata.get("session_id") or session.path.name)
+    name = session.metadata.session_id or session.path.name
     for text in wrapped(name, console.width):
         line(text)
     facts(console, [(f.label, f.text) for f in figures])

@@ -51,7 +51,7 @@ def view(
 ) -> None:
     """Open a timeline in the browser.
 
-    With the extra profilemate[view] everything is on this machine and works offline: the Perfetto
+    With the extra `view` everything is on this machine and works offline: the Perfetto
     UI is served to this machine alone until its tab is closed, or until Ctrl-C. Without it the
     page is ui.perfetto.dev, which fetches the trace from here; nothing is uploaded.
     """

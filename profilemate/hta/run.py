@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from profilemate.errors import InputError, OutputError, ToolError
+from profilemate.errors import InputError, OutputError, ToolError, missing_extra
 from profilemate.hta.trace_copies import SHIFT, Copy, copies
 from profilemate.parse.cache import TraceCache
 from profilemate.parse.pipeline import read_trace
@@ -28,7 +28,6 @@ from profilemate.parse.session.coverage import Coverage, coverage
 from profilemate.parse.session.saved import METADATA, SavedSession
 from profilemate.parse.writers.one_file import write_file
 
-TORCH = "torch profiler"
 SUMMARY = "hta_summary.json"
 TABLES = ("temporal", "kernel_types", "kernels", "idle", "idle_intervals", "launches")
 
@@ -57,15 +56,15 @@ def torch_traces(path: Path) -> list[Path]:
         return [path]
     session = SavedSession.open(path)
     found: list[Path] = []
-    for source in session.metadata.get("sources") or []:
-        if not str(source.get("kind", "")).startswith(TORCH):
+    for source in session.metadata.sources:
+        if source.path is None or source.kind is None or not source.kind.by_torch:
             continue
-        places = [Path(source["path"]), path / source["path"], path.parent / source["path"]]
-        there = [p for p in places if p.is_file()]
+        places = [Path(source.path), path / source.path, path.parent / source.path]
+        there = [p for p in places if os.path.isfile(p)]  # any text may stand there
         if not there:
             raise InputError(
                 "A trace of this session is not there any more",
-                path=source["path"],
+                path=source.path,
                 why=f"{path / METADATA} names it as a source.",
                 hint="Give the trace itself: profilemate hta TRACE -o DIR",
             )
@@ -109,7 +108,7 @@ def hta(
     analyse = _analysis()
     for trace in traces:
         kind = open_recording(trace).info.kind  # says what is wrong with it, if anything is
-        if not kind.startswith(TORCH):
+        if not kind.by_torch:
             raise InputError(
                 "HTA reads torch profiler traces only",
                 path=trace,
@@ -139,7 +138,7 @@ def _analysis() -> Any:
         raise ToolError(
             "HTA is not here",
             why=f"It cannot be imported: {e}.",
-            hint="pip install 'profilemate[hta]'",
+            hint=missing_extra("hta"),
         ) from e
     return TraceAnalysis
 

@@ -14,8 +14,6 @@ from profilemate.insight.reading import (
     NoData,
     count,
     floats,
-    object_of,
-    objects,
     percent,
     rows_of,
     table_of,
@@ -54,16 +52,15 @@ def headline(session: SavedSession) -> list[Figure]:
 def _recorded(session: SavedSession) -> Figure:
     times = window(session)
     said = "not known how long" if times is None else f"{times[1] - times[0]:.1f} s"
-    sources = objects(session.metadata, "sources")
-    by = ", ".join(dict.fromkeys(str(s.get("recorder") or s.get("kind")) for s in sources))
+    by = ", ".join(dict.fromkeys(str(s.by) for s in session.metadata.sources))
     return Figure("recorded", said, f"by {by}" if by else "")
 
 
 def _engine(session: SavedSession) -> Figure:
-    version = object_of(session.metadata, "versions").get("vllm")
-    roles = [str(p.get("role")) for p in objects(session.metadata, "processes") if p.get("role")]
+    version = session.metadata.versions.get("vllm")
+    roles = [p.role for p in session.metadata.processes if p.role]
     parts = [count(roles.count(role), role) for role in dict.fromkeys(roles)]
-    return Figure("vLLM", str(version or "version not known"), ", ".join(parts))
+    return Figure("vLLM", version or "version not known", ", ".join(parts))
 
 
 def _steps(session: SavedSession) -> Figure:

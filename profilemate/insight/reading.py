@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from collections.abc import Iterable
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +28,7 @@ def rows_of(session: SavedSession, name: str, columns: Iterable[str]) -> pd.Data
     """
     frame = session.table(name)
     if frame.empty:
-        said = session.metadata.get("empty_files")
-        why = said.get(f"{name}.csv") if isinstance(said, dict) else None
-        raise NoData(str(why) if why else f"{name}.csv has no rows")
+        raise NoData(session.metadata.empty_files.get(f"{name}.csv") or f"{name}.csv has no rows")
     return table_of(session, name, columns)
 
 
@@ -41,22 +39,11 @@ def table_of(session: SavedSession, name: str, columns: Iterable[str]) -> pd.Dat
         NoData: It has not.
     """
     frame = session.table(name)
-    missing = [c for c in columns if c not in frame.columns]
+    absent = session.lacks(name)
+    missing = [c for c in columns if c not in frame.columns or c in absent]
     if missing:
         raise NoData(f"{name}.csv has no column {missing[0]}: another profilemate wrote it")
     return frame
-
-
-def objects(metadata: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    """The objects of a list in metadata.json; what is none is left out."""
-    value = metadata.get(name)
-    return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
-
-
-def object_of(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """An object in metadata.json, an empty one if there is none."""
-    value = metadata.get(name)
-    return value if isinstance(value, dict) else {}
 
 
 def floats(column: pd.Series) -> Floats:
@@ -80,23 +67,10 @@ def truths(column: pd.Series) -> Bools:
     return cast("Bools", texts(column) == "True")
 
 
-def fact(session: SavedSession, *keys: str) -> float | None:
-    """A number in metadata.json by its path, None where there is none."""
-    value: object = session.metadata
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(cast("float", value)) if number else None
-
-
 def window(session: SavedSession) -> tuple[float, float] | None:
     """Begin and end of the recording, s; None where metadata.json does not say."""
-    said = session.metadata.get("window_sec")
-    if isinstance(said, list) and len(said) == 2:
-        begin, end = said
-        if isinstance(begin, int | float) and isinstance(end, int | float) and end > begin:
-            return float(begin), float(end)
-    return None
+    said = session.metadata.window_sec
+    return said if said is not None and said[1] > said[0] else None
 
 
 def percent(share: float, digits: int = 1) -> str:

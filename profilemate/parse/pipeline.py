@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -24,10 +24,11 @@ from profilemate.parse.merge.recordings_to_trace import put_together
 from profilemate.parse.merge.runs import doubt_several, refuse_several
 from profilemate.parse.recording.progress import Progress, no_progress
 from profilemate.parse.session import summary as summary_
-from profilemate.parse.session.metadata import metadata as metadata_of
-from profilemate.parse.session.metadata import session_id
+from profilemate.parse.session.describe import describe, session_id
+from profilemate.parse.session.metadata import Metadata
 from profilemate.parse.session.tables_on_demand import Built
 from profilemate.parse.session.timeline_file import FILE, Options, write_timeline
+from profilemate.parse.session.warnings import SessionWarning
 from profilemate.parse.tables import TABLES
 from profilemate.parse.tables.custom import custom_tables
 from profilemate.parse.trace.ranks import split_ranks
@@ -45,15 +46,18 @@ class Session:
         path: The directory.
         metadata: What is in its metadata.json.
         summary: The figures of the lead rank, ready for JSON.
-        warnings: What a reader of the figures must know.
         rows: Rows of each table of the lead rank.
     """
 
     path: Path
-    metadata: dict[str, Any]
+    metadata: Metadata
     summary: dict[str, Any]
-    warnings: list[str] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of the figures must know, a sentence each."""
+        return [warning.text for warning in self.metadata.warnings]
 
     def facts(self) -> summary_.Rows:
         """What was recorded, as lines for the terminal."""
@@ -62,6 +66,7 @@ class Session:
     def moved(self, path: Path) -> Session:
         """The same session, which now lies somewhere else."""
         self.path, self.summary["output_dir"] = path, str(path)
+        self.metadata = replace(self.metadata, session_id=path.name, output_dir=str(path))
         return self
 
     def sections(self) -> list[tuple[str, summary_.Rows]]:
@@ -222,26 +227,26 @@ def write_session(
     ranks = split_ranks(trace)
     lead = ranks[0].trace if ranks else trace
     figures = summary_.Figures()
-    facts: dict[str, Any] = {}
-    told: list[str] = []
+    described: list[Metadata] = []
 
     def rest(directory: Path) -> Mapping[str, object]:
         """What can be said once every table was written."""
         rows = {layout[name].file: count for name, count in figures.rows.items()}
-        facts.update(metadata_of(trace, ranks, rows, out))
-        if not timeline:
-            return facts
-        result = write_timeline(trace, directory / FILE, Options(), progress=progress)
-        told.extend(result.warnings)
-        return {**facts, "timeline": result.facts()}
+        said = describe(trace, ranks, rows, out)
+        if timeline:
+            result = write_timeline(trace, directory / FILE, Options(), progress=progress)
+            more = (SessionWarning("timeline", text) for text in result.warnings)
+            said = replace(said, timeline=result.facts(), warnings=(*said.warnings, *more))
+        described.append(said)
+        return said.to_json()
 
     tables = Built(lead, progress, run=trace, note=figures.note)
     further = {r.rank.folder: Built(r.trace, progress, further=True) for r in ranks[1:]}
     writer.write(tables, {}, further, rest)
+    (said,) = described
     return Session(
         path=out,
-        metadata=facts,
-        summary={**summary_.summarise(lead, figures, facts), "output_dir": str(out)},
-        warnings=[*summary_.warnings(facts), *told],
+        metadata=said,
+        summary={**summary_.summarise(lead, figures, said), "output_dir": str(out)},
         rows=figures.rows,
     )

@@ -21,6 +21,8 @@ A new kind is one row in `kinds.KINDS`. Nothing outside this package knows how a
 
 from profilemate.schema.fields import (
     COMMON,
+    MAX_IDS,
+    MAX_MESSAGE_IDS,
     Field,
     Kind,
     Value,
@@ -52,7 +54,9 @@ __all__ = [
     "GRAPH_KEY",
     "KINDS",
     "KV_OPS",
+    "MAX_IDS",
     "MAX_MESSAGE",
+    "MAX_MESSAGE_IDS",
     "PREFIX",
     "VERSION",
     "Event",

@@ -13,7 +13,13 @@ from profilemate.errors import SchemaError
 FieldType = Literal["int", "bool", "str", "ids"]
 Value = int | bool | str | tuple[int, ...]
 
-_MAX_RUN = 1 << 24  # a longer run of block ids is a mangled message, not a pool
+MAX_IDS = 1 << 20
+"""Block ids in one list at most: one operation of one request, whose context would be 16 million
+tokens. A longer list is a mangled message: its ranges say in a few bytes what takes gigabytes."""
+
+MAX_MESSAGE_IDS = 1 << 22
+"""Block ids in all lists of a message at most: those of one scheduler step."""
+
 # Everything but letters, digits and these is percent-encoded in strings.
 _SAFE = "_.-~/:+,@*()[]<>!?&;"
 
@@ -86,17 +92,16 @@ def decode_ids(text: str) -> tuple[int, ...]:
     """Read `encode_ids`'s form back.
 
     Raises:
-        SchemaError: The text is no list of ranges.
+        SchemaError: The text is no list of ranges, or one of more than `MAX_IDS`.
     """
     ids: list[int] = []
     try:
         for part in text.split(",") if text else ():
             first, dash, last = part.partition("-")
-            if not dash:
-                ids.append(int(first))
-                continue
-            a, b = int(first), int(last)
-            if abs(b - a) > _MAX_RUN:
+            a = b = int(first)
+            if dash:
+                b = int(last)
+            if len(ids) + abs(b - a) >= MAX_IDS:
                 raise ValueError(part)
             ids.extend(range(a, b + 1) if a <= b else range(a, b - 1, -1))
     except ValueError as e:

@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from profilemate.errors import SchemaError
-from profilemate.schema.fields import FieldType, Value, decode_str, decode_value, encode_str
+from profilemate.schema.fields import (
+    MAX_MESSAGE_IDS,
+    FieldType,
+    Value,
+    decode_str,
+    decode_value,
+    encode_str,
+)
 from profilemate.schema.kinds import KINDS
 
 VERSION = 1
@@ -124,7 +131,8 @@ def decode(text: str) -> Message | None:
     """Read a whole message; None for text that is not ours.
 
     Raises:
-        SchemaError: It has our prefix and breaks the wire format.
+        SchemaError: It has our prefix and breaks the wire format, or has more than
+            `MAX_MESSAGE_IDS` block ids.
     """
     if not text.startswith(PREFIX):
         return None
@@ -135,5 +143,10 @@ def decode(text: str) -> Message | None:
     except ValueError as e:
         raise SchemaError(f"not a time or a number in {text[:80]!r}") from e
     events = [] if first.kind == "batch" else [first]
-    events += map(decode_event, rest)
+    ids = 0
+    for text_of_one in rest:
+        events.append(decode_event(text_of_one))
+        ids += sum(len(v) for v in events[-1].values.values() if isinstance(v, tuple))
+        if ids > MAX_MESSAGE_IDS:
+            raise SchemaError(f"more than {MAX_MESSAGE_IDS:,} block ids in {text[:80]!r}")
     return Message(events, t, seq)

@@ -28,6 +28,7 @@ from profilemate.parse.readers.nsys.sqlite import (
     string_bounds,
 )
 from profilemate.parse.readers.nsys.store import SqliteStore, connect, database_uri, quoted
+from profilemate.parse.recording.contract import SourceKind
 from profilemate.parse.recording.progress import Progress, no_progress
 from profilemate.parse.writers.leftovers import unfinished_file
 
@@ -136,7 +137,7 @@ def _copy(source: Path, unfinished: Path, target: Path, progress: Progress) -> N
     try:
         with closing(connect(source)) as reading:
             store = SqliteStore(reading, source)
-            facts = read_facts(store, source, "nsys sqlite export", source.stat().st_size)
+            facts = read_facts(store, source, SourceKind.NSYS_SQLITE, source.stat().st_size)
             bounds = {} if facts is None else string_bounds(store, facts)
         if store.damage is not None:
             raise damaged(source, store.damage)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -97,8 +98,8 @@ def _ready(path: Path) -> Path | None:
 
 def _sources(session: SavedSession) -> list[Path]:
     """The recordings that a session was made of, if all of them are still there."""
-    named = [Path(str(source["path"])) for source in session.metadata.get("sources", ())]
-    gone = [path for path in named if not path.exists()]
+    named = [Path(source.path) for source in session.metadata.sources if source.path]
+    gone = [path for path in named if not os.path.exists(path)]  # any text may stand there
     if gone or not named:
         where = f"{gone[0]} is no longer there." if gone else "It names no recording."
         raise InputError(

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from profilemate.errors import ToolError
+from profilemate.errors import ToolError, missing_extra
 from profilemate.view.site import TRACE, Site
 
 HOST = "127.0.0.1"
@@ -76,7 +76,7 @@ class Server(ThreadingHTTPServer):
             raise ToolError(
                 f"Port {site.port} of this machine is taken",
                 why=_TAKEN_ONLINE if site.origin else "Another program listens there.",
-                hint="Close it, or type: pip install 'profilemate[view]'"
+                hint="Close it, or have the viewer here. " + missing_extra("view")
                 if site.origin
                 else "Name another with --port, or leave --port out.",
             ) from e

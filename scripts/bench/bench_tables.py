@@ -28,7 +28,7 @@ from profilemate.parse.ingest.read_one import read_recording  # noqa: E402
 from profilemate.parse.merge.recordings_to_trace import put_together  # noqa: E402
 from profilemate.parse.pipeline import write_session  # noqa: E402
 from profilemate.parse.recording.activity import ActivitySink  # noqa: E402
-from profilemate.parse.recording.contract import Marker, SourceInfo  # noqa: E402
+from profilemate.parse.recording.contract import Marker, SourceInfo, SourceKind  # noqa: E402
 from profilemate.parse.writers import csv_session  # noqa: E402
 from profilemate.schema import KINDS  # noqa: E402
 
@@ -52,7 +52,7 @@ class Recording:
     def __init__(self, operations: int) -> None:
         self._operations = operations
         self.info = SourceInfo(
-            Path("generated"), "generated", 0, start_unix_ns=1_700_000_000 * 10**9
+            Path("generated"), SourceKind.TORCH, 0, start_unix_ns=1_700_000_000 * 10**9
         )
 
     def markers(self) -> Iterator[Marker]:

@@ -24,7 +24,7 @@ from profilemate.parse.gpu.collected import folded
 from profilemate.parse.gpu.launches import match
 from profilemate.parse.pipeline import write_session
 from profilemate.parse.recording.activity import GPU_COLUMNS, KERNEL, LAUNCH_COLUMNS, START_COLUMNS
-from profilemate.parse.recording.contract import SourceInfo
+from profilemate.parse.recording.contract import SourceInfo, SourceKind
 from profilemate.parse.tables import TABLES
 from profilemate.parse.trace.activity import GPU, LAUNCHES, typed_frame
 from profilemate.parse.trace.trace import FRAME_NAMES, Trace, columns_of
@@ -101,7 +101,7 @@ def _trace(what: Made, rng: np.random.Generator) -> Trace:
         for name, parts in rows.items()
     }  # fmt: skip
     counts = {name: len(frame) for name, frame in frames.items() if len(frame)}
-    source = SourceInfo(Path("made_up.nsys-rep"), "nsys", 123_456_789)
+    source = SourceInfo(Path("made_up.nsys-rep"), SourceKind.NSYS_REPORT, 123_456_789)
     window = (SECOND // 2, what.seconds * SECOND)
     trace = Trace([source], frames, START, window, counts)
     call, record = _joined(calls), _joined(records)

@@ -15,7 +15,7 @@ Made by `scripts/docs/docs_metrics.py` from the code. `profilemate export SESSIO
 writes the figures of a session in the OpenMetrics format, for Prometheus to scrape from any file
 server (as `application/openmetrics-text; version=1.0.0; charset=utf-8`, or as plain text);
 `--format prometheus` in the older text format, for `promtool check metrics` and the textfile
-collector of the node exporter. Needs `pip install 'profilemate[export]'`.
+collector of the node exporter. Needs the extra `export`.
 
 * A metric that is not there was not recorded. A 0 was counted.
 * No sample has a time: the run is over, and Prometheus takes the time of the scrape.

@@ -65,9 +65,9 @@ import sys
 from pathlib import Path
 from profilemate.parse.merge.recordings_to_trace import decode_recordings
 from profilemate.parse.pipeline import write_session
-from profilemate.parse.recording.contract import Marker, SourceInfo
+from profilemate.parse.recording.contract import Marker, SourceInfo, SourceKind
 class Stored:
-    info = SourceInfo(Path("x"), "test", 0, start_unix_ns=0)
+    info = SourceInfo(Path("x"), SourceKind.TORCH, 0, start_unix_ns=0)
     def markers(self):
         texts = enumerate(Path(sys.argv[1]).read_text().splitlines())
         return iter([Marker(10**10 + i, None, 7, 7, text) for i, text in texts])

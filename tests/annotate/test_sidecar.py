@@ -105,7 +105,11 @@ def test_messages_come_back_byte_for_byte(make: Callable[..., SidecarSink], tmp_
 def test_the_head_says_who_writes_and_on_which_clocks(
     make: Callable[..., SidecarSink], tmp_path: Path
 ) -> None:
+    # The second clock was read later than the first, however long that took.
+    least = time.time_ns() - time.monotonic_ns()
     sink = make(interval=1)
+    mono = time.monotonic_ns()
+    most = time.time_ns() - mono
     sink.push("pm1.graph.capture mode=FULL")
     sink.pop()
     assert [f.name for f in files(tmp_path)] == [f"process_dp0_pp0_tp0_{os.getpid()}.trace.json"]
@@ -115,7 +119,7 @@ def test_the_head_says_who_writes_and_on_which_clocks(
     head, *rest = events(file)
     assert head["name"] == "profilemate_sidecar"
     wall = head["args"]["unix_ns"] - head["args"]["mono_ns"]
-    assert abs(wall - (time.time_ns() - time.monotonic_ns())) < 10**7
+    assert least - 10**6 <= wall <= most + 10**6  # 1 ms is for a clock that is being set
     names = [e["args"]["name"] for e in rest if e["name"] == "process_name"]
     assert names[-1] == "profilemate: worker dp1 pp2 tp3"
     sink.mark(batch(2, SESSION.replace("role=worker", "role=engine+worker")))
@@ -154,7 +158,7 @@ def test_it_is_flushed_every_so_many_operations(
 
 def test_what_waits_is_flushed_by_time(make: Callable[..., SidecarSink], tmp_path: Path) -> None:
     make(interval=1000).mark(batch(1))
-    deadline = time.monotonic() + 100 * FLUSH_S  # the machine may be busy
+    deadline = time.monotonic() + 300 * FLUSH_S  # the machine may be busy
     while not any(batch(1) in text_of(f) for f in files(tmp_path)):
         assert time.monotonic() < deadline
         time.sleep(FLUSH_S / 4)

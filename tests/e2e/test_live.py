@@ -14,7 +14,7 @@ from pathlib import Path
 import engine
 import pytest
 import seed_lines
-from live_server import Live, LiveServer, check_totals, in_own_mounts
+from live_server import Live, LiveServer, await_flushed, check_totals, in_own_mounts
 from places import ROOT
 from served import profilemate
 
@@ -83,8 +83,7 @@ def test_the_session_is_one_and_its_files_are_the_seed_s(interrupted: Live) -> N
 
 def test_vllm_ends_as_it_does_without_us(interrupted: Live, plain: Live) -> None:
     assert interrupted.code == plain.code == 0
-    # Generous: two single measurements on a busy machine. scripts/bench/bench_live.py measures.
-    assert interrupted.seconds < 2 * plain.seconds + 1, (interrupted.seconds, plain.seconds)
+    # How long each took is measured by scripts/bench/bench_live.py.
     assert not plain.place.exists()
     assert "[profilemate]" not in plain.log
 
@@ -133,7 +132,7 @@ def test_sigterm_installed_and_packed(servers: LiveServer, installed: Path) -> N
         for live, server in zip(lives, (first, second), strict=True):
             engine.workload(server)
             live.metrics = engine.metrics(server)
-        time.sleep(0.6)
+        await_flushed(place)
         found = sorted(place.glob("session_*"))
         assert len(found) == 2
         engines = [str(server.pid_of("EngineCore")) for server in (first, second)]
@@ -150,7 +149,7 @@ def test_sigterm_installed_and_packed(servers: LiveServer, installed: Path) -> N
         check_totals(lives[0])
         engine.workload(first)
         lives[0].metrics = engine.metrics(first)
-        time.sleep(0.6)
+        await_flushed(place)
         first.stop(signal.SIGTERM)
         deadline = time.monotonic() + 60
         log = lives[0].session / "parse.log"

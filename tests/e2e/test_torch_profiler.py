@@ -363,7 +363,11 @@ def test_trace_and_sidecars_are_one_session(served: Profiled, merged: Profiled) 
     assert {s["recorder"] for s in facts["sources"]} > {"profilemate sidecar"}
     assert facts["dropped"]["lost_batches"] == {}
     assert facts["events"]["step"] == len(alone), "what trace and sidecar both have counts once"
-    assert facts["clock"]["alignment_error_ms"] < 1
+    clock = facts["clock"]
+    ways = sorted(placed["by"].partition(",")[0] for placed in clock["recordings"])
+    assert ways == ["monotonic clock"] * (len(ways) - 1) + ["wall clock"]
+    # How large it is depends on the machine: tests/parse/test_decode_clock.py has busy ones.
+    assert clock["alignment_error_ms"] >= max(p["error_ms"] or 0 for p in clock["recordings"])
 
 
 def test_every_block_operation_of_the_server_s_window(merged: Profiled) -> None:

@@ -248,7 +248,7 @@ def test_two_sessions_of_one_setting_have_no_caveat(tmp_path: Path) -> None:
         ({"sources": [{"recorder": "torch profiler"}]}, "Recorders differ"),
         ({"kv_cache_tracking": False}, "recorded in A only"),
         ({"window_sec": [0, 80]}, "A is 60.0 s long, B 80.0 s"),
-        ({"dropped": {"lost_batches": {"1": 2}}}, "B lost events"),
+        ({"dropped": {"lost_batches": {"1": 2}}}, "B: 2 batches of events are missing"),
         ({"coverage": {"launches_with_gpu_records": 9}}, "in B only"),
     ],
 )

@@ -12,6 +12,7 @@ from places import EXPECTED
 from profilemate.insight.compare import compare
 from profilemate.insight.findings import find
 from profilemate.insight.headline import headline
+from profilemate.parse.session.metadata import Metadata
 from profilemate.parse.session.saved import SavedSession
 from profilemate.parse.tables import TABLES
 
@@ -32,7 +33,7 @@ def look(broken: SavedSession) -> set[str]:
 @pytest.mark.parametrize("key", READ)
 @pytest.mark.parametrize("value", [None, 5, [1], {}], ids=str)
 def test_metadata(key: str, value: object) -> None:
-    look(SavedSession(EXPECTED, {**METADATA, key: value}))
+    look(SavedSession(EXPECTED, Metadata.from_json({**METADATA, key: value})))
 
 
 @pytest.mark.parametrize("name", [n for n, t in TABLES.items() if not t.heading])
@@ -44,4 +45,6 @@ def test_columns_that_are_gone_or_hold_nothing_or_words(name: str) -> None:
         words[column] = pd.Series("abc", index=frame.index, dtype="string")
         for broken in (frame.drop(columns=[column]), words):
             # What cannot be read is no reason to find anything.
-            assert look(SavedSession(EXPECTED, METADATA, {name: broken})) <= found
+            assert (
+                look(SavedSession(EXPECTED, Metadata.from_json(METADATA), {name: broken})) <= found
+            )

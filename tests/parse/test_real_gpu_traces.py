@@ -99,7 +99,7 @@ def test_the_facts(facts: Facts, tmp_path: Path) -> None:
         modes = Counter(row["runtime_mode"] for row in csv.DictReader(file))
     assert modes == facts.modes
     assert set(trace_of(facts.name).launches["kernels"]) == facts.per_launch
-    assert not session.metadata["doubts"]
+    assert not session.metadata.doubts
 
 
 @each_kineto
@@ -126,7 +126,7 @@ def test_attribution_equals_a_second_opinion(name: str, tmp_path: Path) -> None:
             witness.busy([launch]),
         )
     assert found == expected
-    coverage = parse_session([real_traces() / name], tmp_path / "s").metadata["coverage"]
+    coverage = parse_session([real_traces() / name], tmp_path / "s").metadata.coverage
     spans = sum(witness.span([launch]) for launch in witness.launches)
     kernel_ns = sum(ns(k["dur"]) for k in witness.kernels)
     assert coverage["graph_span_us"] == spans / 1000

@@ -202,7 +202,7 @@ def test_a_signal_reaches_the_command_and_its_end_is_a_success(
         assert running.stdout.readline() == f"ready {'on' if recorder == 'live' else None}\n"
         # As Ctrl-C does: to the whole foreground group.
         os.killpg(running.pid, number)
-        out, err = running.communicate(timeout=30)
+        out, err = running.communicate(timeout=120)
     assert out == f"got {int(number)}\n"
     assert running.returncode == 0, err
     assert f"ended by {number.name}" in err
@@ -211,7 +211,7 @@ def test_a_signal_reaches_the_command_and_its_end_is_a_success(
 
 def test_a_command_that_fails_by_itself_says_so(tmp_path: Path, nsys: Path) -> None:
     with command("nsys", nsys, tmp_path / "out", "raise SystemExit(3)") as running:
-        running.communicate(timeout=30)
+        running.communicate(timeout=120)
     assert running.returncode == 3
 
 
@@ -220,7 +220,7 @@ def test_a_failure_after_a_signal_is_a_failure(tmp_path: Path, nsys: Path) -> No
         assert running.stdout is not None
         running.stdout.readline()
         running.send_signal(signal.SIGTERM)
-        running.communicate(timeout=30)
+        running.communicate(timeout=120)
     assert running.returncode == 7
 
 
@@ -237,7 +237,7 @@ def test_a_recorder_that_outlives_its_command_gets_the_next_signal(tmp_path: Pat
         assert running.stdout.readline() == "writing\n"
         time.sleep(0.1)
         running.send_signal(signal.SIGTERM)
-        running.communicate(timeout=30)
+        running.communicate(timeout=120)
     assert running.returncode == 0
 
 

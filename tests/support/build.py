@@ -18,7 +18,7 @@ from places import SCHEMAS
 from profilemate import schema
 from profilemate.parse.merge.recordings_to_trace import decode_recordings
 from profilemate.parse.recording.activity import ActivitySink
-from profilemate.parse.recording.contract import Marker, SourceInfo
+from profilemate.parse.recording.contract import Marker, SourceInfo, SourceKind
 from profilemate.parse.trace.trace import Trace
 from profilemate.schema import Event
 from profilemate.schema.custom import encode_fields
@@ -134,7 +134,9 @@ class Stored:
     """A recording made of markers that are there already."""
 
     stored: Sequence[Marker]
-    info: SourceInfo = field(default_factory=lambda: SourceInfo(Path("stored"), "test", 0))
+    info: SourceInfo = field(
+        default_factory=lambda: SourceInfo(Path("stored"), SourceKind.TORCH, 0)
+    )
 
     def markers(self) -> Iterator[Marker]:
         """Every marker, in the order given."""

@@ -67,7 +67,8 @@ def main(steps: int, truth: Path) -> None:
     # Left open: the recording ends first.
     text = note("pm1.preempt req=open", "open", schema.DOMAIN)
     nvtx.push_range(message=text, domain=schema.DOMAIN)
-    truth.write_text(json.dumps({"pid": os.getpid(), "emitted": emitted, **clocks}))
+    window = (clocks["unix_ns"], time.time_ns())
+    truth.write_text(json.dumps({"pid": os.getpid(), "emitted": emitted, "unix_ns": window}))
 
 
 if __name__ == "__main__":

@@ -47,12 +47,12 @@ def real_traces() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A report and what its program says it emitted."""
+    """A report and what its program says it emitted, and between which wall clocks (ns)."""
 
     nsys: Path
     report: Path
     pid: int
-    unix_ns: int
+    unix_ns: tuple[int, int]
     emitted: Sequence[dict[str, Any]]
 
     def export(self, kind: str, name: str, *options: str) -> Path:
@@ -99,4 +99,6 @@ def record(nsys: Path, folder: Path, steps: int = 40) -> Recorded:
         if last:
             pytest.fail(f"nsys profile failed: {done.stdout}{done.stderr}")
     said = json.loads(truth.read_text())
-    return Recorded(nsys, folder / "out.nsys-rep", said["pid"], said["unix_ns"], said["emitted"])
+    began, ended = said["unix_ns"]
+    report = folder / "out.nsys-rep"
+    return Recorded(nsys, report, said["pid"], (began, ended), said["emitted"])

@@ -23,12 +23,13 @@ from functools import partial
 from multiprocessing.util import Finalize
 from pathlib import Path
 from threading import get_native_id
-from time import monotonic_ns, time_ns
+from time import monotonic_ns
 
 import profilemate
 from profilemate import schema
 from profilemate.annotate import current, finish, session_dir
 from profilemate.annotate.faults import Faults, say, shield
+from profilemate.annotate.identity import wall_offset
 from profilemate.annotate.settings import Settings
 from profilemate.annotate.sink import Scope, Sink
 from profilemate.annotate.sinks.segments import Segments, end_of
@@ -87,7 +88,7 @@ class SidecarSink:
         self._process = ("process", 0, 0, 0)  # role, ranks: data, pipeline, tensor parallel
         self._renewing = self._off = self._watched = False
         self._pid = os.getpid()
-        self._offset = _wall_offset()  # ns from the monotonic to the wall clock
+        self._offset = wall_offset()  # ns from the monotonic to the wall clock
 
     # ------------------------------------------------------------------ for the emitter
 
@@ -304,17 +305,6 @@ def _flush_always(sink: weakref.ref[SidecarSink]) -> None:
             return
         here.flush()
         del here
-
-
-def _wall_offset() -> int:
-    """What to add to the monotonic clock, from the reading that took least time."""
-    readings = []
-    for _ in range(5):
-        before = monotonic_ns()
-        wall = time_ns()
-        after = monotonic_ns()
-        readings.append((after - before, wall - (before + after) // 2))
-    return min(readings)[1]
 
 
 def _metadata(pid: int, name: str, facts: Mapping[str, object]) -> str:

@@ -110,8 +110,8 @@ def as_json(found: Comparison, failed: Sequence[Condition] = ()) -> dict[str, An
 
 
 def _session(session: SavedSession) -> Mapping[str, Any]:
-    names = ("session_id", "start_time", "versions", "window_sec")
-    return {"path": str(session.path), **{n: session.metadata.get(n) for n in names}}
+    names, said = ("session_id", "start_time", "versions", "window_sec"), session.metadata.to_json()
+    return {"path": str(session.path), **{n: said[n] for n in names}}
 
 
 def _graph(row: GraphRow) -> Mapping[str, Any]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from profilemate.insight.reading import fact, object_of, objects, window
+from profilemate.insight.reading import window
+from profilemate.parse.session.metadata import Metadata
 from profilemate.parse.session.saved import SavedSession
+from profilemate.parse.session.warnings import CLOCKS, COUNTS, of_kinds
 
+_TRACKED: Mapping[str, Callable[[Metadata], bool]] = {
+    "CUDA graphs": lambda metadata: bool(metadata.cuda_graph_tracking),
+    "KV cache": lambda metadata: bool(metadata.kv_cache_tracking),
+}
 _LOADS = 1.25  # sessions that differ by more than this factor in length or steps are told
 
 
@@ -19,11 +24,11 @@ def caveats(a: SavedSession, b: SavedSession, duration: str) -> list[str]:
         for before, after in [(of(a.metadata), of(b.metadata))]
         if before != after
     ]
-    for what, key in (("CUDA graphs", "cuda_graph_tracking"), ("KV cache", "kv_cache_tracking")):
-        has = [bool(s.metadata.get(key)) for s in (a, b)]
+    for what, tracked in _TRACKED.items():
+        has = [tracked(s.metadata) for s in (a, b)]
         if has[0] != has[1]:
             found.append(f"The {what} was recorded in {'A' if has[0] else 'B'} only")
-    gpu = [bool(fact(s, "coverage", "launches_with_gpu_records")) for s in (a, b)]
+    gpu = [bool(s.metadata.coverage.get("launches_with_gpu_records")) for s in (a, b)]
     if gpu[0] != gpu[1]:
         found.append(
             f"GPU time of graphs is in {'A' if gpu[0] else 'B'} only: {duration} is compared"
@@ -31,9 +36,8 @@ def caveats(a: SavedSession, b: SavedSession, duration: str) -> list[str]:
     elif duration and duration != "graph_gpu_ms":
         found.append(f"Neither has the GPU time of graphs: {duration} is compared, the host's time")
     for name, session in (("A", a), ("B", b)):
-        dropped = session.metadata.get("dropped")
-        if isinstance(dropped, dict) and dropped.get("lost_batches"):
-            found.append(f"{name} lost events: its counts are too low")
+        told = of_kinds(session.warnings, (*COUNTS, *CLOCKS, "columns-missing"))
+        found += [f"{name}: {text}" for text in told]
     found += _lengths(a, b)
     if a.ranks() or b.ranks():
         found.append("Compared are the lead ranks; further ranks are not in any figure")
@@ -54,24 +58,23 @@ def _joined(values: set[str]) -> str:
     return ", ".join(sorted(values)) or "not known"
 
 
-def _hosts(metadata: Mapping[str, Any]) -> str:
-    return _joined({str(p["host"]) for p in objects(metadata, "processes") if p.get("host")})
+def _hosts(metadata: Metadata) -> str:
+    return _joined({p.host for p in metadata.processes if p.host})
 
 
-def _recorders(metadata: Mapping[str, Any]) -> str:
-    sources = objects(metadata, "sources")
-    return _joined({str(s.get("recorder") or s.get("kind")) for s in sources})
+def _recorders(metadata: Metadata) -> str:
+    return _joined({str(s.by) for s in metadata.sources})
 
 
-def _ranks(metadata: Mapping[str, Any]) -> str:
-    return _joined({str(p["rank"]) for p in objects(metadata, "processes") if p.get("rank")})
+def _ranks(metadata: Metadata) -> str:
+    return _joined({p.rank for p in metadata.processes if p.rank})
 
 
-def _version(name: str) -> Callable[[Mapping[str, Any]], str]:
-    return lambda metadata: str(object_of(metadata, "versions").get(name) or "not known")
+def _version(name: str) -> Callable[[Metadata], str]:
+    return lambda metadata: metadata.versions.get(name) or "not known"
 
 
-_SETTINGS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+_SETTINGS: Mapping[str, Callable[[Metadata], str]] = {
     "Machines": _hosts,
     "vLLM versions": _version("vllm"),
     "torch versions": _version("torch"),

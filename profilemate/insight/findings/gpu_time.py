@@ -17,9 +17,8 @@ _SLOWED = (
 
 def _by_torch(session: SavedSession) -> bool:
     """A recording of torch's profiler: its own cost is in every time of the host."""
-    sources = session.metadata.get("sources")
-    kinds = {s.get("kind") for s in sources if isinstance(s, dict)} if sources else set()
-    return any("kineto" in str(kind) or "torch" in str(kind) for kind in kinds)
+    kinds = [source.kind for source in session.metadata.sources]
+    return any(kind is not None and kind.by_torch for kind in kinds)
 
 
 def _launches(session: SavedSession, t: Thresholds) -> list[Finding]:

@@ -9,9 +9,7 @@ from profilemate.insight.findings.thresholds import Thresholds
 from profilemate.insight.reading import (
     NoData,
     count,
-    fact,
     floats,
-    object_of,
     percent,
     rows_of,
     table_of,
@@ -132,8 +130,8 @@ def _prefix(session: SavedSession, t: Thresholds) -> list[Finding]:
 
 
 def _off(session: SavedSession, least: float) -> list[Finding]:
-    arrived = fact(session, "events", "request") or 0
-    installed = object_of(object_of(session.metadata, "hooks"), "installed")
+    arrived = session.metadata.events.get("request", 0)
+    installed = session.metadata.hooks.installed
     if "KVCacheManager.lookup" not in installed or arrived < least:
         rows_of(session, "kv_prefix_cache", ())
     rows_of(session, "kv_cache_usage", ())

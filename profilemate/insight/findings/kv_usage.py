@@ -9,7 +9,7 @@ import numpy as np
 
 from profilemate.insight.findings.base import BANDS, Finding, Rule, When
 from profilemate.insight.findings.thresholds import Thresholds
-from profilemate.insight.reading import NoData, count, fact, floats, percent, rows_of
+from profilemate.insight.reading import NoData, count, floats, percent, rows_of
 from profilemate.parse.session.saved import SavedSession
 
 Figures = dict[str, float | int | None]
@@ -61,7 +61,7 @@ def _judge(session: SavedSession, t: Thresholds) -> list[Finding]:
     usage = usage_of(session, t["kv_usage_full"])
     preempted = len(session.table("kv_preemptions"))
     # Events are counted for the whole recording: with several engines they are nobody's.
-    refused = None if session.ranks() else fact(session, "events", "kv.alloc_failed")
+    refused = None if session.ranks() else session.metadata.events.get("kv.alloc_failed")
     target = t["kv_usage_good_to"]
     wanted = math.ceil(usage.peak_blocks / target) if target else None
     saturated = usage.peak_blocks >= usage.total_blocks or bool(preempted or refused)

@@ -4,37 +4,41 @@ from __future__ import annotations
 
 from profilemate.insight.findings.base import OURS, Finding, Rule, Severity, When
 from profilemate.insight.findings.thresholds import Thresholds
-from profilemate.insight.reading import NoData, count, fact, object_of, objects, percent
+from profilemate.insight.reading import NoData, count, percent
 from profilemate.parse.session.saved import SavedSession
+from profilemate.parse.session.warnings import (
+    events_lost,
+    events_unknown,
+    hooks_failed,
+    messages_unread,
+)
+from profilemate.schema.hooks import GRAPH_FEEDS, KV_FEEDS, feed_of
 
 
 def _lost(session: SavedSession, t: Thresholds) -> list[Finding]:
-    dropped, events = object_of(session.metadata, "dropped"), object_of(session.metadata, "events")
-    if not dropped or not events:
+    dropped, events = session.metadata.dropped, session.metadata.events
+    if dropped is None or not events:
         raise NoData("the recording holds no profilemate events")
-    batches = sum((dropped.get("lost_batches") or {}).values())
-    broken = (dropped.get("broken_messages") or 0) + (dropped.get("unfinished_messages") or 0)
-    unknown = dropped.get("unknown_events") or {}
+    if dropped.lost is None or dropped.unreadable is None or dropped.unknown_events is None:
+        raise NoData("metadata.json does not say all of what was lost")
     evidence = {
         "events": sum(events.values()),
-        "lost_batches": batches,
-        "broken_messages": broken,
-        "unknown_events": sum(unknown.values()) if isinstance(unknown, dict) else len(unknown),
+        "lost_batches": dropped.lost,
+        "broken_messages": dropped.unreadable,
+        "unknown_events": sum(dropped.unknown_events.values()),
     }
-    if batches:
-        title = f"{count(batches, 'batch', 'batches')} of events lost: counts are too low"
+    if dropped.lost:
+        title = events_lost(dropped.lost).text
         detail = (
             "The numbers of the batches have gaps: the recorder dropped them, or its buffer was "
             "full. What is counted here is a part of what happened."
         )
         return [LOST.finding("events-lost", title, detail, evidence)]
-    if broken or unknown:
-        title = f"{count(broken, 'message')} could not be read"
-        if unknown:
-            kinds = ", ".join(sorted(unknown))
-            title = f"Events of a newer profilemate are left out: {kinds}"
+    if dropped.unreadable or dropped.unknown_events:
+        unknown = dropped.unknown_events
+        told = events_unknown(unknown) if unknown else messages_unread(dropped.unreadable)
         detail = f"{evidence['events']:,} events could be read."
-        return [LOST.finding("events-unread", title, detail, evidence)]
+        return [LOST.finding("events-unread", told.text, detail, evidence)]
     title = "No event was lost"
     detail = f"{count(evidence['events'], 'event')}, and no gap in the numbers of their batches."
     return [LOST.finding("events-complete", title, detail, evidence)]
@@ -61,9 +65,8 @@ LOST = Rule(
 
 
 def _gpu(session: SavedSession, t: Thresholds) -> list[Finding]:
-    launches = fact(session, "coverage", "launches")
-    matched = fact(session, "coverage", "launches_with_gpu_records")
-    kernels = fact(session, "coverage", "kernels")
+    names = ("launches", "launches_with_gpu_records", "kernels")
+    launches, matched, kernels = (session.metadata.coverage.get(name) for name in names)
     if launches is None and kernels is None:
         raise NoData("neither CUDA calls nor GPU activity were recorded")
     if not launches:
@@ -120,21 +123,24 @@ GPU = Rule(
 
 
 def _hooks(session: SavedSession, t: Thresholds) -> list[Finding]:
-    hooks = object_of(session.metadata, "hooks")
-    if not any(hooks.values()):
+    said = session.metadata
+    if not said.hooks:
         raise NoData("the recording is of a vLLM without profilemate")
-    installed, skipped = hooks.get("installed") or {}, hooks.get("skipped") or {}
-    faults = sum(p.get("faults") or 0 for p in objects(session.metadata, "processes"))
+    installed, skipped, faults = said.hooks.installed, said.hooks.skipped, said.faults
     evidence = {"installed": len(installed), "skipped": len(skipped), "faults": faults}
     if faults:
-        title = f"profilemate's own hooks failed {count(faults, 'time')}"
+        title = hooks_failed(faults).text
         detail = "What they would have recorded is missing. vLLM's log has the first of them."
         return [HOOKS.finding("hooks-failed", title, detail, evidence)]
     found = []
-    for what, key, prefixes in _WATCHED:
-        if session.metadata.get(key):
+    watched = (
+        ("CUDA graphs", said.cuda_graph_tracking, GRAPH_FEEDS),
+        ("KV cache", said.kv_cache_tracking, KV_FEEDS),
+    )
+    for what, tracked, feeds in watched:
+        if tracked:
             continue
-        reasons = [why for name, why in skipped.items() if name.startswith(prefixes)]
+        reasons = [why for name, why in skipped.items() if feed_of(name) in feeds]
         if reasons:
             title = f"{what}: could not be recorded"
             detail = f"{count(len(reasons), 'hook')} skipped: {reasons[0]}."
@@ -154,11 +160,6 @@ def _hooks(session: SavedSession, t: Thresholds) -> list[Finding]:
         detail += f" Not in this vLLM: {names}."
     return [HOOKS.finding("hooks-installed", title, detail, evidence)]
 
-
-_WATCHED = (
-    ("CUDA graphs", "cuda_graph_tracking", ("CUDAGraph", "Worker.", "dispatch")),
-    ("KV cache", "kv_cache_tracking", ("BlockPool.", "KVCacheManager.")),
-)
 
 HOOKS = Rule(
     name="hooks",
@@ -182,8 +183,8 @@ HOOKS = Rule(
 
 
 def _clock(session: SavedSession, t: Thresholds) -> list[Finding]:
-    error = fact(session, "clock", "alignment_error_ms")
-    if error is None or not object_of(session.metadata, "events"):
+    error = session.metadata.clock.alignment_error_ms
+    if error is None or not session.metadata.events:
         raise NoData("the recording holds no events with clocks of their own")
     evidence = {"alignment_error_ms": error}
     detail = (
@@ -200,8 +201,8 @@ CLOCK = Rule(
     name="clock",
     area="Recording",
     question="Are engine and GPU on one clock?",
-    doc="alignment_error_ms of metadata.json: what is left after the events' own clock was mapped "
-    "onto the recorder's, delay of emission included.",
+    doc="alignment_error_ms of metadata.json: how far the best readings of the events' own clock "
+    "against the recorder's differ.",
     verdicts={
         "clock-apart": When("warning", "more than clock_error_ms"),
         "clock-aligned": When("good", "clock_error_ms or less"),

@@ -24,7 +24,7 @@ def families(session: SavedSession) -> list[Family]:
     Raises:
         InputError: A table of the session cannot be read.
     """
-    found = Collector({"session": str(session.metadata.get("session_id") or session.path.name)})
+    found = Collector({"session": session.metadata.session_id or session.path.name})
     run.collect(found, session)
     for rank, part in {lead_rank(session): session, **session.ranks()}.items():
         of_rank = found.labelled(rank=rank)
@@ -35,7 +35,7 @@ def families(session: SavedSession) -> list[Family]:
 
 def lead_rank(session: SavedSession) -> str:
     """Name of the rank whose tables lie in the session directory itself."""
-    for process in session.metadata.get("processes") or []:
-        if process.get("rank"):
-            return str(process["rank"])
+    for process in session.metadata.processes:
+        if process.rank:
+            return process.rank
     return "dp0_pp0_tp0"

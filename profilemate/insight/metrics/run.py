@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
 from profilemate.insight.metrics.family import Collector, Spec
+from profilemate.parse.session.metadata_parts import Dropped
 from profilemate.parse.session.saved import SavedSession
 
 INFO = Spec(
@@ -26,7 +25,7 @@ DURATION = Spec(
 CLOCK_ERROR = Spec(
     "profilemate_clock_alignment_error_seconds",
     "gauge",
-    "Bound of the error with which the clocks of the recording were laid on each other.",
+    "How far the clocks of the recording, laid on each other, may be off.",
 )
 EVENTS = Spec("profilemate_events", "counter", "Events read from the recording, by kind.")
 LOST = Spec(
@@ -122,39 +121,36 @@ class Facts:
 
     def counts(self, role: str, *hooks: str) -> bool:
         """Whether no event means that there was none: its hook is in, in a process of that role."""
-        installed = (self.session.metadata.get("hooks") or {}).get("installed") or {}
-        processes = self.session.metadata.get("processes") or []
-        roles = [str(p.get("role")) for p in processes if p.get("rank") == self.rank]
-        return any(h in installed for h in hooks) and any(role in told for told in roles)
+        said = self.session.metadata
+        roles = [str(p.role) for p in said.processes if p.rank == self.rank]
+        return any(h in said.hooks.installed for h in hooks) and any(role in r for r in roles)
 
 
 def collect(found: Collector, session: SavedSession) -> None:
     """Add the metrics of the recording."""
     said = session.metadata
-    recorders = sorted({str(s["recorder"]) for s in said.get("sources") or [] if s.get("recorder")})
-    versions = {f"{name}_version": v for name, v in (said.get("versions") or {}).items()}
-    timeline = (said.get("durations") or {}).get("cuda_graph_timeline")
-    facts = {"recorder": ", ".join(recorders) or None, "graph_durations": timeline}
+    recorders = sorted({s.recorder for s in said.sources if s.recorder})
+    versions = {f"{name}_version": v for name, v in said.versions.items()}
+    facts = {"recorder": ", ".join(recorders) or None, "graph_durations": said.graph_durations}
     found.info(INFO, {**versions, **facts})
-    if said.get("start_time"):
-        found.add(START, datetime.fromisoformat(str(said["start_time"])).timestamp())
-    window = said.get("window_sec") or [None, None]
-    if None not in window:
-        found.add(DURATION, window[1] - window[0])
-    found.add(CLOCK_ERROR, (said.get("clock") or {}).get("alignment_error_ms"), scale=1e3)
-    for kind, count in (said.get("events") or {}).items():
+    if said.start is not None:
+        found.add(START, said.start.timestamp())
+    if said.window_sec is not None:
+        found.add(DURATION, said.window_sec[1] - said.window_sec[0])
+    found.add(CLOCK_ERROR, said.clock.alignment_error_ms, scale=1e3)
+    for kind, count in said.events.items():
         found.add(EVENTS, count, {"kind": kind})
-    _lost(found, said.get("dropped") or {})
-    coverage: Mapping[str, Any] = said.get("coverage") or {}
+    _lost(found, said.dropped)
     for name, (spec, scale) in COVERAGE.items():
-        found.add(spec, coverage.get(name), scale=scale)
+        found.add(spec, said.coverage.get(name), scale=scale)
     for spec, part, whole in RATIOS:
-        if coverage.get(whole) and coverage.get(part) is not None:
-            found.add(spec, coverage[part] / coverage[whole])
+        some, every = said.coverage.get(part), said.coverage.get(whole)
+        if every and some is not None:
+            found.add(spec, some / every)
 
 
-def _lost(found: Collector, dropped: Mapping[str, Any]) -> None:
-    for name in ("broken_messages", "unfinished_messages"):
-        found.add(LOST, dropped.get(name), {"reason": name.removesuffix("_messages")})
-    if "lost_batches" in dropped:
-        found.add(LOST, sum(dropped["lost_batches"].values()), {"reason": "lost"})
+def _lost(found: Collector, dropped: Dropped | None) -> None:
+    if dropped is not None:
+        found.add(LOST, dropped.broken_messages, {"reason": "broken"})
+        found.add(LOST, dropped.unfinished_messages, {"reason": "unfinished"})
+        found.add(LOST, dropped.lost, {"reason": "lost"})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from profilemate.errors import InputError
 from profilemate.insight.compare import Comparison, Condition, MetricRow, spelled
-from profilemate.insight.reading import object_of, objects, window
+from profilemate.insight.reading import window
 from profilemate.insight.report import shell
 from profilemate.insight.report.compare_chart import draw
 from profilemate.parse.session.saved import SavedSession
@@ -142,13 +142,12 @@ def _facts(a: SavedSession, b: SavedSession) -> list[Fact]:
 def _of(session: SavedSession) -> Mapping[str, str]:
     meta = session.metadata
     times = window(session)
-    hosts = {str(p["host"]) for p in objects(meta, "processes") if p.get("host")}
+    hosts = {p.host for p in meta.processes if p.host}
     found = {
         "directory": str(session.path),
-        "session": str(meta.get("session_id") or "not known"),
-        "started": str(meta.get("start_time") or "not known"),
+        "session": meta.session_id or "not known",
+        "started": meta.start_time or "not known",
         "length": "not known" if times is None else f"{times[1] - times[0]:,.3f} s",
         "machine": ", ".join(sorted(hosts)) or "not known",
     }
-    versions = object_of(meta, "versions")
-    return found | {n.replace("_", " "): str(v) for n, v in versions.items() if v}
+    return found | {n.replace("_", " "): v for n, v in meta.versions.items() if v}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from profilemate.errors import ToolError
+from profilemate.errors import ToolError, missing_extra
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -30,7 +30,7 @@ def library() -> ModuleType:
     except ImportError as e:
         raise ToolError(
             "the report needs vl-convert, which is not installed",
-            hint="pip install 'profilemate[report]'",
+            hint=missing_extra("report"),
         ) from e
     return vl_convert
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,11 +27,8 @@ class Judged(Protocol):
 
 def _started(source: Source) -> str | None:
     """When it was recorded, to the second."""
-    told = source.metadata.get("start_time")
-    try:
-        return datetime.fromisoformat(str(told)).isoformat(" ", "seconds")
-    except ValueError:
-        return None if told is None else str(told)
+    start = source.metadata.start
+    return None if start is None else start.isoformat(" ", "seconds")
 
 
 def page(
@@ -48,9 +44,9 @@ def page(
     """
     return shell.render(
         "page.html",
-        title=str(source.metadata.get("session_id") or source.path.name),
+        title=source.metadata.session_id or source.path.name,
         started=_started(source),
-        vllm=_vllm(source),
+        vllm=source.metadata.versions.get("vllm") or "",
         figures=headline(source.session),
         verdict=verdict,
         sections=sections,
@@ -63,8 +59,3 @@ def page(
         },
         link=shell.links(source.path, folder),
     )
-
-
-def _vllm(source: Source) -> str:
-    versions = source.metadata.get("versions")
-    return str(versions.get("vllm") or "") if isinstance(versions, dict) else ""

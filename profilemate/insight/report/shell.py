@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 import profilemate
-from profilemate.errors import ToolError
+from profilemate.errors import ToolError, missing_extra
 from profilemate.insight.report import engine, theme
 from profilemate.insight.report.base import LABELS, Drawing
 from profilemate.parse.writers.one_file import replaced_file
@@ -131,7 +131,7 @@ def _environment() -> Any:
     except ImportError as e:
         raise ToolError(
             "the report needs jinja2, which is not installed",
-            hint="pip install 'profilemate[report]'",
+            hint=missing_extra("report"),
         ) from e
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_asset),

@@ -12,6 +12,7 @@ import pandas as pd
 from profilemate.insight.graph_names import graph_names
 from profilemate.insight.reading import floats
 from profilemate.insight.report.times import Intervals, intervals
+from profilemate.parse.session.metadata import Metadata
 from profilemate.parse.session.saved import SavedSession
 from profilemate.parse.tables import TABLES
 
@@ -37,9 +38,9 @@ class Source:
         self.session = session
 
     @property
-    def metadata(self) -> dict[str, Any]:
+    def metadata(self) -> Metadata:
         """The session's metadata."""
-        return dict(self.session.metadata)
+        return self.session.metadata
 
     def table(self, name: str) -> pd.DataFrame:
         """A table of the session."""
@@ -47,12 +48,10 @@ class Source:
 
     def why_empty(self, table: str) -> str:
         """Why a table has no rows, as far as the session says."""
-        told = self.session.metadata.get("empty_files")
-        file = TABLES[table].file
-        if isinstance(told, dict):
-            for name in (file, f"{table}.csv"):
-                if name in told:
-                    return f"{file} is empty: {told[name]}."
+        told, file = self.session.metadata.empty_files, TABLES[table].file
+        for name in (file, f"{table}.csv"):
+            if name in told:
+                return f"{file} is empty: {told[name]}."
         if not (self.session.path / file).is_file():
             return f"The session has no {file}."
         return f"{file} is empty."
@@ -61,9 +60,7 @@ class Source:
     def window(self) -> tuple[float, float]:
         """Begin and end of what was recorded, in seconds since the start of the recording."""
         ends: list[float] = []
-        told = self.session.metadata.get("window_sec")
-        if isinstance(told, list) and len(told) == 2:
-            ends += [float(t) for t in told]
+        ends += self.session.metadata.window_sec or ()
         for name in ("kv_cache_usage", "cuda_graph_steps", "kv_prefix_cache"):
             times = floats(self.table(name)["timestamp_sec"])
             ends += [float(times.min()), float(times.max())] if len(times) else []
@@ -95,7 +92,7 @@ class Source:
     @property
     def lead(self) -> str:
         """Folder name of the rank whose files are the session's own."""
-        named = [str(p.get("rank")) for p in self.metadata.get("processes") or []]
+        named = [str(p.rank) for p in self.metadata.processes]
         further = set(self.session.ranks())
         return next((name for name in named if name not in further), "lead")
 

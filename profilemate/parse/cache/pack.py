@@ -20,7 +20,7 @@ from profilemate.parse.columns.budget import Budget
 from profilemate.parse.columns.pandas import IdsArray
 from profilemate.parse.columns.spool import Blocks
 from profilemate.parse.gpu.work import GpuWork
-from profilemate.parse.recording.contract import SourceInfo
+from profilemate.parse.recording.contract import Silence, SourceInfo, SourceKind
 from profilemate.parse.trace.kv_log import KvLog, Segment, Texts
 from profilemate.parse.trace.trace import Frames, Placement, Trace
 
@@ -89,7 +89,7 @@ def unpack(facts: Facts, tables: Sequence[pa.Table]) -> Trace:
     if facts["log"] is not None:
         given["frames"] = Frames(given["frames"], _unpack_log(facts["log"], tables))
     given[WORK] = GpuWork(**{n: _arrays(frame) for n, frame in given[WORK].items()})
-    given["sources"] = [SourceInfo(**_from_record(r)) for r in facts["sources"]]
+    given["sources"] = [_source(record) for record in facts["sources"]]
     given["placements"] = [Placement(**_from_record(r)) for r in facts["placements"]]
     return Trace(**given)
 
@@ -109,6 +109,8 @@ def _plain(value: Any) -> Any:
     """A value as JSON spells it, with what JSON has no word for marked."""
     if value is None or type(value) in (bool, int, float, str):
         return value
+    if isinstance(value, SourceKind | Silence):  # what a note was for is decided by now
+        return str(value)
     if type(value) is list:
         return [_plain(v) for v in value]
     if type(value) is tuple:
@@ -139,6 +141,11 @@ def _record(value: SourceInfo | Placement) -> Facts:
 
 def _from_record(record: Mapping[str, Any]) -> Facts:
     return {name: _from_plain(value) for name, value in record.items()}
+
+
+def _source(record: Mapping[str, Any]) -> SourceInfo:
+    values = _from_record(record)
+    return SourceInfo(**{**values, "kind": SourceKind(values["kind"])})
 
 
 # ------------------------------------------------------------------------------ the log

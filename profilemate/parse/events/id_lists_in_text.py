@@ -7,10 +7,11 @@ import numpy as np
 from profilemate.parse.columns.arrays import Bools, Ints, ranges, starts_of
 from profilemate.parse.columns.id_lists import IdLists
 from profilemate.parse.events.digits import Text, integers
+from profilemate.schema import MAX_IDS
 
 _COMMA, _DASH = 44, 45
-_MAX_RUN = 1 << 20
-"""Blocks of a longer run are left to the exact decoder, which knows what is too long."""
+_AT_ONCE = 1 << 22
+"""Ids that are made at once: where lists hold more, the exact decoder takes them one by one."""
 
 
 def read_ids(text: Text, start: Ints, end: Ints) -> tuple[IdLists, Bools]:
@@ -39,7 +40,12 @@ def read_ids(text: Text, start: Ints, end: Ints) -> tuple[IdLists, Bools]:
     begin = value[run]
     finish = np.where(upto, value[np.minimum(run + 1, len(value) - 1)], begin)
     count = np.abs(finish - begin) + 1
-    wrong[run[count > _MAX_RUN]] = True
+    wrong[run[(count < 1) | (count > MAX_IDS)]] = True
+    total = np.zeros(len(start), dtype=np.int64)
+    np.add.at(total, of[run], np.clip(count, 0, MAX_IDS))
+    if total.sum() > _AT_ONCE:
+        bad |= total > 1
+    bad |= total > MAX_IDS
     bad[of[wrong]] = True
     if bad.any():
         return IdLists.none(len(start)), bad

@@ -31,6 +31,7 @@ _FIELD_OF = [
 ]  # column -> field, by the number of the operation
 _NUMBER = {op: number for number, op in enumerate(KV_OPS)}
 _WAITING = 1 << 12  # operations that came one by one and are not in columns yet
+_IDS = 1 << 20  # block ids that wait, in either form: a few operations may have most of them
 
 
 class KvRows:
@@ -49,7 +50,8 @@ class KvRows:
     def __init__(self, budget: Budget) -> None:
         self._blocks = Blocks(budget)
         self._pending: list[dict[str, Any]] = []
-        self._rows = 0  # that are pending
+        self._rows = self._ids = 0  # that are pending
+        self._waiting_ids = 0
         self._waiting: list[tuple[int, int, int, Mapping[str, Value]]] = []
         self.texts: dict[str, int] = {}
         self.broken: set[int] = set()
@@ -63,7 +65,8 @@ class KvRows:
     def add(self, message: int, place: int, kind: str, values: Mapping[str, Value]) -> None:
         """Add an operation."""
         self._waiting.append((message, place, _NUMBER[kind], values))
-        if len(self._waiting) >= _WAITING:
+        self._waiting_ids += sum(len(v) for v in values.values() if isinstance(v, tuple))
+        if len(self._waiting) >= _WAITING or self._waiting_ids >= _IDS:
             self._gather()
 
     def add_all(self, numbers: Ints, found: Mapping[str, Events]) -> None:
@@ -85,8 +88,8 @@ class KvRows:
                     **{name: self._column(name, columns.get(name), count) for name in FIELDS},
                 }
             )
-        if self._rows >= self.budget.rows:
-            self._flush()
+            if self._rows >= self.budget.rows or self._ids >= _IDS:
+                self._flush()
 
     def _column(self, name: str, values: Any, count: int) -> Any:
         kind = FIELDS[name]
@@ -101,7 +104,7 @@ class KvRows:
 
     def _gather(self) -> None:
         """Put what came one by one into columns."""
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting, self._waiting_ids = self._waiting, [], 0
         if not waiting:
             return
         columns: dict[str, Any] = {
@@ -118,7 +121,7 @@ class KvRows:
                 columns[name] = self._said(kind, known)
                 self.broken |= {row[0] for row, ok in zip(waiting, fitting, strict=True) if not ok}
         self._take(columns)
-        if self._rows >= self.budget.rows:
+        if self._rows >= self.budget.rows or self._ids >= _IDS:
             self._flush()
 
     def _said(self, kind: str, values: list[Any]) -> Any:
@@ -133,9 +136,10 @@ class KvRows:
     def _take(self, columns: dict[str, Any]) -> None:
         self._pending.append(columns)
         self._rows += len(columns["op"])
+        self._ids += sum(len(columns[n].flat) for n, kind in FIELDS.items() if kind == "ids")
 
     def _flush(self) -> None:
-        pending, self._pending, self._rows = self._pending, [], 0
+        pending, self._pending, self._rows, self._ids = self._pending, [], 0, 0
         if pending:
             # Messages are whole in a batch, so that most often batches need no sorting.
             self._blocks.add(pack(joined(pending)))

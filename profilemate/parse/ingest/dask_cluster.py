@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import profilemate
-from profilemate.errors import InputError, ProfilemateError, ToolError
+from profilemate.errors import InputError, ProfilemateError, ToolError, missing_extra
 from profilemate.parse.ingest.read_one import Read, Task, read_task
 from profilemate.parse.recording.progress import Progress
 
@@ -21,7 +21,7 @@ def _read(task: Task, version: str) -> Read | ProfilemateError:
         return ToolError(
             f"A worker of the cluster has profilemate {profilemate.__version__}",
             why=f"This one is {version}: what they give each other may differ.",
-            hint=f"Install the same one there: pip install profilemate=={version}",
+            hint=f"Install profilemate {version} there.",
         )
     try:
         return read_task(task)
@@ -107,6 +107,6 @@ def _distributed() -> Any:
         raise ToolError(
             "Reading on a cluster needs Dask",
             why=str(e),
-            hint='Install it: pip install "profilemate[dask]"',
+            hint=missing_extra("dask"),
         ) from e
     return distributed

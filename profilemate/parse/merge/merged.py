@@ -232,8 +232,7 @@ class _Ordered:
             if len(timed):
                 clock = self._maps[process] = ClockMap.fit(self._t[timed], self._ts[timed])
                 emitted[timed] = clock(self._t[timed])
-                error = int(np.abs(self._ts[timed] - emitted[timed]).max())
-                self.clock_error_ns = max(self.clock_error_ns, error)
+                self.clock_error_ns = max(self.clock_error_ns, clock.error)
             # Batches are numbered in the order they left, by each recorder on its own: a later one
             # is never earlier.
             numbered = mine[self._seq[mine] != NONE]

@@ -8,15 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from profilemate import schema
 from profilemate.parse.merge.engine_annotations import FORWARD_SCOPES
 from profilemate.parse.merge.merged import Merged
 from profilemate.parse.recording.activity import STEP_PREFIXES
-from profilemate.parse.recording.contract import SourceInfo
-
-SIDECAR = "profilemate sidecar"
-_TORCH = "torch profiler trace"
-_SILENT = f"No messages of profilemate ({schema.PREFIX}*)"
+from profilemate.parse.recording.contract import Silence, SourceInfo, SourceKind
 
 
 def sort_out(merged: Merged) -> None:
@@ -37,10 +32,8 @@ def sort_out(merged: Merged) -> None:
     known = set(merged.processes.key.values())
     known |= {m.pid for number, m in activity.ranges if number in stepping}
     for number, info in enumerate(infos):
-        if info.recorder == SIDECAR:
-            info.kind = SIDECAR
-        elif info.kind == _TORCH and number not in speaking | stepping and len(infos) > 1:
-            info.kind = f"{_TORCH} without model steps (a front end or another program)"
+        if info.kind.by_torch and number not in speaking | stepping and len(infos) > 1:
+            info.kind = SourceKind.TORCH_WITHOUT_STEPS
         if number in speaking or not (speaking | stepping) - {number}:
             continue
         pids = {
@@ -50,7 +43,7 @@ def sort_out(merged: Merged) -> None:
             if pid >= 0
         }
         if speaking and (number not in stepping or pids & known):
-            info.notes = [note for note in info.notes if not note.startswith(_SILENT)]
+            info.notes = [note for note in info.notes if not isinstance(note, Silence)]
         if pids and number not in stepping and not pids & known:
             _leave_out(merged, number)
 
@@ -81,7 +74,7 @@ def _note_holes(infos: Sequence[SourceInfo]) -> None:
     sidecars: dict[tuple[Path, str], dict[int, SourceInfo]] = {}
     for info in infos:
         segment = _SEGMENT.fullmatch(info.path.name)
-        if info.recorder == SIDECAR and segment is not None:
+        if info.kind is SourceKind.SIDECAR and segment is not None:
             key = (info.path.parent, segment["stem"])
             sidecars.setdefault(key, {})[int(segment["number"] or 1)] = info
     for (_, stem), found in sidecars.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -28,12 +29,45 @@ class Marker(NamedTuple):
     text: str
 
 
+class SourceKind(StrEnum):
+    """What a recording is. The values are the words for it, in sentences and in metadata.json."""
+
+    NSYS_REPORT = "nsys report"
+    NSYS_SQLITE = "nsys sqlite export"
+    NSYS_PARQUET = "nsys parquet export"
+    TORCH = "torch profiler trace"
+    TORCH_WITHOUT_STEPS = (
+        "torch profiler trace without model steps (a front end or another program)"
+    )
+    SIDECAR = "profilemate sidecar"
+
+    @property
+    def by_torch(self) -> bool:
+        """Whether torch's profiler wrote it."""
+        return self in (SourceKind.TORCH, SourceKind.TORCH_WITHOUT_STEPS)
+
+    @classmethod
+    def named(cls, words: str | None) -> SourceKind | None:
+        """The kind that is called so, None for what another version may have known."""
+        return next((kind for kind in cls if kind == words), None)
+
+
+class Silence(str):
+    """A note that says that a recording holds no messages of ours.
+
+    It is a type of its own because it is no loss where another recording has the messages of the
+    same processes: see `merge.sources`.
+    """
+
+    __slots__ = ()
+
+
 @dataclass(slots=True)
 class SourceInfo:
     """Facts about one recording, for `metadata.json` and for the clock.
 
     Attributes:
-        kind: What it is, for instance `nsys sqlite`.
+        kind: What it is.
         size: Bytes on disk.
         recorder: Program and version that wrote it, where the file says so.
         start_unix_ns: Wall clock of the recording's zero, None where the file does not say.
@@ -44,7 +78,7 @@ class SourceInfo:
     """
 
     path: Path
-    kind: str
+    kind: SourceKind
     size: int
     recorder: str | None = None
     start_unix_ns: int | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from profilemate.parse.session.warnings import SessionWarning
 from profilemate.parse.tables.base import flags, numbers
 from profilemate.parse.tables.cuda_graphs import PLACES, durations_of, graph_steps
 from profilemate.parse.tables.pools import pools
@@ -63,52 +64,70 @@ def durations(trace: Trace) -> str:
     return " and ".join(PLACES[place] for place in np.unique(on[on >= 0]).tolist()) or "host"
 
 
-def doubts(trace: Trace, found: Coverage) -> list[str]:
-    """What whoever reads the figures must know, a sentence each."""
-    told: list[str] = []
-    launches, work = trace.launches, trace.work.rows
-    count, with_records = len(launches), int((launches["records"] > 0).sum())
-    if count and not len(work["id"]):
-        told.append(
-            f"{count} graph launches and not one GPU record: GPU activity was not recorded, so all "
-            "durations are the host's"
-        )
-    elif count and not with_records:
-        told.append(
-            f"{count} graph launches, and neither kernels nor GRAPH_TRACE rows belong to any of "
-            "them: record again with --cuda-graph-trace=node (or graph)"
-        )
-    elif with_records < count:
-        told.append(
-            f"{count - with_records} of {count} graph launches have no GPU records: they were "
-            "dropped, or the recording ended before the GPU did"
-        )
-    alone = int(work["graph_records"][work["launch"] < 0].sum())
-    if alone:
-        told.append(
-            f"{alone} GPU records of graphs belong to no launch that was recorded: the "
-            "recording began after it, or API calls were not traced"
-        )
-    elif len(work["id"]) and trace.api_calls is None:
-        told.append("GPU records and no API calls: no GPU work can be attributed to a step")
-    if work["whole"].any():
-        told.append(
-            "graphs were recorded as a whole (--cuda-graph-trace=graph): the kernels in them are "
-            "not in any count"
-        )
-    steps = trace.frames["step"]
-    expected, seen = numbers(steps["launches"], 0), step_work(trace).launches
-    missing = np.maximum(expected - seen, 0)
+def doubts(trace: Trace, found: Coverage) -> list[SessionWarning]:
+    """What could not be attributed, and why."""
+    told = [*_launches_alone(trace), *_records_alone(trace)]
+    expected = numbers(trace.frames["step"]["launches"], 0)
+    missing = np.maximum(expected - step_work(trace).launches, 0)
     if found["launches"] and missing.any():
-        told.append(
+        text = (
             f"{int(missing.sum())} graph launches that {int((missing > 0).sum())} steps should "
             "have made were not recorded"
         )
+        told.append(SessionWarning("launches-missing", text))
     streams = pools(trace)
-    told += [
-        f"process {trace.aliases.get(pid, pid)} has several block pools on the GPU: usage, "
-        "evictions and summary are of the first one, kv_block_events.csv and "
-        "kv_block_lifetimes.csv of all (column pool)"
-        for pid in np.unique(streams.pids[streams.further]).tolist()
-    ]
+    for pid in np.unique(streams.pids[streams.further]).tolist():
+        text = (
+            f"process {trace.aliases.get(pid, pid)} has several block pools on the GPU: usage, "
+            "evictions and summary are of the first one, kv_block_events.csv and "
+            "kv_block_lifetimes.csv of all (column pool)"
+        )
+        told.append(SessionWarning("several-pools", text))
+    return told
+
+
+def _launches_alone(trace: Trace) -> list[SessionWarning]:
+    """Graph launches without the GPU's side."""
+    launches = trace.launches
+    count, with_records = len(launches), int((launches["records"] > 0).sum())
+    if count and not len(trace.work.rows["id"]):
+        text = (
+            f"{count} graph launches and not one GPU record: GPU activity was not recorded, so all "
+            "durations are the host's"
+        )
+        return [SessionWarning("gpu-not-recorded", text)]
+    if count and not with_records:
+        text = (
+            f"{count} graph launches, and neither kernels nor GRAPH_TRACE rows belong to any of "
+            "them: record again with --cuda-graph-trace=node (or graph)"
+        )
+        return [SessionWarning("gpu-not-attributed", text)]
+    if with_records < count:
+        text = (
+            f"{count - with_records} of {count} graph launches have no GPU records: they were "
+            "dropped, or the recording ended before the GPU did"
+        )
+        return [SessionWarning("gpu-records-missing", text)]
+    return []
+
+
+def _records_alone(trace: Trace) -> list[SessionWarning]:
+    """GPU records without the host's side, or without the kernels in them."""
+    told, work = [], trace.work.rows
+    alone = int(work["graph_records"][work["launch"] < 0].sum())
+    if alone:
+        text = (
+            f"{alone} GPU records of graphs belong to no launch that was recorded: the "
+            "recording began after it, or API calls were not traced"
+        )
+        told.append(SessionWarning("gpu-records-alone", text))
+    elif len(work["id"]) and trace.api_calls is None:
+        text = "GPU records and no API calls: no GPU work can be attributed to a step"
+        told.append(SessionWarning("calls-not-traced", text))
+    if work["whole"].any():
+        text = (
+            "graphs were recorded as a whole (--cuda-graph-trace=graph): the kernels in them are "
+            "not in any count"
+        )
+        told.append(SessionWarning("graphs-whole", text))
     return told

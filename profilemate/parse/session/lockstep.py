@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from profilemate.parse.session.metadata_parts import Lockstep
 from profilemate.parse.tables.base import numbers
 from profilemate.parse.tables.engine_steps import scheduled_rows
 from profilemate.parse.trace.ranks import RankTrace
 
 
-def lockstep(ranks: Sequence[RankTrace]) -> dict[str, Any] | None:
+def lockstep(ranks: Sequence[RankTrace]) -> Lockstep | None:
     """How long after its scheduling each model step began; None where nothing can be compared.
 
     A worker cannot begin a step before the call that scheduled it has returned: where it seems to,
@@ -30,15 +30,15 @@ def lockstep(ranks: Sequence[RankTrace]) -> dict[str, Any] | None:
     distance = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
     if not len(distance):
         return None
-    return {
-        "compared": len(distance),
-        "early": int((distance < 0).sum()),
-        "distance_ms": {
+    return Lockstep(
+        compared=len(distance),
+        early=int((distance < 0).sum()),
+        distance_ms={
             "min": _ms(distance.min()),
             "median": _ms(np.median(distance)),
             "max": _ms(distance.max()),
         },
-    }
+    )
 
 
 def _ms(ns: float) -> float:

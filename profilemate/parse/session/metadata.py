@@ -1,175 +1,152 @@
-"""`metadata.json` and the short summary: what was recorded, and what is missing, as facts.
+"""What `metadata.json` says, typed: the same for whoever writes it and whoever reads it.
 
-Nothing is guessed silently: what was dropped, clipped or assumed while reading stands here.
+`from_json` takes whatever JSON there is. A value is what its key is for or None (of a list or an
+object, what does not fit is left out), and `unread` has a note for each key of which something
+could not be used. A session of an older profilemate lacks keys: None, or empty, with a note too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
-import profilemate
-from profilemate.parse.recording.contract import SourceInfo
-from profilemate.parse.session.coverage import coverage, doubts, durations
-from profilemate.parse.session.lockstep import lockstep
-from profilemate.parse.trace.ranks import Process, RankTrace
-from profilemate.parse.trace.trace import Trace
+from profilemate.parse.session.json_fields import Fields, Number
+from profilemate.parse.session.metadata_parts import Clock, Dropped, Hooks, Json, Process, Source
+from profilemate.parse.session.warnings import SessionWarning, warnings_of
+from profilemate.schema.live import RECORDING
 
-
-def start_of(trace: Trace) -> datetime | None:
-    """Local time of the trace's zero, or None where no recording says."""
-    if trace.start_unix_ns is None:
-        return None
-    return datetime.fromtimestamp(trace.start_unix_ns / 1e9, UTC).astimezone()
+OPTIONAL = ("files", "timeline", "warnings", RECORDING)
+"""Keys whose absence says nothing, or that have not always been there and can be made again."""
 
 
-def session_id(trace: Trace) -> str:
-    """`session_<YYYYmmdd_HHMMSS>`; a recording without a clock is `session_unknown_start`."""
-    start = start_of(trace)
-    return "session_unknown_start" if start is None else f"session_{start:%Y%m%d_%H%M%S}"
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """Section 3 of the CSV layout: what was recorded, and what is missing, as facts.
 
-
-def metadata(
-    trace: Trace, ranks: Sequence[RankTrace], rows: Mapping[str, int], out: Path
-) -> dict[str, Any]:
-    """Everything section 3 of the CSV layout asks for, ready for JSON.
-
-    Args:
-        trace: The trace of the whole run.
-        ranks: Its ranks.
-        rows: How many rows each file of the lead rank has, by its name.
-        out: The session directory.
+    Attributes:
+        start_time: When the recording began, ISO 8601.
+        window_sec: Begin and end of the recording, s since its start; None where it is not known.
+        graph_durations: What `duration_ms` of cuda_graph_timeline.csv is.
+        coverage: See `coverage`; None for what the recording cannot tell.
+        doubts: Sentences on what could not be attributed.
+        dropped: None where the session does not say.
+        duplicates: Messages that were in another recording too, by the name of the recording.
+        notes: Sentences of readers on what was dropped, clipped or guessed.
+        empty_files: Why a file has no rows, by its name.
+        warnings: What whoever reads the figures must know, each once.
+        timeline: Facts on timeline.pftrace, where there is one.
+        files: Relative paths of all files that were written; None before they were.
+        recording: The run goes on, or was killed: there are no tables yet.
+        unread: What of metadata.json could not be read, a sentence each. Not written.
     """
-    start = start_of(trace)
-    processes = [p for rank in ranks for p in rank.processes]
-    hooks = _hooks(trace)
-    found = coverage(trace)
-    return {
-        "session_id": session_id(trace),
-        "start_time": None if start is None else start.isoformat(),
-        "output_dir": str(out),
-        "cuda_graph_tracking": _tracking("graphs", ("graph.capture", "graph.replay"), trace),
-        "kv_cache_tracking": _tracking("kv", ("kv",), trace),
-        "versions": _versions(processes),
-        "sources": [_source(s) for s in trace.sources],
-        "window_sec": [round(t / 1e9, 6) for t in trace.window],
-        "clock": _clock(trace, ranks),
-        "durations": {"cuda_graph_timeline": durations(trace)},
-        "coverage": found,
-        "doubts": doubts(trace, found),
-        "processes": [_process(trace, rank, p) for rank in ranks for p in rank.processes],
-        "hooks": hooks,
-        "events": dict(sorted(trace.counts.items())),
-        "dropped": {
-            "unknown_events": dict(sorted(trace.unknown.items())),
-            "broken_messages": trace.broken,
-            "lost_batches": {str(p): n for p, n in sorted(trace.lost_batches.items())},
-            "unfinished_messages": trace.unfinished,
-        },
-        "duplicates": {
-            trace.sources[number].path.name: count for number, count in trace.duplicates.items()
-        },
-        "notes": [*(note for s in trace.sources for note in s.notes), *trace.notes],
-        "empty_files": {
-            file: _why_empty(file, trace, hooks) for file, count in rows.items() if not count
-        },
-    }
 
+    session_id: str | None = None
+    start_time: str | None = None
+    output_dir: str | None = None
+    cuda_graph_tracking: bool | None = None
+    kv_cache_tracking: bool | None = None
+    versions: Mapping[str, str | None] = field(default_factory=dict)
+    sources: tuple[Source, ...] = ()
+    window_sec: tuple[float, float] | None = None
+    clock: Clock = field(default_factory=Clock)
+    graph_durations: str | None = None
+    coverage: Mapping[str, Number | None] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
+    processes: tuple[Process, ...] = ()
+    hooks: Hooks = field(default_factory=Hooks)
+    events: Mapping[str, int] = field(default_factory=dict)
+    dropped: Dropped | None = None
+    duplicates: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    empty_files: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[SessionWarning, ...] = ()
+    timeline: Mapping[str, object] | None = None
+    files: tuple[str, ...] | None = None
+    recording: bool | None = None
+    unread: tuple[str, ...] = ()
 
-def _clock(trace: Trace, ranks: Sequence[RankTrace]) -> dict[str, Any]:
-    """What time is in the tables, and how sure it is."""
-    errors = [trace.clock_error_ns, *(p.error or 0 for p in trace.placements)]
-    return {
-        "source": "the recorder's, as seconds since the start of the recording",
-        "alignment_error_ms": round(max(errors) / 1e6, 6),
-        "recordings": [
-            {
-                "name": info.path.name,
-                "by": placed.how,
-                "offset_ms": _ms(placed.offset),
-                "error_ms": _ms(placed.error),
-            }
-            for info, placed in zip(trace.sources, trace.placements, strict=False)
-        ],
-        "steps": lockstep(ranks),
-    }
+    @property
+    def start(self) -> datetime | None:
+        """When the recording began."""
+        return None if self.start_time is None else datetime.fromisoformat(self.start_time)
 
+    @property
+    def faults(self) -> int:
+        """How often profilemate's own hooks failed, as far as the processes said."""
+        return sum(process.faults or 0 for process in self.processes)
 
-def _ms(ns: int | None) -> float | None:
-    return None if ns is None else round(ns / 1e6, 6)
+    def to_json(self) -> Json:
+        """What is written; optional keys only where they say something."""
+        told: Json = {
+            "session_id": self.session_id,
+            "start_time": self.start_time,
+            "output_dir": self.output_dir,
+            "cuda_graph_tracking": self.cuda_graph_tracking,
+            "kv_cache_tracking": self.kv_cache_tracking,
+            "versions": dict(self.versions),
+            "sources": [source.to_json() for source in self.sources],
+            "window_sec": None if self.window_sec is None else list(self.window_sec),
+            "clock": self.clock.to_json(),
+            "durations": {"cuda_graph_timeline": self.graph_durations},
+            "coverage": dict(self.coverage),
+            "doubts": list(self.doubts),
+            "processes": [process.to_json() for process in self.processes],
+            "hooks": self.hooks.to_json(),
+            "events": dict(self.events),
+            "dropped": None if self.dropped is None else self.dropped.to_json(),
+            "duplicates": dict(self.duplicates),
+            "notes": list(self.notes),
+            "empty_files": dict(self.empty_files),
+            "warnings": [{"id": w.id, "text": w.text} for w in self.warnings],
+        }
+        told |= {} if self.timeline is None else {"timeline": dict(self.timeline)}
+        told |= {} if self.files is None else {"files": list(self.files)}
+        return told | ({} if self.recording is None else {RECORDING: self.recording})
 
+    @classmethod
+    def from_json(cls, document: Mapping[str, object]) -> Metadata:
+        """What a metadata.json says.
 
-def _tracking(switch: str, frames: Sequence[str], trace: Trace) -> bool:
-    if any(len(trace.kv if name == "kv" else trace.frames[name]) for name in frames):
-        return True
-    if switch == "graphs" and trace.frames["step"]["mode"].notna().any():
-        return True
-    hooks = trace.frames["hook"]
-    prefix = "BlockPool." if switch == "kv" else "CUDAGraph"
-    ours = hooks["name"].str.startswith(prefix).fillna(False)
-    return bool((ours & (hooks["status"] == "installed")).any())
-
-
-def _versions(processes: Sequence[Process]) -> dict[str, str | None]:
-    found: dict[str, str | None] = {"profilemate": profilemate.__version__}
-    for name in ("profilemate", "vllm", "torch", "nvtx", "python"):
-        said = {str(p.session[name]) for p in processes if name in p.session}
-        key = "profilemate_annotate" if name == "profilemate" else name
-        found[key] = ", ".join(sorted(said)) or None
-    return found
-
-
-def _source(source: SourceInfo) -> dict[str, Any]:
-    return {
-        "path": str(source.path),
-        "kind": source.kind,
-        "size": source.size,
-        "recorder": source.recorder,
-        "window_ns": source.window,
-        "notes": source.notes,
-    }
-
-
-def _process(trace: Trace, rank: RankTrace, process: Process) -> dict[str, Any]:
-    return {
-        "pid": trace.aliases.get(process.pid, process.pid),
-        "role": process.role or None,
-        "host": process.host,
-        "rank": rank.rank.folder,
-        "events": process.events,
-        "faults": process.session.get("faults"),
-    }
-
-
-def _hooks(trace: Trace) -> dict[str, dict[str, str]]:
-    """The last word of any process on each hook: installed in one of them counts as installed."""
-    found: dict[str, dict[str, str]] = {"installed": {}, "skipped": {}, "waiting": {}}
-    rank = {"waiting": 0, "skipped": 1, "installed": 2}
-    best: dict[str, tuple[int, str, str]] = {}
-    columns = ["name", "status", "target", "why"]
-    for name, status, target, why in (
-        trace.frames["hook"][columns].astype(object).fillna("").itertuples(index=False)
-    ):
-        key = (rank.get(status, 0), status, str(why if status != "installed" else target))
-        best[name] = max(best.get(name, key), key)
-    for name, (_, status, text) in best.items():
-        found.setdefault(status, {})[name] = text
-    return found
-
-
-def _why_empty(file: str, trace: Trace, hooks: Mapping[str, Mapping[str, str]]) -> str:
-    graphs = file.startswith("cuda_graph")
-    if not trace.counts and not (graphs and len(trace.frames["step"])):
-        return "the recording holds no profilemate events"
-    if file == "cuda_graph_captures.csv" and len(trace.launches):
-        return "no CUDA graph was captured while it was recorded: vLLM does that as it starts"
-    if graphs:
-        return "no CUDA graph was captured or replayed in the recording, or no hook saw it"
-    if not hooks["installed"]:
-        return "no hook was installed"
-    kv_off = [n for n in hooks["skipped"] if n.startswith("BlockPool.")]
-    if file.startswith("kv") and kv_off and not len(trace.kv):
-        return f"the KV hooks were skipped: {hooks['skipped'][kv_off[0]]}"
-    return "nothing of the kind happened in the recording"
+        Args:
+            document: The object that it holds, whatever that holds.
+        """
+        notes: dict[str, None] = {}
+        said = Fields(document, "", notes)
+        found = cls(
+            session_id=said.text("session_id"),
+            start_time=said.moment("start_time"),
+            output_dir=said.text("output_dir"),
+            cuda_graph_tracking=said.truth("cuda_graph_tracking"),
+            kv_cache_tracking=said.truth("kv_cache_tracking"),
+            versions=said.words_or_none("versions"),
+            sources=tuple(map(Source.read, said.parts("sources"))),
+            window_sec=said.pair("window_sec"),
+            clock=Clock.read(said.part("clock")),
+            graph_durations=said.part("durations").text("cuda_graph_timeline"),
+            coverage=said.numbers_or_none("coverage"),
+            doubts=said.texts("doubts"),
+            processes=tuple(map(Process.read, said.parts("processes"))),
+            hooks=Hooks.read(said.part("hooks")),
+            events=said.counts("events"),
+            dropped=Dropped.read(said.part("dropped")),
+            duplicates=said.counts("duplicates"),
+            notes=said.texts("notes"),
+            empty_files=said.words("empty_files"),
+            timeline=said.whole("timeline"),
+            files=said.texts("files") if "files" in document else None,
+            recording=said.truth(RECORDING),
+        )
+        stored = document.get("warnings")
+        parts = [(part.text("id"), part.text("text")) for part in said.parts("warnings")]
+        warnings = tuple(SessionWarning(i or "note", t) for i, t in parts if t is not None)
+        if not isinstance(stored, list) or len(warnings) < len(stored):
+            warnings = warnings_of(
+                found.notes, found.doubts, found.clock, found.dropped, found.faults
+            )
+        absent = [key for key in cls().to_json() if key not in (*document, *OPTIONAL)]
+        if absent and not found.recording:
+            keys = ", ".join(absent)
+            notes[f"metadata.json has no {keys}: another version of profilemate wrote it"] = None
+        damage = tuple(SessionWarning("metadata-unread", note) for note in notes)
+        return replace(found, unread=tuple(notes), warnings=(*warnings, *damage))

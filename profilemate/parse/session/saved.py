@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
-from typing import Any
 
 import pandas as pd
 from pandas.api.types import is_string_dtype
 
 from profilemate.errors import InputError
+from profilemate.parse.session.metadata import Metadata
+from profilemate.parse.session.warnings import SessionWarning
 from profilemate.parse.tables import TABLES
 from profilemate.parse.tables.base import Column
 from profilemate.parse.tables.cuda_graph_latency import FURTHER_KEY_COLUMNS
@@ -37,8 +39,9 @@ class SavedSession:
     """
 
     path: Path
-    metadata: Mapping[str, Any]
+    metadata: Metadata
     _frames: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
+    _lacking: dict[str, frozenset[str]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, path: Path) -> SavedSession:
@@ -66,15 +69,51 @@ class SavedSession:
             ) from e
         except (OSError, ValueError) as e:
             raise _unreadable("The session", file, e) from e
+        except RecursionError as e:
+            raise _unreadable("The session", file, "its lists are nested too deeply") from e
         if not isinstance(metadata, dict):
             raise _unreadable("The session", file, "it is no JSON object")
-        return cls(path, metadata)
+        return cls(path, Metadata.from_json(metadata))
+
+    @property
+    def warnings(self) -> list[SessionWarning]:
+        """What whoever reads the figures must know: what was stored, and what the files lack."""
+        return [*self.metadata.warnings, *self._column_warnings()]
+
+    def lacks(self, name: str) -> frozenset[str]:
+        """Columns of today that the file of a table does not have: nothing is known of them.
+
+        A file that is not there, that cannot be read, or that is none of ours lacks nothing here:
+        whoever asks for its rows learns what is wrong with it.
+        """
+        if name not in self._lacking:
+            layout = TABLES[name]
+            header: list[str] = []
+            with suppress(OSError, ValueError):
+                header = list(pd.read_csv(self.path / layout.file, nrows=0).columns)
+            known = {c.name for c in layout.columns}
+            ours = not layout.heading and not known.isdisjoint(header)
+            self._lacking[name] = frozenset(known.difference(header) if ours else ())
+        return self._lacking[name]
+
+    def _column_warnings(self) -> list[SessionWarning]:
+        found = []
+        for name, layout in TABLES.items():
+            if absent := self.lacks(name):
+                names = ", ".join(c.name for c in layout.columns if c.name in absent)
+                text = (
+                    f"{layout.file} has no column {names}: another version of profilemate wrote "
+                    "it, and what needs them is not known"
+                )
+                found.append(SessionWarning("columns-missing", text))
+        return found
 
     def table(self, name: str) -> pd.DataFrame:
         """The table `name`, a key of `TABLES`, in nullable dtypes; `None` is NA.
 
         Times and shares are floats in the unit that the column's header says. A file that is not
-        there is a table without rows: an older profilemate did not write it.
+        there is a table without rows, and a column that is not there holds NA: an older
+        profilemate did not write it. See `lacks` and `warnings`.
 
         Raises:
             InputError: The file cannot be read.
@@ -105,16 +144,17 @@ class SavedSession:
             InputError: The file cannot be read.
         """
         file = self.path / TABLES[name].file
+        there = [c for c in columns if c not in self.lacks(name)]
         try:
             with pd.read_csv(
                 file,
-                usecols=list(columns),
+                usecols=there,
                 na_values=["None"],
                 keep_default_na=False,
                 dtype_backend="numpy_nullable",
                 chunksize=rows,
             ) as pieces:
-                yield from (piece[list(columns)] for piece in pieces)
+                yield from (_filled(piece, columns)[list(columns)] for piece in pieces)
         except FileNotFoundError:
             return
         except (OSError, ValueError) as e:
@@ -143,13 +183,21 @@ def _rows(file: Path, columns: Sequence[Column]) -> pd.DataFrame:
     frame = pd.read_csv(
         file, na_values=["None"], keep_default_na=False, dtype_backend="numpy_nullable"
     )
-    if lost := [c.name for c in columns if c.name not in frame.columns]:
-        raise ValueError(f"it has no column {', '.join(lost)}")
+    if not any(c.name in frame.columns for c in columns):
+        raise ValueError(f"it has no column {', '.join(c.name for c in columns)}")
+    frame = _filled(frame, [c.name for c in columns])
     for column in columns:
         values = frame[column.name].dropna()  # of nothing any type is made
         if column.spelling not in _TEXTS and len(values) and is_string_dtype(values.dtype):
             raise ValueError(f"something in its column {column.name} is no number")
     return frame
+
+
+def _filled(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """The frame with a column of NA for each that it lacks."""
+    lost = [name for name in columns if name not in frame.columns]
+    nothing = pd.array([pd.NA] * len(frame), dtype="Int64")
+    return frame.assign(**dict.fromkeys(lost, nothing)) if lost else frame
 
 
 def _unreadable(what: str, file: Path, why: object) -> InputError:

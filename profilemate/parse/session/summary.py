@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from profilemate.parse.session.metadata import Metadata
 from profilemate.parse.trace.trace import Trace
 
 Rows = list[tuple[str, str]]
@@ -45,17 +46,17 @@ class Figures:
             self.reused += int((table["ended_by"] == "reused").sum())
 
 
-def summarise(trace: Trace, figures: Figures, metadata: Mapping[str, Any]) -> dict[str, Any]:
+def summarise(trace: Trace, figures: Figures, metadata: Metadata) -> dict[str, Any]:
     """Figures of one rank, None where the recording cannot tell."""
     steps = trace.frames["sched.step"]
     first, last = trace.window
     return {
-        "session_id": metadata["session_id"],
-        "start_time": metadata["start_time"],
+        "session_id": metadata.session_id,
+        "start_time": metadata.start_time,
         "recorded_sec": round((last - first) / 1e9, 3),
-        "vllm": metadata["versions"]["vllm"],
-        "recorder": ", ".join({s["recorder"] or s["kind"]: 0 for s in metadata["sources"]}),
-        "processes": [p["role"] for p in metadata["processes"]],
+        "vllm": metadata.versions["vllm"],
+        "recorder": ", ".join({str(s.by): 0 for s in metadata.sources}),
+        "processes": [p.role for p in metadata.processes],
         "steps": {
             "scheduled": len(steps),
             "executed": _executed(trace.frames["step"]),
@@ -68,7 +69,7 @@ def summarise(trace: Trace, figures: Figures, metadata: Mapping[str, Any]) -> di
             "replayed": figures.rows["cuda_graph_usage"],
             "replays": figures.replays,
         },
-        "coverage": metadata["coverage"],
+        "coverage": dict(metadata.coverage),
     }
 
 
@@ -191,45 +192,3 @@ def _kv_rows(kv: Mapping[str, Any]) -> Rows:
         rows.append(("prefix hits", f"{text} ({100 * kv['prefix_hit_rate']:.2f} %)"))
     rows.append(("preempted", f"{kv['preemptions']} times"))
     return rows
-
-
-def warnings(metadata: Mapping[str, Any]) -> list[str]:
-    """What a reader of the figures must know: what is missing, and what went wrong."""
-    found = list(dict.fromkeys([*metadata["notes"], *metadata["doubts"]]))  # each once
-    found += _clock_doubts(metadata["clock"])
-    dropped = metadata["dropped"]
-    if dropped["lost_batches"]:
-        lost = sum(dropped["lost_batches"].values())
-        found.append(f"{lost} batches of events are missing from the recording: counts are too low")
-    if dropped["broken_messages"] or dropped["unfinished_messages"]:
-        broken = dropped["broken_messages"] + dropped["unfinished_messages"]
-        found.append(f"{broken} messages could not be read and are left out")
-    if dropped["unknown_events"]:
-        kinds = ", ".join(dropped["unknown_events"])
-        found.append(f"events of a newer profilemate are left out: {kinds}")
-    faults = sum(p["faults"] or 0 for p in metadata["processes"])
-    if faults:
-        found.append(f"profilemate's own hooks failed {faults} times: please report vLLM's log")
-    return found
-
-
-LARGE_MS = 1.0
-"""Recordings whose clocks differ by more than this are not on one clock."""
-
-
-def _clock_doubts(clock: Mapping[str, Any]) -> list[str]:
-    """What is doubtful about times that come from different recordings."""
-    found = [
-        f"the clock of {placed['name']} differs by up to {placed['error_ms']:.3f} ms "
-        "from the others': compare its times with theirs no closer than that"
-        for placed in clock["recordings"]
-        if (placed["error_ms"] or 0) > LARGE_MS
-    ]
-    steps = clock["steps"]
-    if steps is not None and steps["early"]:
-        found.append(
-            f"{steps['early']} of {steps['compared']} model steps seem to begin before they were "
-            f"scheduled, by up to {-steps['distance_ms']['min']:.3f} ms: the clocks of scheduler "
-            "and worker differ by at least that"
-        )
-    return found

@@ -90,8 +90,8 @@ class Trace:
         lost_batches: Batches that are missing between the first and the last one of a process,
             by pid.
         unfinished: Long messages of which some part never came.
-        clock_error_ns: Largest distance between a batch's own clock, mapped onto the trace, and
-            its time stamp there.
+        clock_error_ns: How far the clock of a process, mapped onto the trace's, may be off; see
+            `clock.ClockMap.error`.
         launches: Graph launches, with `activity.LAUNCHES`.
         gpu: GPU records, with `activity.GPU`; none where only `work` was asked for.
         work: The same records, folded per call; this is what tables are made of.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from profilemate.errors import ToolError
+from profilemate.errors import ToolError, missing_extra
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -112,5 +112,5 @@ def _need_client() -> None:
         raise ToolError(
             "Metrics cannot be written",
             why="The package prometheus_client is not installed.",
-            hint="pip install 'profilemate[export]'",
+            hint=missing_extra("export"),
         ) from e

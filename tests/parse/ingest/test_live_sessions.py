@@ -112,20 +112,21 @@ def test_the_tables_are_those_of_nsight_systems(
     assert done.path == session
     compare(session, expected)
     facts = done.metadata
-    assert {s["recorder"] for s in facts["sources"]} == {"profilemate sidecar"}
-    assert len(facts["sources"]) == count
-    assert facts["dropped"]["broken_messages"] == 0
-    assert facts["dropped"]["lost_batches"] == {}
-    assert facts["durations"] == {"cuda_graph_timeline": "host"}
-    no_end = [n for n in facts["notes"] if "has no end" in n]
+    assert {s.recorder for s in facts.sources} == {"profilemate sidecar"}
+    assert len(facts.sources) == count
+    assert facts.dropped is not None
+    assert facts.dropped.broken_messages == 0
+    assert facts.dropped.lost_batches == {}
+    assert facts.graph_durations == "host"
+    no_end = [n for n in facts.notes if "has no end" in n]
     assert len(no_end) == (0 if options.get("ended", True) else 2)
-    assert facts["start_time"] == json.loads((expected / "metadata.json").read_text())["start_time"]
+    assert facts.start_time == json.loads((expected / "metadata.json").read_text())["start_time"]
 
 
 def test_dropped_segments_become_a_note(clock: Any, tmp_path: Path) -> None:
     session = replay(clock, tmp_path / "session", cap=8 * 10_000)
     done = parse_session([session])
-    notes = [n for n in done.metadata["notes"] if "PROFILEMATE_MAX_MB" in n]
+    notes = [n for n in done.metadata.notes if "PROFILEMATE_MAX_MB" in n]
     assert any("worker" in n for n in notes)
     assert any("engine" in n for n in notes)
 

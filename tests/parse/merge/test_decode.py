@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from profilemate import schema
 from profilemate.parse.merge.recordings_to_trace import decode_recordings
-from profilemate.parse.recording.contract import Marker, SourceInfo
+from profilemate.parse.recording.contract import Marker, SourceInfo, SourceKind
 from profilemate.parse.trace.trace import FRAME_NAMES, Trace, columns_of
 from profilemate.schema import KINDS, KV_OPS, Event, Value
 
 
 def source(name: str, start: int | None, window: tuple[int, int] | None = None) -> SourceInfo:
-    return SourceInfo(Path(name), "test", 0, start_unix_ns=start, window=window)
+    return SourceInfo(Path(name), SourceKind.TORCH, 0, start_unix_ns=start, window=window)
 
 
 def ids(*numbers: int, **values: Value) -> Event:

@@ -12,7 +12,7 @@ from build import Stored, batch, mark
 from profilemate import schema
 from profilemate.parse.merge.losses import Gap, together
 from profilemate.parse.merge.recordings_to_trace import decode_recordings
-from profilemate.parse.recording.contract import Marker, SourceInfo
+from profilemate.parse.recording.contract import Marker, SourceInfo, SourceKind
 from profilemate.parse.trace.trace import Trace
 from profilemate.schema import Event
 
@@ -39,6 +39,9 @@ def texts(seq: int, number: int) -> list[list[str]]:
     return found
 
 
+KINDS = {"a": SourceKind.TORCH, "b": SourceKind.NSYS_SQLITE}
+
+
 def recording(name: str, messages: list[list[str]], *, without: set[int], pid: int = 100) -> Stored:
     """A recorder that lost these parts of the second message."""
     markers: list[Marker] = []
@@ -47,7 +50,7 @@ def recording(name: str, messages: list[list[str]], *, without: set[int], pid: i
             if place != 1 or n not in without:
                 markers.append(mark(SECOND * (1 + place) + 100 * n, part, pid=pid))
     random.Random(1).shuffle(markers)
-    return Stored(markers, SourceInfo(Path(name), name, 0, start_unix_ns=10**18))
+    return Stored(markers, SourceInfo(Path(name), KINDS[name], 0, start_unix_ns=10**18))
 
 
 ALL = set(range(1, PARTS + 1))
@@ -81,11 +84,11 @@ def test_one_that_nobody_has_is_not_excused_by_another_long_one() -> None:
     a = Stored(
         [mark(SECOND + n, p) for n, p in enumerate(first)]
         + [mark(2 * SECOND + n, p) for n, p in enumerate(second[:-1])],
-        SourceInfo(Path("a"), "a", 0, start_unix_ns=10**18),
+        SourceInfo(Path("a"), KINDS["a"], 0, start_unix_ns=10**18),
     )
     b = Stored(
         [mark(SECOND + n, p) for n, p in enumerate(first)],
-        SourceInfo(Path("b"), "b", 0, start_unix_ns=10**18),
+        SourceInfo(Path("b"), KINDS["b"], 0, start_unix_ns=10**18),
     )
     assert decode_recordings([a, b]).unfinished == 1
     # Nor by one that the first recorder has not got at all, emitted at another time.

@@ -212,7 +212,7 @@ def test_the_same_text_again_is_matched_one_for_one(tmp_path: Path) -> None:
     from build import Stored, mark
 
     from profilemate.parse.merge.recordings_to_trace import decode_recordings
-    from profilemate.parse.recording.contract import SourceInfo
+    from profilemate.parse.recording.contract import SourceInfo, SourceKind
 
     text = "pm1.graph.replay mode=FULL num_tokens=8 step=5"
     dummy = "pm1.graph.replay mode=FULL num_tokens=8 dummy=True"
@@ -221,7 +221,10 @@ def test_the_same_text_again_is_matched_one_for_one(tmp_path: Path) -> None:
     first += [mark(10_000_000 * i, dummy, dur=5) for i in range(1, 6)]
     late = [mark(1040, clock), *(mark(5030 + i * 90, text, dur=5) for i in range(1, 3))]
     late += [mark(10_000_000 * i + 700, dummy, dur=5) for i in range(4, 9)]
-    infos = [SourceInfo(Path(n), n, 0, start_unix_ns=10**18) for n in "ab"]
+    infos = [
+        SourceInfo(Path(kind.name), kind, 0, start_unix_ns=10**18)
+        for kind in (SourceKind.TORCH, SourceKind.NSYS_SQLITE)
+    ]
     trace = decode_recordings([Stored(first, infos[0]), Stored(late, infos[1])])
     replays = trace.frames["graph.replay"]
     assert (replays["step"] == 5).sum() == 3

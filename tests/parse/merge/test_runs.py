@@ -80,25 +80,26 @@ def test_a_session_directory_with_everything_in_it(tmp_path: Path) -> None:
     (folder / "config.json").write_text('{"a": 1}')
     done = parse_session([folder])
     assert done.path == folder
-    kinds = {Path(s["path"]).name: s["kind"] for s in done.metadata["sources"]}
+    kinds = {Path(str(s.path)).name: s.words for s in done.metadata.sources}
     assert kinds[f"engine_dp0_pp0_tp0_{ENGINE}.trace.json"] == "profilemate sidecar"
     assert kinds[f"rank{WORKER}.pt.trace.json.gz"] == "torch profiler trace"
-    assert "front end" in kinds["async_llm.pt.trace.json.gz"]
+    assert "front end" in str(kinds["async_llm.pt.trace.json.gz"])
     assert "config.json" not in kinds
-    assert [p["role"] for p in done.metadata["processes"]] == ["engine", "worker", "worker"]
+    assert [p.role for p in done.metadata.processes] == ["engine", "worker", "worker"]
     # What is not a recording after all is said, and nothing else is doubtful.
     assert [w for w in done.warnings if "notes.json" not in w] == []
     assert any("notes.json is left out" in w for w in done.warnings)
-    assert done.metadata["clock"]["steps"]["compared"] == 2 * run.steps
-    assert done.metadata["clock"]["steps"]["early"] == 0
+    steps_apart = done.metadata.clock.steps
+    assert steps_apart is not None
+    assert (steps_apart.compared, steps_apart.early) == (2 * run.steps, 0)
     twice = sum(len(run.of(pid)) for pid in run.pids[1:])
-    assert sum(done.metadata["duplicates"].values()) == twice
+    assert sum(done.metadata.duplicates.values()) == twice
     steps = pd.read_csv(folder / "ranks" / "dp0_pp0_tp1" / "cuda_graph_steps.csv")
     assert steps["scheduled_tokens"].tolist() == steps["unpadded_tokens"].tolist()
     # The user's own files are where they were, and it can be done again.
     assert (folder / "notes.json").read_text() == '{"schemaVersion": 2, "mine": true}'
     again = parse_session([folder])
-    assert again.metadata["duplicates"] == done.metadata["duplicates"]
+    assert again.metadata.duplicates == done.metadata.duplicates
 
 
 def test_ranks_side_by_side(tmp_path: Path) -> None:
@@ -222,5 +223,7 @@ def test_clocks_that_cannot_be_right_are_told(tmp_path: Path) -> None:
     (engine,) = sidecar(tmp_path / "a", run, ENGINE, run.said, Recorder())
     (worker,) = sidecar(tmp_path / "b", far, WORKER, far.said, Recorder(off=-700_000))
     done = parse_session([engine, worker], tmp_path / "out")
-    assert done.metadata["clock"]["steps"]["early"] == run.steps
+    apart = done.metadata.clock.steps
+    assert apart is not None
+    assert apart.early == run.steps
     assert any("seem to begin before they were scheduled" in w for w in done.warnings)

@@ -90,7 +90,7 @@ def test_graph_ids_tell_graphs_of_the_same_kernels_apart(tmp_path: Path) -> None
     assert {r["descriptor"]: r["steps"] for r in found} == {"graph:31": 2, "graph:32": 1}
     # Whether they take LoRA adapters is not known.
     assert {(r["num_tokens"], r["num_active_loras"]) for r in found} == {(None, None)}
-    coverage = parse_session([path], tmp_path / "s").metadata["coverage"]
+    coverage = parse_session([path], tmp_path / "s").metadata.coverage
     assert (coverage["kernels"], coverage["kernels_in_graphs"]) == (6, 3)
 
 
@@ -103,7 +103,7 @@ def test_launches_outside_of_steps_are_counted_as_such(tmp_path: Path) -> None:
         call(60, 2),
         kernel(110, 2, "drafter"),
     )
-    coverage = parse_session([path], tmp_path / "s").metadata["coverage"]
+    coverage = parse_session([path], tmp_path / "s").metadata.coverage
     assert (coverage["launches"], coverage["launches_in_steps"]) == (2, 1)
     found = build("cuda_graph_replay_latency", path)
     assert sorted(str(r["runtime_mode"]) for r in found) == ["FULL", "None"]

@@ -86,7 +86,7 @@ def test_steps_and_coverage(tmp_path: Path, version: str, marked: bool) -> None:
             assert row["graph_gpu_busy_ms"] == union(records)
         else:
             assert pd.isna(row["graph_gpu_ms"])
-    coverage = parse_session([tmp_path / "x.sqlite"], tmp_path / "s").metadata["coverage"]
+    coverage = parse_session([tmp_path / "x.sqlite"], tmp_path / "s").metadata.coverage
     kernels = [r for r in export.records if r["kind"] == "kernel"]
     in_graphs = [r for r in kernels if r["node"] is not None]
     spans = 0
@@ -127,11 +127,11 @@ def test_graphs_are_told_apart_without_markers(tmp_path: Path, version: str) -> 
 def test_graph_mode_cannot_tell_kernels(tmp_path: Path) -> None:
     export = GpuExport("2023.4.4", "graph")
     session = parse_session([export.write(tmp_path / "x.sqlite")], tmp_path / "s")
-    coverage = session.metadata["coverage"]
+    coverage = session.metadata.coverage
     assert coverage["kernels_in_graphs"] is None
     assert coverage["kernel_time_in_graphs_us"] is None
-    assert coverage["graph_span_us"] > 0
-    assert session.metadata["durations"] == {"cuda_graph_timeline": "gpu"}
+    assert (coverage["graph_span_us"] or 0) > 0
+    assert session.metadata.graph_durations == "gpu"
     assert any("the kernels in them are not in any count" in w for w in session.warnings)
 
 
@@ -139,19 +139,19 @@ def test_graph_mode_cannot_tell_kernels(tmp_path: Path) -> None:
 def test_launches_without_any_row_are_told(tmp_path: Path, version: str) -> None:
     export = GpuExport(version, "none")
     session = parse_session([export.write(tmp_path / "x.sqlite")], tmp_path / "s")
-    coverage = session.metadata["coverage"]
+    coverage = session.metadata.coverage
     assert coverage["launches"] == len(export.launches)
     for name in ("kernels_in_graphs", "kernel_time_in_graphs_us", "graph_span_us"):
         assert coverage[name] is None
     assert coverage["kernels"] == 12
     assert any("neither kernels nor GRAPH_TRACE rows" in w for w in session.warnings)
-    assert session.metadata["durations"] == {"cuda_graph_timeline": "host"}
+    assert session.metadata.graph_durations == "host"
 
 
 def test_replays_without_captures_are_not_called_no_replays(tmp_path: Path) -> None:
     session = parse_session([GpuExport().write(tmp_path / "x.sqlite")], tmp_path / "s")
-    assert session.metadata["coverage"]["launches"] > 0
-    why = session.metadata["empty_files"]["cuda_graph_captures.csv"]
+    assert (session.metadata.coverage["launches"] or 0) > 0
+    why = session.metadata.empty_files["cuda_graph_captures.csv"]
     assert why == "no CUDA graph was captured while it was recorded: vLLM does that as it starts"
 
 
@@ -162,7 +162,7 @@ def test_launches_and_no_gpu_records_at_all(tmp_path: Path) -> None:
             db.execute(f"DELETE FROM CUPTI_ACTIVITY_KIND_{kind}")
         db.commit()
     session = parse_session([path], tmp_path / "s")
-    assert session.metadata["coverage"]["kernels"] is None
+    assert session.metadata.coverage["kernels"] is None
     assert any("not one GPU record" in w for w in session.warnings)
 
 
@@ -174,7 +174,7 @@ def test_kernels_without_launches(tmp_path: Path) -> None:
     session = parse_session([path], tmp_path / "s")
     assert any("belong to no launch that was recorded" in w for w in session.warnings)
     assert any("should have made were not recorded" in w for w in session.warnings)
-    assert session.metadata["coverage"]["kernels_in_graphs"] > 0
+    assert (session.metadata.coverage["kernels_in_graphs"] or 0) > 0
 
 
 @pytest.mark.parametrize("column", ["id", "value"])
@@ -207,7 +207,7 @@ def test_graph_rows_without_a_time_are_left_out(tmp_path: Path) -> None:
         db.commit()
     session = parse_session([path], tmp_path / "s")
     assert any("have no time" in w for w in session.warnings)
-    assert session.metadata["coverage"]["graph_span_us"] is None
+    assert session.metadata.coverage["graph_span_us"] is None
 
 
 def test_a_launch_inside_a_launch_is_one(tmp_path: Path) -> None:
@@ -247,11 +247,11 @@ def test_an_export_without_gpu_tables_cannot_tell(tmp_path: Path) -> None:
             db.execute(f"DROP TABLE CUPTI_ACTIVITY_KIND_{kind}")
         db.commit()
     session = parse_session([path], tmp_path / "s")
-    coverage = session.metadata["coverage"]
+    coverage = dict(session.metadata.coverage)
     assert coverage.pop("steps") == 12
     assert set(coverage.values()) == {None}
-    assert session.metadata["durations"] == {"cuda_graph_timeline": "host"}
-    assert not session.metadata["doubts"]
+    assert session.metadata.graph_durations == "host"
+    assert not session.metadata.doubts
 
 
 def test_a_hole_in_the_kernels_is_told(tmp_path: Path) -> None:

@@ -23,6 +23,9 @@ from profilemate.parse.recording.contract import Marker
 
 pytestmark = pytest.mark.real
 
+# nsys reads its own pair of clocks whenever it starts; a wrong unit or zero is off by far more.
+WALL_NS = 1_000_000_000
+
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Recorded]:
@@ -84,7 +87,9 @@ def test_a_report_holds_what_was_emitted(recorded: Recorded) -> None:
     info = recording.info
     assert info.start_unix_ns is not None
     first = min(markers)
-    assert abs(info.start_unix_ns + first.ts - recorded.unix_ns) < 200_000_000
+    # The first message is the session's: its clocks were read before it, the truth written after.
+    began, ended = recorded.unix_ns
+    assert began - WALL_NS <= info.start_unix_ns + first.ts <= ended + WALL_NS
     assert info.window is not None
     assert info.window[0] <= first.ts
     assert info.window[1] >= max(m.ts for m in markers)
@@ -117,11 +122,10 @@ def test_decoded_times_are_those_of_the_program(recorded: Recorded) -> None:
     steps = sum(e["text"].startswith("pm1.batch") for e in recorded.emitted)
     assert trace.counts["kv.alloc"] == trace.counts["kv.free"] == trace.counts["step"] == steps
     assert len(trace.frames["kv"].query("op == 'evict'")["ids"].iloc[0]) == 30_000
-    # Marks were emitted right after their clock was read: all that is left is the delay.
-    assert 0 < trace.clock_error_ns < 200_000_000
     assert trace.start_unix_ns is not None
     ts = trace.frames["session"]["ts"].iloc[0]
-    assert abs(trace.start_unix_ns + ts - recorded.unix_ns) < 200_000_000
+    began, ended = recorded.unix_ns
+    assert began - WALL_NS <= trace.start_unix_ns + ts <= ended + WALL_NS
     allocs = trace.frames["kv"].query("op == 'alloc'")["ts"].to_numpy()
     frees = trace.frames["kv"].query("op == 'free'")["ts"].to_numpy()
     assert set(frees[:steps] - allocs) <= {799, 800, 801}

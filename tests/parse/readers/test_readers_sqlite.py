@@ -170,7 +170,7 @@ def test_a_recording_without_our_messages_says_how_to_get_them(tmp_path: Path) -
     recording = open_recording(Export([Row(5, "aten::add")]).write(tmp_path / "x.sqlite"))
     assert list(recording.markers()) == []
     (note,) = recording.info.notes
-    for word in ("PROFILEMATE=on", "pip install profilemate", "profilemate annotate status"):
+    for word in ("PROFILEMATE=on", "pip install .", "profilemate annotate status"):
         assert word in note
 
 

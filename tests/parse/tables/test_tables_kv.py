@@ -127,7 +127,7 @@ def test_that_there_are_more_pools_on_the_gpu_is_said() -> None:
 
     def told(*events: At) -> list[str]:
         trace = trace_of([*pools, *events])
-        return doubts(trace, coverage(trace))
+        return [doubt.text for doubt in doubts(trace, coverage(trace))]
 
     own = [kv(1, "alloc", pool=0, used=1, ids=(1,)), kv(1, "alloc", pool=1, used=1, ids=(1,))]
     own += [kv(1, "alloc", pid=2, used=1, ids=(1,))]

@@ -9,7 +9,7 @@ import pytest
 from frames import At, at, trace_of
 from kv_events import build, kv, pool, rows
 
-from profilemate.parse.recording.contract import SourceInfo
+from profilemate.parse.recording.contract import SourceInfo, SourceKind
 from profilemate.parse.trace.trace import Placement, Trace
 
 ENGINE, WORKER, SECOND, LATER = 1, 2, 3, 4
@@ -50,7 +50,7 @@ def run_of_three() -> Trace:
             step(9500, 4, WORKER, 7, mode="NONE"),
         ]
     )
-    trace.sources = [SourceInfo(Path("a.json"), "k", 1), SourceInfo(Path("b.json"), "k", 1)]
+    trace.sources = [SourceInfo(Path(n), SourceKind.TORCH, 1) for n in ("a.json", "b.json")]
     trace.placements = [Placement(5, "first"), Placement(40, "by wall", 7, 2)]
     trace.sources_of = {WORKER: [1, 0], SECOND: [0]}
     trace.aliases = {SECOND: 2}

@@ -9,8 +9,7 @@ import pandas as pd
 from frames import At, at, trace_of
 
 from profilemate.parse.pipeline import build_tables, write_session
-from profilemate.parse.session import summary
-from profilemate.parse.session.metadata import metadata, session_id
+from profilemate.parse.session.describe import describe, session_id
 from profilemate.parse.trace.ranks import Rank, processes_of, split_ranks
 from profilemate.parse.trace.trace import Trace
 
@@ -113,20 +112,20 @@ def test_metadata_says_what_is_installed_somewhere_and_why_files_are_empty() -> 
     ranks = split_ranks(trace)
     tables = build_tables(ranks[0].trace)
     rows = {f"{name}.csv": len(table) for name, table in tables.items()}
-    facts = metadata(trace, ranks, rows, Path("out"))
-    assert facts["hooks"]["installed"] == {"BlockPool.touch": "t"}
-    assert facts["kv_cache_tracking"] is True
-    assert facts["versions"]["vllm"] == "0.32.0"
-    assert "kv_preemptions.csv" in facts["empty_files"]
-    assert all(facts["empty_files"].values())
-    assert facts["session_id"].startswith("session_2023111")
+    facts = describe(trace, ranks, rows, Path("out"))
+    assert facts.hooks.installed == {"BlockPool.touch": "t"}
+    assert facts.kv_cache_tracking is True
+    assert facts.versions["vllm"] == "0.32.0"
+    assert "kv_preemptions.csv" in facts.empty_files
+    assert all(facts.empty_files.values())
+    assert str(facts.session_id).startswith("session_2023111")
 
 
 def test_a_hook_that_says_neither_where_nor_why() -> None:
     trace = trace_of([*engine(1, 0), at(90, "hook", pid=1, name="X.y", status="skipped")])
     ranks = split_ranks(trace)
-    facts = metadata(trace, ranks, {}, Path("out"))
-    assert facts["hooks"]["skipped"] == {"X.y": ""}
+    facts = describe(trace, ranks, {}, Path("out"))
+    assert facts.hooks.skipped == {"X.y": ""}
 
 
 def test_empty_files_are_named_as_they_lie_in_the_session(tmp_path: Path) -> None:
@@ -143,10 +142,13 @@ def test_faults_and_losses_are_told_to_the_user() -> None:
     trace = trace_of(events)
     trace.lost_batches, trace.broken, trace.unknown = {1: 2}, 1, {"kv.new": 4}
     ranks = split_ranks(trace)
-    facts = metadata(trace, ranks, {}, Path("out"))
-    told = " ".join(summary.warnings(facts))
-    for text in ("failed 3 times", "2 batches", "1 messages could not be read", "kv.new"):
-        assert text in told
+    warnings = {w.id: w.text for w in describe(trace, ranks, {}, Path("out")).warnings}
+    assert warnings == {
+        "events-lost": "2 batches of events are missing from the recording: counts are too low",
+        "messages-unread": "1 message could not be read and is left out",
+        "events-unknown": "Events of a newer profilemate are left out: kv.new",
+        "hooks-failed": "profilemate's own hooks failed 3 times: please report vLLM's log",
+    }
 
 
 def test_a_recording_without_a_clock_has_a_name_all_the_same() -> None:

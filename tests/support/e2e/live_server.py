@@ -16,7 +16,7 @@ import pandas as pd
 from places import ROOT
 
 FLUSHED_S = 0.6
-"""After so long without work everything has been given to the kernel; see the sidecar."""
+"""Without work, everything has been given to the kernel in a third of this; see the sidecar."""
 
 _PANDAS = ("pandas", "pandas.libs", "dateutil", "pytz", "tzdata", "six.py")
 
@@ -77,6 +77,17 @@ class Live:
         return pd.read_csv(self.session / f"{name}.csv")
 
 
+def await_flushed(place: Path) -> None:
+    """Wait until the sidecars in a folder grow no more, after the last request was answered."""
+    sizes: dict[Path, int] | None = None
+    while True:
+        found = {p: p.stat().st_size for p in place.glob("session_*/markers/*")}
+        if found == sizes:
+            return
+        sizes = found
+        time.sleep(FLUSHED_S)
+
+
 class LiveServer:
     """Options of a server, and one run of it."""
 
@@ -111,7 +122,7 @@ class LiveServer:
             engine.workload(server)
             live.metrics = engine.metrics(server)
             live.session = next(iter(set(place.glob("session_*")) - before), Path())
-            time.sleep(FLUSHED_S)
+            await_flushed(place)
             live.seconds = server.stop(number, server.pid_of(whom))
             live.code = server.run.process.returncode
         live.log = (self.folder / name / "server.log").read_text()

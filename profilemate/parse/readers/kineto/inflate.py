@@ -16,7 +16,7 @@ from threading import Event, Thread
 from types import ModuleType
 from typing import BinaryIO, Protocol
 
-from profilemate.errors import ToolError
+from profilemate.errors import ToolError, missing_extra
 
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
@@ -52,9 +52,7 @@ def zstd() -> ModuleType:
             return importlib.import_module(name)
         except ImportError:
             continue
-    raise ToolError(
-        "Nothing here unpacks zstd", hint="Type: pip install 'profilemate[fast]', or unpack it."
-    )
+    raise ToolError("Nothing here unpacks zstd", hint="Unpack it. Or: " + missing_extra("fast"))
 
 
 class DamagedError(Exception):

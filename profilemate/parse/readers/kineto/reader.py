@@ -22,7 +22,7 @@ from profilemate.parse.readers.kineto.found import integer, nanoseconds
 from profilemate.parse.readers.kineto.inflate import ZSTD, beginning, unpacked
 from profilemate.parse.readers.kineto.reading import Reading
 from profilemate.parse.recording.activity import ActivitySink
-from profilemate.parse.recording.contract import Marker, Recording, SourceInfo
+from profilemate.parse.recording.contract import Marker, Recording, Silence, SourceInfo, SourceKind
 from profilemate.schema.live import SIDECAR, SIDECAR_END
 
 __all__ = ["KinetoJsonReader", "nanoseconds"]
@@ -92,8 +92,10 @@ class _KinetoRecording:
             )
         if not reading.ours:
             info.notes.append(
-                f"No messages of profilemate ({schema.PREFIX}*) in this recording: what no "
-                "recorder knows by itself, descriptors and the KV cache, is missing."
+                Silence(
+                    f"No messages of profilemate ({schema.PREFIX}*) in this recording: what no "
+                    "recorder knows by itself, descriptors and the KV cache, is missing."
+                )
             )
 
     def annotations(self) -> Iterator[Marker]:
@@ -142,7 +144,7 @@ class _KinetoRecording:
 
 def note_sidecar(info: SourceInfo, told: Mapping[str, Mapping[str, Any]]) -> None:
     """What a file of our own says of itself: its first event, and its last if it has one."""
-    info.recorder = "profilemate sidecar"
+    info.kind, info.recorder = SourceKind.SIDECAR, SourceKind.SIDECAR.value
     facts = told[SIDECAR].get("args", {})
     if 0 < integer(facts.get("run_unix_ns"), 0) < info.begin:
         info.begin = integer(facts["run_unix_ns"], 0)  # events begin before their message
@@ -190,7 +192,7 @@ def of_another_program(path: Path, reading: Reading) -> InputError:
 class KinetoJsonReader:
     """Reads `*.pt.trace.json`, `.json.gz` and `.json.zst`, and what other tools made of them."""
 
-    name = "torch profiler trace"
+    name = SourceKind.TORCH
     suffixes = (
         ".pt.trace.json",
         ".pt.trace.json.gz",

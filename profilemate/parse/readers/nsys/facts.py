@@ -18,10 +18,10 @@ from profilemate.parse.readers.nsys.layout import (
     by_role,
     locate,
 )
-from profilemate.parse.recording.contract import SourceInfo
+from profilemate.parse.recording.contract import Silence, SourceInfo, SourceKind
 
 RECORD_HINT = (
-    "Install it where vLLM runs (pip install profilemate), record with PROFILEMATE=on under "
+    "Install it where vLLM runs (`pip install .` in its clone), record with PROFILEMATE=on under "
     "`nsys profile -t nvtx,cuda`, and look at `profilemate annotate status` there."
 )
 MAX_DIAGNOSTICS = 5
@@ -143,7 +143,7 @@ def _diagnostics(store: Store, table: Found | None) -> list[str]:
 def read_facts(
     store: Store,
     path: Path,
-    kind: str,
+    kind: SourceKind,
     size: int,
     waits: Callable[[Sequence[Found]], Collection[str]] = lambda found: (),
 ) -> Facts | None:
@@ -207,5 +207,8 @@ def note_absence(facts: Facts, count: int) -> None:
             lacks = " and ".join(strings.missing)
             where = f" Its table StringIds, where older nsys put the messages, has no {lacks}."
         facts.info.notes.append(
-            f"No messages of profilemate ({schema.PREFIX}*) in this recording.{where} {RECORD_HINT}"
+            Silence(
+                f"No messages of profilemate ({schema.PREFIX}*) in this recording.{where} "
+                f"{RECORD_HINT}"
+            )
         )

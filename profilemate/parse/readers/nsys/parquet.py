@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from profilemate import schema
-from profilemate.errors import InputError, ToolError
+from profilemate.errors import InputError, ToolError, missing_extra
 from profilemate.parse.readers.base import OpenOptions
 from profilemate.parse.readers.nsys.activity import ArrayBatch, Batch, read_activity
 from profilemate.parse.readers.nsys.facts import Facts, note_absence, read_facts
 from profilemate.parse.readers.nsys.layout import EVENT_TYPES, Found, Tables, locate
 from profilemate.parse.recording.activity import ANNOTATION_PREFIXES, ActivitySink
-from profilemate.parse.recording.contract import Marker, Recording, SourceInfo
+from profilemate.parse.recording.contract import Marker, Recording, SourceInfo, SourceKind
 from profilemate.parse.recording.progress import Progress
 
 SUFFIX = ".parquet"
@@ -41,7 +41,7 @@ class _Parquet:
                 "Reading a parquet export needs pyarrow",
                 path=path,
                 why=str(e),
-                hint='Install it: pip install "profilemate[parquet]"',
+                hint=missing_extra("parquet"),
             ) from e
         self.arrow = pyarrow
         self.compute = pyarrow.compute
@@ -299,7 +299,7 @@ class _ParquetRecording:
 class NsysParquetReader:
     """Reads parquet exports; needs pyarrow, the extra `profilemate[parquet]`."""
 
-    name = "nsys parquet export"
+    name = SourceKind.NSYS_PARQUET
     suffixes = ("_pqtdir",)
 
     def sniff(self, path: Path) -> bool:

@@ -24,7 +24,7 @@ from profilemate.parse.readers.nsys.layout import wanted_tables
 from profilemate.parse.readers.nsys.parquet import NsysParquetReader
 from profilemate.parse.readers.nsys.sqlite import NsysSqliteReader
 from profilemate.parse.recording.activity import ActivitySink
-from profilemate.parse.recording.contract import Marker, Recording, SourceInfo
+from profilemate.parse.recording.contract import Marker, Recording, SourceInfo, SourceKind
 
 MAGIC = b"NVIDIA Tegra Profiler Report "
 _END = b"[END]"  # last bytes of every whole report of 2022.4 and 2023.4
@@ -295,7 +295,7 @@ class _ReportRecording:
 class NsysReportReader:
     """Reads reports by way of an export."""
 
-    name = "nsys report"
+    name = SourceKind.NSYS_REPORT
     suffixes = (".nsys-rep", ".qdrep")
 
     def sniff(self, path: Path) -> bool:

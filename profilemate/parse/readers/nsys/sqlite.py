@@ -24,7 +24,7 @@ from profilemate.parse.readers.nsys.layout import (
 )
 from profilemate.parse.readers.nsys.store import SqliteStore, opened, quoted, unfinished_log
 from profilemate.parse.recording.activity import ANNOTATION_PREFIXES, ActivitySink
-from profilemate.parse.recording.contract import Marker, Recording, SourceInfo
+from profilemate.parse.recording.contract import Marker, Recording, SourceInfo, SourceKind
 from profilemate.parse.recording.progress import Progress
 
 MAGIC = b"SQLite format 3\x00"
@@ -252,7 +252,7 @@ def damaged(path: Path, reason: str) -> InputError:
 class NsysSqliteReader:
     """Reads sqlite exports of every release of nsys that `nsys_layout` knows."""
 
-    name = "nsys sqlite export"
+    name = SourceKind.NSYS_SQLITE
     suffixes = (".sqlite", ".sqlite3", ".db")
 
     def sniff(self, path: Path) -> bool:

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from profilemate.errors import ToolError
+from profilemate.errors import ToolError, missing_extra
 from profilemate.parse.timeline.tracks import Batch, Flows, Track
 from profilemate.parse.writers.perfetto.arguments import Column, spelled
 from profilemate.parse.writers.perfetto.interning import Interner
@@ -275,6 +275,6 @@ def builder() -> Any:
         raise ToolError(
             "A timeline cannot be written",
             why="The package perfetto is not installed here.",
-            hint="Type: pip install 'profilemate[perfetto]'",
+            hint=missing_extra("perfetto"),
         ) from e
     return proto_builder
