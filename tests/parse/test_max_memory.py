@@ -31,7 +31,7 @@ from profilemate.parse.columns.budget import FLOOR, Budget, memory_limit
 from profilemate.parse.columns.partition import Divided
 from profilemate.parse.columns.spool import Blocks, array
 from profilemate.parse.ingest.read_one import read_recording
-from profilemate.parse.merge.recordings_to_trace import put_together
+from profilemate.parse.merge.recordings_to_trace import merge
 from profilemate.parse.pipeline import read_trace
 from profilemate.parse.recording.contract import Marker
 from profilemate.parse.session.tables_on_demand import Built
@@ -66,7 +66,7 @@ def markers(events: Sequence[At], rng: random.Random) -> list[Marker]:
 
 
 def decoded(stored: Sequence[Sequence[Marker]], budget: Budget) -> Trace:
-    return put_together([read_recording(Stored(some), budget=budget) for some in stored])
+    return merge([read_recording(Stored(some), budget=budget) for some in stored])
 
 
 @settings(max_examples=60, deadline=None)
@@ -88,11 +88,11 @@ def test_the_log_and_the_tables_are_the_same(program: Program, seed: int) -> Non
 
 @given(st.lists(st.integers(-3, 9), max_size=400), st.integers(1, 50))
 def test_parts_come_in_order(values: list[int], size: int) -> None:
-    rows = Divided(few())
+    rows = Divided(few(), size)
     for first in range(0, len(values), 7):
         some = np.array(values[first : first + 7], dtype=np.int64)
         rows.add({"value": some, "came": np.arange(first, first + len(some))})
-    parts = [*rows.parts(size, lambda batch: batch["value"])]
+    parts = [*rows.parts(lambda batch: batch["value"])]
     found = [[*zip(part["value"].tolist(), part["came"].tolist(), strict=True)] for part in parts]
     assert sorted(pair for part in found for pair in part) == sorted(
         (value, came) for came, value in enumerate(values)
@@ -264,11 +264,11 @@ def test_memory_hardly_grows_with_the_operations(tmp_path: Path) -> None:
         code = (
             "import sys, resource, pathlib, bench_tables as b\n"
             "from profilemate.parse.columns.budget import Budget\n"
-            "from profilemate.parse.merge.recordings_to_trace import put_together\n"
+            "from profilemate.parse.merge.recordings_to_trace import merge\n"
             "from profilemate.parse.pipeline import write_session\n"
             "from profilemate.parse.ingest.read_one import read_recording\n"
             "budget = Budget(held=1 << 20, rows=1 << 12, entries=1 << 14, strict=True)\n"
-            "trace = put_together([read_recording(b.Recording(int(sys.argv[1])), budget=budget)])\n"
+            "trace = merge([read_recording(b.Recording(int(sys.argv[1])), budget=budget)])\n"
             "write_session(trace, pathlib.Path(sys.argv[2]))\n"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
         )

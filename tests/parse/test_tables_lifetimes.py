@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 from frames import trace_of
@@ -283,7 +285,8 @@ def test_what_is_kept_for_the_next_table_is_not_kept_for_another_trace() -> None
     first, second = trace(10), trace(20)
     assert build("kv_block_lifetimes", first)["active_sec"].tolist() == [90]
     assert build("kv_block_lifetimes", second)["active_sec"].tolist() == [80]
-    second.window = (0, 200)
-    assert build("kv_block_lifetimes", second)["active_sec"].tolist() == [180]
-    second.frames["kv"] = first.frames["kv"]
-    assert build("kv_block_lifetimes", second)["active_sec"].tolist() == [190]
+    longer = replace(second, window=(0, 200))
+    assert build("kv_block_lifetimes", longer)["active_sec"].tolist() == [180]
+    other = replace(longer, kv=first.kv)
+    assert build("kv_block_lifetimes", other)["active_sec"].tolist() == [190]
+    assert build("kv_block_lifetimes", second)["active_sec"].tolist() == [80]

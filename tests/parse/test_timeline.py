@@ -18,6 +18,7 @@ from profilemate.parse.timeline import steps
 from profilemate.parse.timeline.blocks import CachedFree
 from profilemate.parse.timeline.lanes import in_order, lanes
 from profilemate.parse.timeline.tracks import Flows, Words
+from profilemate.parse.trace.kv_log import ALL
 from profilemate.parse.trace.ranks import Process
 
 SLICES = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 12)), max_size=40)
@@ -77,12 +78,13 @@ def test_cached_free_blocks_equal_the_model(program: Program, chunk: int) -> Non
     for do in program.steps:
         world.now += do.pause
         execute(world, do)
-    kv = trace_of(world.events).frames["kv"]
+    trace = trace_of(world.events)
     for (pid, number), truth in world.truth.items():
-        mine = kv[(kv["pid"] == pid) & (kv["pool"] == number)]
+        (whole,) = trace.kv.only({pid}).slices(ALL)
+        of_pool = np.flatnonzero(whole.ints("pool") == number)
         counter, found = CachedFree(), []
-        for begin in range(0, len(mine), chunk):
-            found += counter.feed(mine.iloc[begin : begin + chunk]).tolist()
+        for begin in range(0, len(of_pool), chunk):
+            found += counter.feed(whole.pick(of_pool[begin : begin + chunk])).tolist()
         assert found == truth
 
 

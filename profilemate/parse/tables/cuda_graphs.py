@@ -17,7 +17,7 @@ from profilemate.parse.columns.arrays import Ints
 from profilemate.parse.tables.base import Bools, Column, Table, flags, frame_of, nullable, numbers
 from profilemate.parse.trace.cuda_event_times import timed
 from profilemate.parse.trace.steps_on_gpu import Work, owners, work_of
-from profilemate.parse.trace.trace import Trace
+from profilemate.parse.trace.trace import Trace, once_per_trace
 from profilemate.schema import GRAPH_KEY
 
 KEY = [f.name for f in GRAPH_KEY]
@@ -166,14 +166,21 @@ def graph_steps(trace: Trace, *, unknown: bool = False) -> GraphSteps:
         trace: The trace.
         unknown: Each launch of a place that no hook knows is a row too.
     """
-    name = f"graph_steps, unknown={unknown}"
-    if name not in trace.derived:  # five tables ask for it
-        trace.derived[name] = _graph_steps(trace, unknown)
-    found: GraphSteps = trace.derived[name]
-    return found
+    return _with_unknown(trace) if unknown else _without_unknown(trace)
 
 
-def _graph_steps(trace: Trace, unknown: bool) -> GraphSteps:
+@once_per_trace  # five tables ask for it
+def _with_unknown(trace: Trace) -> GraphSteps:
+    return _graph_steps(trace, unknown=True)
+
+
+@once_per_trace
+def _without_unknown(trace: Trace) -> GraphSteps:
+    return _graph_steps(trace, unknown=False)
+
+
+def _graph_steps(trace: Trace, *, unknown: bool) -> GraphSteps:
+    """See `graph_steps`."""
     every_step, launches = trace.frames["step"], trace.frames["graph.replay"]
     dummies = every_step[flags(every_step["dummy"])]
     steps = every_step[_on_graphs(every_step) & (numbers(every_step["launches"], 1) > 0)]

@@ -111,6 +111,7 @@ class _Times:
 
 
 def _last_access(found: Lives) -> Ints:
+    """Row of the last touch of each life, or of its allocation; `NEVER` where it has neither."""
     # A touch comes after the allocation, and NEVER is less than any row.
     return np.maximum(found.last_touch, found.allocated)
 
@@ -144,6 +145,7 @@ def lifetime_slices(trace: Trace) -> Iterator[pd.DataFrame]:
 
 
 def _lifetimes(found: Lives, streams: Pools, kv: Operations) -> pd.DataFrame:
+    """Some rows of the table `kv_block_lifetimes`."""
     at = _Times(kv)
     has_ended = found.ending != OPEN
     allocated, last_access = found.allocated != NEVER, _last_access(found)
@@ -216,20 +218,21 @@ def eviction_slices(trace: Trace) -> Iterator[pd.DataFrame]:
     """The table `kv_cache_evictions`, slice by slice."""
     every, streams = lives(trace), pools(trace)
     at = _Times(every.operations)
-    found, most = Divided(trace.kv.budget), trace.kv.budget.rows
-    for some in every:
-        rows = _evicted(some, streams)
-        found.add(
+    most = trace.kv.budget.rows
+    evicted = Divided(trace.kv.budget, _SORTED * most)
+    for found in every:
+        rows = _evicted(found, streams)
+        evicted.add(
             {
-                "ended": some.ended[rows],
-                "end_row": some.end_row[rows],
-                "allocated": some.allocated[rows],
-                "access": _last_access(some)[rows],
+                "ended": found.ended[rows],
+                "end_row": found.end_row[rows],
+                "allocated": found.allocated[rows],
+                "access": _last_access(found)[rows],
             }
         )
-    if not len(found):
+    if not len(evicted):
         yield _evictions(at, *(np.empty(0, dtype=np.int64) for _ in range(3)))
-    for part in found.parts(_SORTED * most, lambda rows: rows["ended"]):
+    for part in evicted.parts(lambda rows: rows["ended"]):
         order = np.lexsort((part["end_row"], part["ended"]))
         for first in range(0, len(order), most):
             rows = order[first : first + most]
@@ -264,18 +267,19 @@ def evictions(trace: Trace) -> Evictions:
     """Add the evictions up."""
     every, streams = lives(trace), pools(trace)
     count, sums = 0, [[0, 0], [0, 0]]
-    for some in every:
-        rows = _evicted(some, streams)
+    for found in every:
+        rows = _evicted(found, streams)
         count += len(rows)
-        for total, since in zip(sums, (some.allocated, _last_access(some)), strict=True):
+        for total, since in zip(sums, (found.allocated, _last_access(found)), strict=True):
             known = rows[since[rows] != NEVER]
-            total[0] += int((some.ended[known] - every.operations.ts[since[known]]).sum())
+            total[0] += int((found.ended[known] - every.operations.ts[since[known]]).sum())
             total[1] += len(known)
     (lifetime, lifetimes), (idle, idles) = sums
     return Evictions(count, (lifetime, lifetimes), (idle, idles))
 
 
 def _evicted(found: Lives, streams: Pools) -> Ints:
+    """Which lives (indices) end with an eviction that the standard files are about."""
     evicted = (found.ending == EVICTED) | (found.ending == CONNECTOR)
     return np.flatnonzero(evicted & streams.standard[found.stream])
 
