@@ -28,7 +28,8 @@ from sidecars import WORKER, Recorder, make_up, torch_trace
 
 from profilemate.errors import InputError, OutputError
 from profilemate.parse.columns.budget import FLOOR, Budget, memory_limit
-from profilemate.parse.columns.partition import Divided
+from profilemate.parse.columns.id_lists import IdLists
+from profilemate.parse.columns.partition import Batches, Divided
 from profilemate.parse.columns.spool import Blocks, array
 from profilemate.parse.ingest.read_one import read_recording
 from profilemate.parse.merge.recordings_to_trace import merge
@@ -101,6 +102,32 @@ def test_parts_come_in_order(values: list[int], size: int) -> None:
         assert [came for _, came in part] == sorted(came for _, came in part)
     for part, later in pairwise(found):
         assert max(part)[0] < min(later)[0]
+
+
+@pytest.mark.parametrize(
+    ("held", "few", "as_it_is"), [(1 << 20, 6, True), (1 << 20, 5, False), (30, 6, False)]
+)
+def test_rows_are_packed_where_they_are_many_or_memory_is_short(
+    held: int, few: int, as_it_is: bool
+) -> None:
+    budget = Budget(held=held, strict=True)
+    batches = Batches(budget, few)
+    added = [
+        {"value": np.arange(3), "ids": IdLists.of([(1, 2), None, (3,)])},
+        {"value": np.arange(3, 6), "ids": IdLists.of([None, (), (4,)])},
+    ]
+    for one in added:
+        batches.add(one)
+    assert (budget.used == 0) == (held == 30)  # then they are in a file
+    for number, one in enumerate(added):
+        found = batches.get(number)
+        assert (found["value"] is one["value"]) == as_it_is
+        assert found["value"].tolist() == np.asarray(one["value"]).tolist()
+        assert [*batches.get(number, ("ids",))] == ["ids"]
+        assert [*found["ids"]] == [[(1, 2), None, (3,)], [None, (), (4,)]][number]
+    batches.forget(0)
+    del batches
+    assert budget.used == 0
 
 
 # ------------------------------------------------------------------ files

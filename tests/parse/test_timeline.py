@@ -138,7 +138,7 @@ def test_steps_are_joined_by_number_and_named_by_what_they_did() -> None:
     assert calls.tolist() == [0, 1, 2, -1, -1, -1]
     kind = steps.kinds(frame)
     names = steps.step_names(frame, kind)
-    assert [names.texts[i] for i in names.of] == [
+    assert [names.texts[i] for i in names.codes] == [
         "prefill 9->16 FULL",
         "mixed 9->16 FULL",
         "decode 9->16 FULL",
@@ -148,7 +148,7 @@ def test_steps_are_joined_by_number_and_named_by_what_they_did() -> None:
     ]
     scheduled = steps.call_kinds(trace, calls, kind)
     called = steps.call_names(trace.frames["sched.step"], scheduled)
-    assert [called.texts[i] for i in called.of] == [
+    assert [called.texts[i] for i in called.codes] == [
         "prefill 9 tok",
         "mixed 9 tok",
         "decode 9 tok",
@@ -176,7 +176,7 @@ def test_words_are_spelled_once() -> None:
         return "-".join(map(str, row))
 
     words = Words.spelled(spell, np.array([1, 2, 1]), np.array([5, 6, 5]))
-    assert [words.texts[i] for i in words.of] == ["1-5", "2-6", "1-5"]
+    assert [words.texts[i] for i in words.codes] == ["1-5", "2-6", "1-5"]
     assert len(calls) == 2
 
 

@@ -66,10 +66,10 @@ class Union:
 
     def sets(self) -> dict[int, list[int]]:
         """The members of each set, by the number that stands for it."""
-        found: dict[int, list[int]] = {}
+        members: dict[int, list[int]] = {}
         for number in range(len(self._parent)):
-            found.setdefault(self.find(number), []).append(number)
-        return found
+            members.setdefault(self.find(number), []).append(number)
+        return members
 
 
 @dataclass(slots=True)
@@ -109,11 +109,11 @@ class Processes:
 
     def keys(self, recording: int, pids: Ints) -> Ints:
         """Keys for pids of one recording; a pid that said nothing is its own."""
-        found = pids.copy()
+        keys = pids.copy()
         for (number, pid), key in self.key.items():
             if number == recording and pid != key:
-                found[pids == pid] = key
-        return found
+                keys[pids == pid] = key
+        return keys
 
 
 def find_processes(

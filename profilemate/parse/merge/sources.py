@@ -46,7 +46,7 @@ class _Contents:
         known |= {m.pid for number, m in recordings.activity.ranges if number in stepping}
         return cls(set(recordings.index.recording.tolist()), stepping, known)
 
-    def told_by_others(self, number: int) -> bool:
+    def others_speak(self, number: int) -> bool:
         """Whether this recording is silent where another one has messages or steps."""
         return number not in self.speaking and bool((self.speaking | self.stepping) - {number})
 
@@ -65,7 +65,7 @@ def name_sources(recordings: AlignedRecordings) -> None:
             info.kind = SIDECAR
         elif info.kind == _TORCH and number not in active and len(infos) > 1:
             info.kind = f"{_TORCH} without model steps (a front end or another program)"
-        if contents.told_by_others(number) and contents.speaking:
+        if contents.others_speak(number) and contents.speaking:
             pids = _processes_in(recordings.activity, number)
             if number not in contents.stepping or pids & contents.known:
                 info.notes = [note for note in info.notes if not note.startswith(_SILENT)]
@@ -81,7 +81,7 @@ def leave_out_strangers(recordings: AlignedRecordings) -> Activity:
     for number, info in enumerate(recordings.infos):
         pids = _processes_in(recordings.activity, number)
         stranger = number not in contents.stepping and pids and not pids & contents.known
-        if contents.told_by_others(number) and stranger:
+        if contents.others_speak(number) and stranger:
             activity, records = _without(activity, number)
             if records:
                 info.notes.append(
@@ -128,10 +128,10 @@ def _note_holes(infos: Sequence[SourceInfo]) -> None:
         if info.recorder == SIDECAR and segment is not None:
             key = (info.path.parent, segment["stem"])
             sidecars.setdefault(key, {})[int(segment["number"] or 1)] = info
-    for (_, stem), found in sidecars.items():
-        missing = sorted(set(range(min(found), max(found))) - set(found))
+    for (_, stem), parts in sidecars.items():
+        missing = sorted(set(range(min(parts), max(parts))) - set(parts))
         if missing:
             names = ", ".join(f"{stem}.{number}.trace.json" for number in missing)
-            found[max(found)].notes.append(
+            parts[max(parts)].notes.append(
                 f"Part of a sidecar is not there ({names}): what was in it is missing."
             )

@@ -126,12 +126,13 @@ def _steps(
     }
 
 
-def _captures(ranges: pd.DataFrame, found: Sequence[tuple[int, tuple[str, int]]]) -> Rows:
-    rows = ranges.iloc[[row for row, _ in found]]
+def _captures(ranges: pd.DataFrame, facts: Sequence[tuple[int, tuple[str, int]]]) -> Rows:
+    """Columns of the frame `graph.capture`; `facts`: row of the range, mode and tokens of each."""
+    rows = ranges.iloc[[row for row, _ in facts]]
     return {
         **_common(rows),
-        "mode": np.array([mode for _, (mode, _) in found], dtype=object),
-        "num_tokens": np.array([tokens for _, (_, tokens) in found], dtype=object),
+        "mode": np.array([mode for _, (mode, _) in facts], dtype=object),
+        "num_tokens": np.array([tokens for _, (_, tokens) in facts], dtype=object),
     }
 
 

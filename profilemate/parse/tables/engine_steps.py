@@ -71,8 +71,8 @@ def engine_side(trace: Trace) -> Mapping[str, object]:
     there = rows >= 0
 
     def taken(values: Ints, known: Bools | None = None) -> object:
-        found = np.append(values, 0)[rows]
-        return nullable(found, there if known is None else there & np.append(known, False)[rows])
+        of_steps = np.append(values, 0)[rows]
+        return nullable(of_steps, there if known is None else there & np.append(known, False)[rows])
 
     data: dict[str, object] = {
         "scheduled_sec": taken(calls["ts"].to_numpy(dtype=np.int64)),

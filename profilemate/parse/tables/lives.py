@@ -92,14 +92,14 @@ class AllLives:
             blocks.add(entries_of(part, streams))
             self._end = max(self._end, int(part.ints("ts").max()))
         for some_blocks in blocks.parts():
-            found = _lives(some_blocks, self.operations, resets, self._end)
-            self._put_aside(found, log.budget.rows)
+            every = _lives(some_blocks, self.operations, resets, self._end)
+            self._put_aside(every, log.budget.rows)
 
-    def _put_aside(self, found: Lives, rows: int) -> None:
+    def _put_aside(self, every: Lives, rows: int) -> None:
         """Put lives aside, so many at a time."""
-        for first in range(0, len(found.stream), rows):
+        for first in range(0, len(every.stream), rows):
             chunk = slice(first, first + rows)
-            self._chunks.add({name: getattr(found, name)[chunk] for name in _STORED})
+            self._chunks.add({name: getattr(every, name)[chunk] for name in _STORED})
 
     def __iter__(self) -> Iterator[Lives]:
         """All lives, in order."""

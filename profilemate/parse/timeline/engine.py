@@ -48,6 +48,7 @@ def engine(scope: Scope, group: Track, pid: int, kind: Ints, flows: Flows) -> It
 
 
 def _scheduler(scope: Scope, group: Track, pid: int, kind: Ints, flows: Flows) -> Iterator[Batch]:
+    """The calls of the scheduler, and how many requests each leaves running and waiting."""
     calls = scope.trace.frames["sched.step"]
     rows = of_pid(calls, pid)
     if not len(rows):
@@ -60,11 +61,11 @@ def _scheduler(scope: Scope, group: Track, pid: int, kind: Ints, flows: Flows) -
     yield from slices(scope, track, events, rows)
     # What the call says of requests is how it leaves them.
     end = ts + np.maximum(dur, 0)
-    said = {
+    about_counters = {
         name: (f"Requests {name}", f"Requests {name} after each Scheduler.schedule call.")
         for name in ("running", "waiting")
     }
-    yield from counters(scope, group, pid, calls, end, said, unit="requests")
+    yield from counters(scope, group, pid, calls, end, about_counters, unit="requests")
 
 
 # ------------------------------------------------------------------ the KV cache
@@ -278,11 +279,12 @@ def _request(frame: pd.DataFrame) -> Words:
     finished = (frame["what"] == "finished").to_numpy(dtype=bool, na_value=False)
     arrived = _sized("arrived", "prompt tokens", column(frame, "prompt_tokens"))
     left = _sized("finished", "output tokens", column(frame, "output_tokens"))
-    of = np.where(finished, len(arrived.texts) + left.of, arrived.of)
-    return Words([*arrived.texts, *left.texts], of)
+    codes = np.where(finished, len(arrived.texts) + left.codes, arrived.codes)
+    return Words([*arrived.texts, *left.texts], codes)
 
 
 def _hit_rate(scope: Scope, group: Track, pid: int) -> Iterator[Batch]:
+    """The running prefix hit rate after each look-up, as a counter."""
     lookups = scope.trace.frames["kv.lookup"]
     rows = of_pid(lookups, pid)
     if not len(rows):

@@ -25,5 +25,4 @@ def timed(trace: Trace, pid: pd.Series, step: pd.Series) -> Ints:
     known.index = pd.MultiIndex.from_arrays(
         [known.index.get_level_values(n).astype("int64") for n in (0, 1)], names=["pid", "step"]
     )
-    found = known.reindex(wanted).fillna(-1)
-    return found.to_numpy(dtype=np.int64)
+    return known.reindex(wanted).fillna(-1).to_numpy(dtype=np.int64)
