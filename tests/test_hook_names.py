@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import get_args
 
 import pytest
+from profilemate.annotate.hook import Group, Hook
 
 from profilemate import schema
 from profilemate.annotate.hooks import HOOKS, gpu_timing
-from profilemate.annotate.patching import Group, Hook
 from profilemate.schema.hooks import GRAPH_FEEDS, HOOK_GROUPS, KV_FEEDS, Feed, feed_of
 
 EVERY = (*HOOKS, *gpu_timing.HOOKS)
