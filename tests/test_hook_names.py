@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any
 
 import pytest
 from profilemate.annotate.hook import Group, Hook
@@ -15,7 +15,7 @@ EVERY = (*HOOKS, *gpu_timing.HOOKS)
 
 
 @pytest.mark.parametrize("hook", EVERY, ids=lambda hook: hook.name)
-def test_every_hook_is_known(hook: Hook) -> None:
+def test_every_hook_is_known(hook: Any) -> None:
     feed = feed_of(hook.name)
     assert feed is not None
     # A place that gives operations on blocks is where they are looked for, and so on: under
@@ -35,8 +35,7 @@ def test_every_hook_is_known(hook: Hook) -> None:
 
 
 def test_groups_are_those_of_annotate() -> None:
-    assert set(get_args(Group)) == set(HOOK_GROUPS)
-    assert {hook.group for hook in EVERY} <= set(HOOK_GROUPS)
+    assert {hook.group for hook in EVERY} | {"custom"} == set(HOOK_GROUPS)
 
 
 def test_what_each_place_is_for() -> None:
