@@ -25,3 +25,31 @@ def pytest_configure() -> None:
     # that starts would too: tests that interrupt programs would wait for ever.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+BROWSERS = (
+    "test_compare_browser.py",
+    "test_perfetto_ui.py",
+    "test_report_page.py",
+    "test_sidecar_in_perfetto.py",
+)
+"""Files whose tests drive a browser: two of them on two cores would wait for each other."""
+RECORDED = ("recorded", "parsed", "version")
+"""Fixtures that drive an engine for each of their parameters, for many tests."""
+
+
+def _group(item: pytest.Item) -> str:
+    """What runs in one process, one after the other: a file, whose fixtures are made once then."""
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    made = [f"{name} {params[name]}" for name in RECORDED if name in params]
+    return "browser" if item.path.name in BROWSERS else " ".join([item.path.name, *made])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Side by side (`-n 2 --dist loadgroup`) engines come first: none is waited for at the end."""
+    if not hasattr(config, "workerinput"):
+        return
+    items.sort(key=lambda item: item.path.parent.name != "e2e")
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))

@@ -14,7 +14,8 @@ from listsink import ListSink
 from places import LAYOUTS
 
 from profilemate import annotate
-from profilemate.annotate import emit, sinks
+from profilemate.annotate import emit, extend, sinks
+from profilemate.annotate.faults import Faults
 from profilemate.annotate.settings import TORCH, Settings
 
 
@@ -80,3 +81,14 @@ def request_of() -> Callable[..., Any]:
 def rig(layout: None, sink: ListSink, on: Settings) -> Rig:
     annotate.install(on)
     return Rig(sink)
+
+
+@pytest.fixture
+def nothing_registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No hooks of others, and none after it."""
+    monkeypatch.setattr(extend, "_registered", {})
+    monkeypatch.setattr(extend, "_loaded", set())
+    monkeypatch.setattr(extend, "_faults", Faults())
+    yield
+    for name in [n for n in sys.modules if n.startswith("my_")]:
+        del sys.modules[name]

@@ -5,35 +5,24 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from extending import Make, add
 from listsink import ListSink
 from places import LAYOUTS, ROOT
 
 from profilemate import annotate
 from profilemate.annotate import current, extend
 from profilemate.annotate.extend import track
-from profilemate.annotate.faults import Faults
 from profilemate.annotate.settings import Settings
 from profilemate.schema import custom
 
-PAGE = ROOT / "docs" / "extending.md"
 ADD = "vllm.v1.core.sched.scheduler:Scheduler.add_request"
-Make = Callable[..., Any]
-
-
-@pytest.fixture(autouse=True)
-def nothing_registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(extend, "_registered", {})
-    monkeypatch.setattr(extend, "_loaded", set())
-    monkeypatch.setattr(extend, "_faults", Faults())
-    yield
-    for name in [n for n in sys.modules if n.startswith("my_")]:
-        del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("nothing_registered")
 
 
 def fields(owner: Any, arguments: Mapping[str, Any], result: Any) -> dict[str, Any]:
@@ -48,15 +37,6 @@ def texts(sink: ListSink) -> list[str]:
     for event in events:
         assert int(event.extra.pop("ago")) >= int(event.extra.pop("dur")) >= 0
     return [f"{e.kind} {e.extra}" for e in events]
-
-
-def add(make: Make, *names: str) -> Any:
-    from vllm.v1.core.sched.scheduler import Scheduler
-
-    scheduler = Scheduler()
-    for name in names:
-        scheduler.add_request(make(name))
-    return scheduler
 
 
 def test_a_hook_records_calls_with_its_fields(

@@ -11,16 +11,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from extending import PAGE, Make, add
 from listsink import ListSink
 from places import ROOT
-from test_extend import PAGE, Make, add, nothing_registered
 
 from profilemate import annotate
 from profilemate.annotate import current
 from profilemate.annotate.settings import Settings
 from profilemate.schema import custom
 
-__all__ = ["nothing_registered"]
+pytestmark = pytest.mark.usefixtures("nothing_registered")
 
 
 def test_the_example_of_the_page_runs(

@@ -13,25 +13,12 @@ from pathlib import Path
 
 import pytest
 import typer
+from command_line import run
 from places import RECORDING, ROOT
 
 import profilemate
 from profilemate.cli import app
 from profilemate.parse.readers.kineto import native
-
-
-def run(
-    *arguments: str | Path, cwd: Path = ROOT, env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "profilemate", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        # Not the clone's root: that is a door.
-        env={**os.environ, "PYTHONPATH": "", "COLUMNS": "80", **(env or {})},
-        check=False,
-    )
 
 
 def commands(

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from command_line import run
 from places import RECORDING, ROOT
 from saved_build import (
     Rows,
@@ -22,7 +23,6 @@ from saved_build import (
     write_session,
     write_tables,
 )
-from test_cli import run
 
 LONG = "x" * 30 + ":" + "y" * 60
 

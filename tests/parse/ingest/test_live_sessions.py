@@ -20,6 +20,7 @@ from profilemate.errors import InputError, OutputError
 from profilemate.parse import pipeline
 from profilemate.parse.ingest import read_one
 from profilemate.parse.ingest.live_sessions import being_written
+from profilemate.parse.ingest.worker_processes import read_all
 from profilemate.parse.pipeline import parse_session
 from profilemate.parse.readers import open_recording
 
@@ -205,7 +206,6 @@ def test_a_segment_that_is_dropped_meanwhile_is_not_missed(
     without = {p.name: p.read_bytes() for p in session.glob("*.csv")}
     aside.rename(oldest)
     listed = []
-    read_all, open_recording_ = pipeline.read_all, read_one.open_recording
 
     def drop_before(tasks: Any, *args: Any, **how: Any) -> Any:
         listed.append(len(tasks))
@@ -213,7 +213,7 @@ def test_a_segment_that_is_dropped_meanwhile_is_not_missed(
         return read_all(tasks, *args, **how)
 
     def drop_after(path: Path, **how: Any) -> Any:
-        opened = open_recording_(path, **how)
+        opened = open_recording(path, **how)
         if path == oldest:
             listed.append(0)
             oldest.unlink()
@@ -243,7 +243,6 @@ def test_a_session_that_never_stands_still_ends_in_an_error(
         old.rename(old.with_name(f"{len(tries)}.trace.json"))
         return read_all(tasks, *args, **how)
 
-    read_all = pipeline.read_all
     monkeypatch.setattr(pipeline, "read_all", another)
     with pytest.raises(InputError, match="No such file"):
         parse_session([session])

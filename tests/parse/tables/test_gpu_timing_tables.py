@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from frames import At, at, trace_of
-from test_tables_graphs import EAGER, FULL, PIECEWISE, replay, step
+from graph_events import EAGER, FULL, PIECEWISE, replay, step
 
 from profilemate.parse.session.coverage import durations
 from profilemate.parse.tables import TABLES

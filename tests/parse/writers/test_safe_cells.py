@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -24,7 +25,11 @@ from profilemate.parse.writers.safe_cells import unguarded
 
 RUN = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the begin of a formula."""
-READ = {"na_values": ["None"], "keep_default_na": False, "dtype_backend": "numpy_nullable"}
+READ: dict[str, Any] = {
+    "na_values": ["None"],
+    "keep_default_na": False,
+    "dtype_backend": "numpy_nullable",
+}
 TEXTS = [
     "=1+1",
     '=HYPERLINK("http://x","y, z")',
