@@ -21,6 +21,7 @@ from profilemate.parse.merge.engine_annotations import FORWARD_SCOPES, capture_f
 from profilemate.parse.recording.activity import STEP_PREFIXES
 from profilemate.parse.trace.event_columns import columns_of
 from profilemate.parse.trace.trace import Trace
+from profilemate.schema.modes import EAGER, FULL, PIECEWISE
 
 Rows = dict[str, npt.NDArray[np.object_] | Ints]
 
@@ -75,7 +76,7 @@ def _steps(
     facts = [step_facts(text) for text in steps["text"]]
     count = len(steps)
     launches = np.bincount(step[step >= 0], minlength=count).astype(np.int64)
-    mode = np.where(launches == 0, "NONE", np.where(launches == 1, "FULL", "PIECEWISE"))
+    mode = np.where(launches == 0, EAGER, np.where(launches == 1, FULL, PIECEWISE))
     called = np.full(count, None, dtype=object)
     kept = np.flatnonzero(step >= 0)
     kept = kept[np.argsort(step[kept], kind="stable")]  # launches are in order of time
