@@ -62,7 +62,7 @@ def big_tables(slower: float = 1.0) -> dict[str, Rows]:
         ],
         "kv_cache_usage": usage((0, 1), (50, 123_456_789), total=123_456_790),
         "kv_preemptions": [{"timestamp_sec": 1, "request_id": LONG, "tokens_lost": 999_999_999}],
-        "kv_prefix_cache": [{"running_queries": 10**12, "running_hits": 1}] * 30,
+        "kv_prefix_cache": [{"tokens": 10**12, "hit_tokens": 1}] * 30,
     }
 
 
