@@ -1,50 +1,26 @@
-"""From opened recordings to a trace: read, put together, attribute."""
+"""From what was read of recordings to a trace: put together, attribute."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from profilemate.parse.columns.allocator import give_back
-from profilemate.parse.ingest.read_one import Read, read_recording
+from profilemate.parse.ingest.read_one import Read
 from profilemate.parse.merge.gpu_activity import add_activity, gather_up
 from profilemate.parse.merge.merged import Merged
 from profilemate.parse.merge.sources import sort_out
-from profilemate.parse.recording.contract import Recording
-from profilemate.parse.recording.progress import Progress, no_progress
 from profilemate.parse.trace.trace import Trace
 
 Check = Callable[[Merged], None]
 
 
-def decode_recordings(
-    recordings: Sequence[Recording],
-    *,
-    progress: Progress | None = None,
-    check: Check | None = None,
-    records: bool = True,
-) -> Trace:
-    """Read the messages of recordings of one run and put their events on one clock.
+def put_together(reads: Sequence[Read], check: Check | None = None) -> Trace:
+    """Put what was read of recordings of one run on one clock.
 
     The order of the markers makes no difference. An event began `ago` before its message was
     emitted; that instant is mapped from the monotonic clock of its process (see `ClockMap`). What
     carries no clock of its own has the recorder's time stamp. A message that two recordings hold
     counts once.
-
-    Args:
-        recordings: Opened recordings, of which nothing was read yet.
-        progress: Told how many messages were read.
-        check: Called before they are put together; may refuse.
-        records: Keep the GPU records themselves in `Trace.gpu`, which tables do not need.
-
-    Raises:
-        InputError: A recording is damaged beyond reading.
-    """
-    progress = progress or no_progress
-    return put_together([read_recording(r, progress, records=records) for r in recordings], check)
-
-
-def put_together(reads: Sequence[Read], check: Check | None = None) -> Trace:
-    """Put what was read of recordings of one run on one clock.
 
     Args:
         reads: The recordings; what they hold is taken from them.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
+from collector_view import collector_view
 from frames import trace_of
 from kv_events import build, kv, pool, rows
 
-from profilemate.parse.tables import collector_view
 from profilemate.parse.trace.trace import Trace
 
 

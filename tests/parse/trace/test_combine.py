@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pandas as pd
+from built_tables import build_tables
 from frames import At, at, trace_of
 
-from profilemate.parse.pipeline import build_tables, write_session
+from profilemate.parse.pipeline import write_session
 from profilemate.parse.session.describe import describe, session_id
 from profilemate.parse.trace.ranks import Rank, processes_of, split_ranks
 from profilemate.parse.trace.trace import Trace
