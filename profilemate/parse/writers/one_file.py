@@ -12,9 +12,6 @@ from profilemate.errors import OutputError
 from profilemate.parse.writers.leftovers import unfinished_file
 
 
-_ELSEWHERE = "choose another file with -o"
-
-
 def may_write(out: Path, *, force: bool, what: str = "file", hint: str | None = None) -> None:
     """Refuse a file that may not be written, before the work is done.
 
@@ -67,7 +64,7 @@ def replaced_file(
             f"cannot write the {what}",
             path=out,
             why=e.strerror or str(e),
-            hint=hint or _ELSEWHERE,
+            hint=hint or "choose another file with -o",
         ) from e
     finally:
         if unfinished is not None:
