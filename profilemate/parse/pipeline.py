@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-import pandas as pd
-
 from profilemate.errors import InputError
 from profilemate.parse.cache import TraceCache
 from profilemate.parse.columns.budget import Budget
@@ -156,19 +154,6 @@ def _doubts(
         return []
     doubt = doubt_several(recordings)
     return [] if doubt is None else [doubt]
-
-
-def build_tables(
-    trace: Trace, progress: Progress = no_progress, *, run: Trace | None = None
-) -> dict[str, pd.DataFrame]:
-    """Every table of a trace, by name.
-
-    Args:
-        trace: The trace of one rank.
-        progress: Told how many tables there are yet to build.
-        run: The trace of the whole run, where that is more.
-    """
-    return Built(trace, progress, run=run).frames()
 
 
 def parse_session(

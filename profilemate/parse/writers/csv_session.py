@@ -60,9 +60,6 @@ class CsvSession:
         force: Replace `out` if it exists and is empty or a session; see `replaced_directory`.
     """
 
-    name = "csv"
-    help = "a directory of CSV files, one per table"
-
     def __init__(self, out: Path, layout: Mapping[str, TableLayout], *, force: bool) -> None:
         self._out = out
         self._layout = layout

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from decoded import decode_recordings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profilemate.errors import InputError
 from profilemate.parse.gpu.collected import Collected
-from profilemate.parse.merge.recordings_to_trace import decode_recordings
 from profilemate.parse.readers import open_recording
 from profilemate.parse.readers.kineto import event_stream
 from profilemate.parse.readers.kineto.found import nanoseconds

@@ -16,7 +16,7 @@ from sidecars import Recorder, make_up, sidecar
 from test_readers_kineto import document, event, everything, kernel, kineto_2026, launch, write
 from test_readers_kineto_fast import LAYOUTS, MANGLED, long_run, mangle, many, read, whole
 
-from profilemate.parse.columns.int_table import Table
+from profilemate.parse.columns.int_table import IntTable
 from profilemate.parse.readers import open_recording
 from profilemate.parse.readers.kineto import parts
 from profilemate.schema.live import SIDECAR
@@ -162,7 +162,7 @@ def test_packed_and_small_files_are_read_in_one(tmp_path: Path) -> None:
 def test_narrow_columns_hold_every_integer(
     batches: list[list[tuple[int, int]]], single: bool
 ) -> None:
-    table, other = Table(("a", "b")), Table(("a", "b"))
+    table, other = IntTable(("a", "b")), IntTable(("a", "b"))
     rows = [row for batch in batches for row in batch]
     for target in (table, other):
         for batch in batches:

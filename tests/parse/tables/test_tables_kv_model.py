@@ -5,13 +5,14 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pandas as pd
+from collector_view import collector_view
 from frames import with_budget
 from hypothesis import given, settings
 from pool_model import Life, Pool, World
 from pool_programs import Program, programs, run
 
 from profilemate.parse.columns.budget import Budget
-from profilemate.parse.tables import TABLES, collector_view
+from profilemate.parse.tables import TABLES
 from profilemate.parse.trace.trace import Trace
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from profilemate.parse.columns.arrays import Ints, Matrix
-from profilemate.parse.columns.int_table import Table
+from profilemate.parse.columns.int_table import IntTable
 from profilemate.parse.gpu.fold_any_order import AnyOrder
 from profilemate.parse.readers.kineto.block import Block
 from profilemate.parse.readers.kineto.found import (
@@ -149,7 +149,7 @@ class Batches:
         for text in sorted(new, key=new.__getitem__):
             self._numbers[text] = self._found.number(_text(text))
 
-    def _keep(self, table: Table | AnyOrder, named: _Named) -> None:
+    def _keep(self, table: IntTable | AnyOrder, named: _Named) -> None:
         if named.texts:
             number = np.array([self._numbers[text] for text in named.texts], dtype=np.int64)
             table.extend(np.concatenate([named.table[1:], number[None]]))

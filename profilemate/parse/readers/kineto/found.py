@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from profilemate import schema
-from profilemate.parse.columns.int_table import Table
+from profilemate.parse.columns.int_table import IntTable
 from profilemate.parse.gpu.fold_any_order import AnyOrder
 from profilemate.parse.readers.kineto.template import (
     MICROSECONDS,
@@ -181,8 +181,8 @@ class Found:
 
     def __init__(self) -> None:
         self.gpu = AnyOrder()
-        self.launches = Table(tuple(LAUNCH_COLUMNS))
-        self.starts = Table(tuple(START_COLUMNS))
+        self.launches = IntTable(tuple(LAUNCH_COLUMNS))
+        self.starts = IntTable(tuple(START_COLUMNS))
         self.annotations: list[Marker] = []
         self.names: dict[str, int] = {}
         self.calls: Counter[str] = Counter()
