@@ -19,8 +19,8 @@ from profilemate.parse.ingest.find_files import gather
 from profilemate.parse.ingest.live_sessions import only_session
 from profilemate.parse.ingest.read_one import Task
 from profilemate.parse.ingest.worker_processes import read_all
-from profilemate.parse.merge.merged import Merged
-from profilemate.parse.merge.recordings_to_trace import put_together
+from profilemate.parse.merge.aligned_recordings import AlignedRecordings, align_recordings
+from profilemate.parse.merge.recordings_to_trace import make_trace
 from profilemate.parse.merge.runs import doubt_several, refuse_several
 from profilemate.parse.recording.progress import Progress, no_progress
 from profilemate.parse.session import summary as summary_
@@ -129,25 +129,33 @@ def read_trace(
         Task(path, searched, nsys, how.get("cache_dir"), records, budget)
         for path, searched in found.items()
     ]
-    notes: list[str] = []
-
-    def check(merged: Merged) -> None:
-        errors = [one.error for one in reads if one.error is not None]
-        if errors and len(errors) == len(reads):
-            raise errors[0]
-        if any(task.found for task in tasks):
-            refuse_several(merged, paths)
-        elif (doubt := doubt_several(merged)) is not None:
-            notes.append(doubt)
-
     jobs = how.get("jobs", 1) or (None if limit is None else 1)
     progress = how.get("progress", no_progress)
     reads = read_all(tasks, progress, jobs=jobs, scheduler=how.get("scheduler"))
-    trace = put_together(reads, check)
-    trace.notes += notes
+    errors = [one.error for one in reads if one.error is not None]
+    if errors and len(errors) == len(reads):
+        raise errors[0]
+    recordings = align_recordings(reads)
+    doubts = _doubts(recordings, paths, found_in_folder=any(task.found for task in tasks))
+    trace = make_trace(recordings, doubts)
     if slot is not None:
         slot.keep(trace, time.monotonic() - start)
     return trace
+
+
+def _doubts(
+    recordings: AlignedRecordings, paths: Sequence[Path], *, found_in_folder: bool
+) -> list[str]:
+    """What makes it doubtful that these are recordings of one run, a sentence each.
+
+    Raises:
+        InputError: They are of several, and some were found in folders, not named.
+    """
+    if found_in_folder:
+        refuse_several(recordings, paths)
+        return []
+    doubt = doubt_several(recordings)
+    return [] if doubt is None else [doubt]
 
 
 def build_tables(

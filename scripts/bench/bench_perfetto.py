@@ -20,11 +20,15 @@ import numpy as np
 import pandas as pd
 
 from profilemate.parse.columns.arrays import NONE
+from profilemate.parse.columns.budget import Budget
+from profilemate.parse.columns.id_lists import IdLists
 from profilemate.parse.columns.pandas import integers
 from profilemate.parse.gpu.work import WORK, GpuWork
 from profilemate.parse.recording.activity import GRAPH
 from profilemate.parse.session.timeline_file import Options, write_timeline
 from profilemate.parse.trace.activity import GPU, LAUNCHES, typed_frame
+from profilemate.parse.trace.kv_log import OPS as KV_OPS
+from profilemate.parse.trace.kv_log import KvLog, KvLogWriter, Texts
 from profilemate.parse.trace.trace import FRAME_NAMES, Trace, columns_of, empty_frame
 
 HOUR = 3_600_000_000_000
@@ -85,55 +89,66 @@ def trace_of(steps: int) -> Trace:
             "launches": np.ones(steps, dtype=np.int64),
         },
     )
-    frames["kv"] = kv_of(steps)
     pool = {"num_blocks": [BLOCKS], "pool": [0], "ts": [0], "pid": [ENGINE], "tid": [ENGINE]}
     frames["kv.pool"] = frame("kv.pool", 1, pool)
-    trace = Trace([], frames, 1_800_000_000_000_000_000, (0, HOUR))
     ones, zeros = np.ones(steps, dtype=np.int64), np.zeros(steps, dtype=np.int64)
     first, last = begin + 5_000_000, begin + 12_000_000
     launches = {"ts": begin + 1_000_000, "dur": 20_000 * ones, "pid": 2 * ones, "tid": ones}
     launches |= {"correlation": number + 1, "name": zeros, "id": number, "records": ones}
     launches |= {"kernels": zeros, "kernel_ns": zeros, "first": first, "last": last}
     launches |= {"busy": last - first, "graph": ones, "graph_id": ones}
-    trace.launches = typed_frame(LAUNCHES, launches)
     gpu = dict.fromkeys(GPU, zeros) | {"start": first, "end": last, "pid": 2 * ones}
     gpu |= {"launch": number, "kind": GRAPH * ones, "correlation": number + 1}
     gpu |= {"host_ts": begin + 1_000_000, "host_tid": ones}
-    trace.gpu = typed_frame(GPU, gpu)
     rows = dict.fromkeys(WORK, zeros) | {n: gpu[n] for n in gpu if n in WORK}
-    trace.work = GpuWork(rows | {"id": number, "records": ones, "busy": last - first})
-    trace.names, trace.api_calls = ["cudaGraphLaunch"], {"cudaGraphLaunch": steps}
-    return trace
-
-
-def kv_of(steps: int) -> pd.DataFrame:
-    """Block operations: each step evicts, allocates, caches, frees and touches some blocks."""
-    count = steps * OPS_PER_STEP
-    number = np.arange(count)
-    ids = np.empty(BLOCKS, dtype=object)
-    ids[:] = [(i + 1,) for i in range(BLOCKS)]
-    requests = np.array([f"cmpl-{i:016x}" for i in range(max(steps // 20, 1))], dtype=object)
-    kinds = np.array([OPS[min(i // 5, 4)] for i in range(OPS_PER_STEP)], dtype=object)
-    cause = np.array(["alloc" if kind == "evict" else None for kind in kinds], dtype=object)
-    step = number // OPS_PER_STEP
-    used = BLOCKS // 2 + (step * 7919) % (BLOCKS // 3)
-    return frame(
-        "kv",
-        count,
-        {
-            "ts": step * (HOUR // max(steps, 1)) + number % OPS_PER_STEP * 5000,
-            "dur": np.full(count, 3000),
-            "pid": np.full(count, ENGINE),
-            "tid": np.full(count, ENGINE),
-            "seq": number,
-            "op": kinds[number % OPS_PER_STEP],
-            "pool": np.zeros(count, dtype=np.int64),
-            "used": used,
-            "ids": ids[(number * 31) % BLOCKS],
-            "req": requests[step // 20 % len(requests)],
-            "cause": cause[number % OPS_PER_STEP],
-        },
+    return Trace(
+        sources=[],
+        frames=frames,
+        kv=kv_of(steps),
+        start_unix_ns=1_800_000_000_000_000_000,
+        window=(0, HOUR),
+        launches=typed_frame(LAUNCHES, launches),
+        gpu=typed_frame(GPU, gpu),
+        work=GpuWork(rows | {"id": number, "records": ones, "busy": last - first}),
+        names=["cudaGraphLaunch"],
+        api_calls={"cudaGraphLaunch": steps},
     )
+
+
+def kv_of(steps: int) -> KvLog:
+    """Block operations: each step evicts, allocates, caches, frees and touches some blocks."""
+    requests = [f"cmpl-{i:016x}" for i in range(max(steps // 20, 1))]
+    kinds = np.array([KV_OPS.index(OPS[min(i // 5, 4)]) for i in range(OPS_PER_STEP)])
+    budget = Budget()
+    writer = KvLogWriter(budget)
+    count = steps * OPS_PER_STEP
+    for first in range(0, count, budget.rows):
+        number = np.arange(first, min(first + budget.rows, count))
+        step, kind = number // OPS_PER_STEP, kinds[number % OPS_PER_STEP]
+        ones = np.ones(len(number), dtype=np.int64)
+        block = (number * 31) % BLOCKS + 1
+        none = IdLists.none(len(number))
+        writer.add(
+            ENGINE,
+            {
+                "ts": step * (HOUR // max(steps, 1)) + number % OPS_PER_STEP * 5000,
+                "dur": 3000 * ones,
+                "tid": ENGINE * ones,
+                "op": kind,
+                "pool": 0 * ones,
+                "used": BLOCKS // 2 + (step * 7919) % (BLOCKS // 3),
+                "ids": IdLists(block, ones, np.zeros(len(number), dtype=bool)),
+                "subset": none,
+                "dst": none,
+                "req": step // 20 % len(requests),
+                "group": NONE * ones,
+                "partial": -ones,
+                "hit": -ones,
+                "cause": np.where(kind == KV_OPS.index("evict"), len(requests), -1),
+                "ok": -ones,
+            },
+        )
+    return writer.log(Texts([*requests, "alloc"]))
 
 
 def memory(what: str) -> float:
@@ -157,7 +172,7 @@ def measure(steps: int) -> None:
         took = time.process_time() - start
     written, peak = result.written, memory("VmHWM") - before
     print(
-        f"| {steps:,} | {len(trace.frames['kv']):,} | {written.events:,} "
+        f"| {steps:,} | {len(trace.kv):,} | {written.events:,} "
         f"| {written.size / 1e6:.0f} | {took:.1f} | {written.size / took / 1e6:.1f} "
         f"| {written.events / took:,.0f} | {written.slices / took:,.0f} | {before:.0f} "
         f"| {peak:.0f} |",

@@ -103,15 +103,21 @@ def _trace(what: Made, rng: np.random.Generator) -> Trace:
     counts = {name: len(frame) for name, frame in frames.items() if len(frame)}
     source = SourceInfo(Path("made_up.nsys-rep"), SourceKind.NSYS_REPORT, 123_456_789)
     window = (SECOND // 2, what.seconds * SECOND)
-    trace = Trace([source], frames, START, window, counts)
     call, record = _joined(calls), _joined(records)
     nothing = dict.fromkeys((*START_COLUMNS, "recording"), np.zeros(0, np.int64))
     columns = {"launches": call, "starts": nothing, "gpu": record}
     found = match(columns | folded(record, ["cudaGraphLaunch", "kernel"]))
-    trace.launches, trace.gpu = typed_frame(LAUNCHES, found.launches), typed_frame(GPU, found.gpu)
-    trace.work = found.work
-    trace.api_calls = {"cudaGraphLaunch": len(call["ts"])}
-    return trace
+    return Trace(
+        sources=[source],
+        frames=frames,
+        start_unix_ns=START,
+        window=window,
+        counts=counts,
+        launches=typed_frame(LAUNCHES, found.launches),
+        gpu=typed_frame(GPU, found.gpu),
+        work=found.work,
+        api_calls={"cudaGraphLaunch": len(call["ts"])},
+    )
 
 
 def _frame(name: str, rows: int, pid: int, values: dict[str, Any]) -> pd.DataFrame:

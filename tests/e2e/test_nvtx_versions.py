@@ -53,7 +53,9 @@ def test_the_oldest_nvtx_records(nsys: str, tmp_path: Path) -> None:
     assert "active" in said
     trace = read_trace([report], nsys=tool(nsys), cache_dir=tmp_path / "cache")
     assert trace.counts == {"kv.alloc": 300, "step": 300}
-    assert trace.frames["kv"]["ids"].tolist() == [tuple(range(i, 2 * i + 1)) for i in range(300)]
+    assert [ids for part in trace.kv.slices(("ids",)) for ids in part.ids()] == [
+        tuple(range(i, 2 * i + 1)) for i in range(300)
+    ]
     assert trace.broken == 0
     assert trace.lost_batches == {}
 

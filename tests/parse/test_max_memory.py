@@ -29,10 +29,11 @@ from sidecars import WORKER, Recorder, make_up, torch_trace
 
 from profilemate.errors import InputError, OutputError
 from profilemate.parse.columns.budget import FLOOR, Budget, memory_limit
-from profilemate.parse.columns.partition import Divided
+from profilemate.parse.columns.id_lists import IdLists
+from profilemate.parse.columns.partition import Batches, Divided
 from profilemate.parse.columns.spool import Blocks, array
 from profilemate.parse.ingest.read_one import read_recording
-from profilemate.parse.merge.recordings_to_trace import put_together
+from profilemate.parse.merge.recordings_to_trace import merge
 from profilemate.parse.pipeline import read_trace
 from profilemate.parse.recording.contract import Marker
 from profilemate.parse.session.tables_on_demand import Built
@@ -64,7 +65,7 @@ def markers(events: Sequence[At], rng: random.Random) -> list[Marker]:
 
 
 def decoded(stored: Sequence[Sequence[Marker]], budget: Budget) -> Trace:
-    return put_together([read_recording(Stored(some), budget=budget) for some in stored])
+    return merge([read_recording(Stored(some), budget=budget) for some in stored])
 
 
 @settings(max_examples=60, deadline=None)
@@ -86,11 +87,11 @@ def test_the_log_and_the_tables_are_the_same(program: Program, seed: int) -> Non
 
 @given(st.lists(st.integers(-3, 9), max_size=400), st.integers(1, 50))
 def test_parts_come_in_order(values: list[int], size: int) -> None:
-    rows = Divided(few())
+    rows = Divided(few(), size)
     for first in range(0, len(values), 7):
         some = np.array(values[first : first + 7], dtype=np.int64)
         rows.add({"value": some, "came": np.arange(first, first + len(some))})
-    parts = [*rows.parts(size, lambda batch: batch["value"])]
+    parts = [*rows.parts(lambda batch: batch["value"])]
     found = [[*zip(part["value"].tolist(), part["came"].tolist(), strict=True)] for part in parts]
     assert sorted(pair for part in found for pair in part) == sorted(
         (value, came) for came, value in enumerate(values)
@@ -99,6 +100,32 @@ def test_parts_come_in_order(values: list[int], size: int) -> None:
         assert [came for _, came in part] == sorted(came for _, came in part)
     for part, later in pairwise(found):
         assert max(part)[0] < min(later)[0]
+
+
+@pytest.mark.parametrize(
+    ("held", "few", "as_it_is"), [(1 << 20, 6, True), (1 << 20, 5, False), (30, 6, False)]
+)
+def test_rows_are_packed_where_they_are_many_or_memory_is_short(
+    held: int, few: int, as_it_is: bool
+) -> None:
+    budget = Budget(held=held, strict=True)
+    batches = Batches(budget, few)
+    added = [
+        {"value": np.arange(3), "ids": IdLists.of([(1, 2), None, (3,)])},
+        {"value": np.arange(3, 6), "ids": IdLists.of([None, (), (4,)])},
+    ]
+    for one in added:
+        batches.add(one)
+    assert (budget.used == 0) == (held == 30)  # then they are in a file
+    for number, one in enumerate(added):
+        found = batches.get(number)
+        assert (found["value"] is one["value"]) == as_it_is
+        assert found["value"].tolist() == np.asarray(one["value"]).tolist()
+        assert [*batches.get(number, ("ids",))] == ["ids"]
+        assert [*found["ids"]] == [[(1, 2), None, (3,)], [None, (), (4,)]][number]
+    batches.forget(0)
+    del batches
+    assert budget.used == 0
 
 
 # ------------------------------------------------------------------ files
@@ -262,11 +289,11 @@ def test_memory_hardly_grows_with_the_operations(tmp_path: Path) -> None:
         code = (
             "import sys, resource, pathlib, bench_tables as b\n"
             "from profilemate.parse.columns.budget import Budget\n"
-            "from profilemate.parse.merge.recordings_to_trace import put_together\n"
+            "from profilemate.parse.merge.recordings_to_trace import merge\n"
             "from profilemate.parse.pipeline import write_session\n"
             "from profilemate.parse.ingest.read_one import read_recording\n"
             "budget = Budget(held=1 << 20, rows=1 << 12, entries=1 << 14, strict=True)\n"
-            "trace = put_together([read_recording(b.Recording(int(sys.argv[1])), budget=budget)])\n"
+            "trace = merge([read_recording(b.Recording(int(sys.argv[1])), budget=budget)])\n"
             "write_session(trace, pathlib.Path(sys.argv[2]))\n"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
         )

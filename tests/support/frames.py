@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from profilemate import schema
-from profilemate.parse.trace.trace import FRAME_NAMES, Trace, columns_of
+from profilemate.parse.columns.arrays import NONE
+from profilemate.parse.columns.budget import Budget
+from profilemate.parse.columns.id_lists import IdLists
+from profilemate.parse.trace.kv_log import (
+    ALL,
+    OPS,
+    KvLog,
+    KvLogWriter,
+    Texts,
+    empty_slice,
+    together,
+)
+from profilemate.parse.trace.trace import FRAME_NAMES, KV_COLUMNS, Trace, columns_of
 from profilemate.schema import Event
 
 
@@ -43,6 +56,7 @@ def trace_of(
 ) -> Trace:
     """The trace of these events; block operations of a process are in the order given."""
     rows: dict[str, list[dict[str, object]]] = {name: [] for name in FRAME_NAMES}
+    operations: list[dict[str, object]] = []
     order: dict[int, int] = {}
     counts: dict[str, int] = {}
     first_and_last: list[int] = []
@@ -61,19 +75,69 @@ def trace_of(
             row["op"] = kind.removeprefix("kv.")
             names: Mapping[str, str] = _COLUMN_OF.get(kind, {})
             row |= {names.get(name, name): value for name, value in item.event.values.items()}
-            rows["kv"].append(row)
+            operations.append(row)
         else:
             rows[kind].append(row | item.event.values)
-    frames = {name: _frame(name, rows[name]) for name in FRAME_NAMES}
+    frames = {name: _frame(columns_of(name), rows[name], ["ts", "pid"]) for name in FRAME_NAMES}
     if window is None:
         window = (min(first_and_last, default=0), max(first_and_last, default=0))
-    return Trace([], frames, start_unix_ns, window, counts)
+    return Trace(
+        sources=[],
+        frames=frames,
+        kv=kv_log(_frame(KV_COLUMNS, operations, ["pid", "seq"])),
+        start_unix_ns=start_unix_ns,
+        window=window,
+        counts=counts,
+    )
 
 
-def _frame(name: str, rows: list[dict[str, object]]) -> pd.DataFrame:
+def _frame(
+    columns: Mapping[str, str], rows: list[dict[str, object]], by: list[str]
+) -> pd.DataFrame:
     data = {
         column: pd.Series([row.get(column) for row in rows], dtype=dtype)
-        for column, dtype in columns_of(name).items()
+        for column, dtype in columns.items()
     }
-    by = ["pid", "seq"] if name == "kv" else ["ts", "pid"]
     return pd.DataFrame(data).sort_values(by, kind="stable", ignore_index=True)
+
+
+def kv_log(frame: pd.DataFrame, budget: Budget | None = None) -> KvLog:
+    """The log of these operations, of which `KV_COLUMNS` are the columns, in order."""
+    budget = budget or Budget()
+    writer = KvLogWriter(budget)
+    texts = sorted({text for name in ("req", "cause") for text in frame[name].dropna()})
+    numbers = {text: number for number, text in enumerate(texts)}
+    for pid, of_process in frame.groupby("pid"):
+        for first in range(0, len(of_process), budget.rows):
+            part = of_process.iloc[first : first + budget.rows]
+            columns = {
+                name: _plain(part[name], numbers)
+                for name in KV_COLUMNS
+                if name not in ("pid", "seq")
+            }
+            writer.add(int(str(pid)), columns)
+    return writer.log(Texts(texts))
+
+
+def _plain(column: pd.Series, texts: Mapping[str, int]) -> Any:
+    """A column as a slice of the log has it."""
+    dtype = KV_COLUMNS[str(column.name)]
+    if dtype == "ids":
+        return IdLists.of(column)
+    if column.name == "op":
+        return np.array([OPS.index(op) for op in column], dtype=np.int64)
+    if dtype == "string":
+        return np.array([-1 if pd.isna(t) else texts[t] for t in column], dtype=np.int64)
+    unknown = -1 if dtype == "boolean" else NONE
+    return np.array([unknown if pd.isna(v) else int(v) for v in column], dtype=np.int64)
+
+
+def kv_frame(trace: Trace) -> pd.DataFrame:
+    """All operations of a trace at once."""
+    parts = [part.frame() for part in trace.kv.slices(ALL)]
+    return together(parts or [empty_slice(ALL).frame()])
+
+
+def with_budget(trace: Trace, budget: Budget) -> Trace:
+    """The same trace, whose operations come in slices of so many rows."""
+    return replace(trace, kv=kv_log(kv_frame(trace), budget))

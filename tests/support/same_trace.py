@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from frames import kv_frame
 
 from profilemate.parse.columns.pandas import IdsArray
 from profilemate.parse.trace.trace import Trace
 
 
 def assert_same_trace(one: Trace, other: Trace) -> None:
-    """Equal in every field, with the same types inside and the same order; but for `derived`."""
+    """Equal in every field, with the same types inside and the same order."""
     for field in fields(Trace):
-        if field.name != "derived":
+        if field.name == "kv":
+            _assert_same(kv_frame(one), kv_frame(other), "kv")
+        else:
             _assert_same(getattr(one, field.name), getattr(other, field.name), field.name)
 
 

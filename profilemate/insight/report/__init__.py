@@ -28,7 +28,7 @@ from profilemate.insight.report.source import Source
 from profilemate.parse.recording.progress import Progress, no_progress
 from profilemate.parse.session.saved import SavedSession
 
-__all__ = ["CHARTS", "SECTIONS", "draw_all", "write_page", "write_pictures"]
+__all__ = ["CHARTS", "SECTIONS", "draw", "draw_all", "write_page", "write_pictures"]
 
 
 def draw_all(session: SavedSession, progress: Progress = no_progress) -> dict[str, list[Drawn]]:
@@ -44,12 +44,15 @@ def draw_all(session: SavedSession, progress: Progress = no_progress) -> dict[st
         found[section] = []
         for chart in charts:
             progress("drawing charts", done, len(CHARTS))
-            found[section].append(_draw(chart, source))
+            found[section].append(draw(chart, source))
             done += 1
     return found
 
 
-def _draw(chart: Chart, source: Source) -> Drawn:
+def draw(chart: Chart, source: Source) -> Drawn:
+    """One chart of a session, or why there is none."""
+    if why := source.why_unknown(chart.needs):
+        return Drawn(chart, why=why)
     try:
         return Drawn(chart, chart.draw(source))
     except Nothing as nothing:

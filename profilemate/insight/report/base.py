@@ -93,9 +93,12 @@ class Chart(Titled):
 
     Attributes:
         draw: A session's data to the drawing; raises `Nothing`.
+        needs: Columns by their table. Where one of a table that has rows is not in the file,
+            which another version wrote, the chart would show what is not known, and is not drawn.
     """
 
     draw: Callable[[Source], Drawing]
+    needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from profilemate.insight.graph_names import graph_names
-from profilemate.insight.reading import floats
+from profilemate.insight.reading import floats, truths
 from profilemate.insight.report.times import Intervals, intervals
 from profilemate.parse.session.metadata import Metadata
 from profilemate.parse.session.saved import SavedSession
@@ -56,6 +57,17 @@ class Source:
             return f"The session has no {file}."
         return f"{file} is empty."
 
+    def why_unknown(self, needs: Mapping[str, Iterable[str]]) -> str:
+        """Why columns of tables are not known, or nothing; tables without rows know them all."""
+        for table, columns in needs.items():
+            lost = [c for c in columns if c in self.session.lacks(table)]
+            if lost and len(self.table(table)):
+                return (
+                    f"{TABLES[table].file} has no column {', '.join(lost)}: another version of "
+                    "profilemate wrote it."
+                )
+        return ""
+
     @cached_property
     def window(self) -> tuple[float, float]:
         """Begin and end of what was recorded, in seconds since the start of the recording."""
@@ -63,6 +75,7 @@ class Source:
         ends += self.session.metadata.window_sec or ()
         for name in ("kv_cache_usage", "cuda_graph_steps", "kv_prefix_cache"):
             times = floats(self.table(name)["timestamp_sec"])
+            times = times[~np.isnan(times)]
             ends += [float(times.min()), float(times.max())] if len(times) else []
         return (min(ends), max(ends)) if ends else (0.0, 0.0)
 
@@ -75,9 +88,8 @@ class Source:
     def steps(self) -> pd.DataFrame:
         """Model steps with tokens, without dummy ones: those that coverage counts."""
         steps = self.table("cuda_graph_steps")
-        dummy = steps["dummy"].fillna(False).astype(bool)
         empty = floats(steps["unpadded_tokens"]) == 0
-        real: pd.DataFrame = steps[~dummy.to_numpy(dtype=bool) & ~empty]
+        real: pd.DataFrame = steps[~truths(steps["dummy"]) & ~empty]
         return real
 
     @cached_property

@@ -22,7 +22,7 @@ from profilemate.parse.columns.spool import Blocks
 from profilemate.parse.gpu.work import GpuWork
 from profilemate.parse.recording.contract import Silence, SourceInfo, SourceKind
 from profilemate.parse.trace.kv_log import KvLog, Segment, Texts
-from profilemate.parse.trace.trace import Frames, Placement, Trace
+from profilemate.parse.trace.trace import Placement, Trace
 
 FRAMES = ("launches", "gpu", "annotations")
 """Frames of a trace that are fields of their own."""
@@ -33,7 +33,7 @@ MANY = ("frames", "custom")
 WORK = "work"
 """The field of folded GPU records: two groups of columns, kept as frames."""
 
-_APART = {*FRAMES, *MANY, WORK, "sources", "placements", "engine", "derived"}
+_APART = {*FRAMES, *MANY, WORK, "sources", "placements", "engine", "kv"}
 _PLAIN = [f.name for f in fields(Trace) if f.name not in _APART]
 
 _MASKED = (pd.arrays.IntegerArray, pd.arrays.FloatingArray, pd.arrays.BooleanArray)
@@ -47,7 +47,7 @@ class UnkeepableError(ValueError):
 
 
 def pack(trace: Trace) -> tuple[Facts, list[pa.Table]]:
-    """Everything of a trace but what is derived: facts as JSON spells them, and tables.
+    """Everything of a trace: facts as JSON spells them, and tables.
 
     Raises:
         UnkeepableError: It holds what this module does not know.
@@ -58,20 +58,14 @@ def pack(trace: Trace) -> tuple[Facts, list[pa.Table]]:
     frames: list[tuple[str, str | None, pd.DataFrame]] = [
         (field, None, getattr(trace, field)) for field in FRAMES
     ]
-    log = trace.kv if isinstance(trace.kv, KvLog) else None
-    frames += [
-        (f, name, getattr(trace, f)[name])
-        for f in MANY
-        for name in getattr(trace, f)
-        if f != "frames" or name != "kv" or log is None
-    ]
+    frames += [(f, name, frame) for f in MANY for name, frame in getattr(trace, f).items()]
     frames += [(WORK, f.name, _columns(getattr(trace.work, f.name))) for f in fields(GpuWork)]
     facts = {
         "trace": {name: _plain(getattr(trace, name)) for name in _PLAIN},
         "sources": [_record(source) for source in trace.sources],
         "placements": [_record(placement) for placement in trace.placements],
         "frames": [[field, name, _pack_frame(frame, tables)] for field, name, frame in frames],
-        "log": None if log is None else _pack_log(log, tables),
+        "log": _pack_log(trace.kv, tables),
     }
     return facts, tables
 
@@ -86,8 +80,7 @@ def unpack(facts: Facts, tables: Sequence[pa.Table]) -> Trace:
             given[field] = frame
         else:
             given[field][name] = frame
-    if facts["log"] is not None:
-        given["frames"] = Frames(given["frames"], _unpack_log(facts["log"], tables))
+    given["kv"] = _unpack_log(facts["log"], tables)
     given[WORK] = GpuWork(**{n: _arrays(frame) for n, frame in given[WORK].items()})
     given["sources"] = [_source(record) for record in facts["sources"]]
     given["placements"] = [Placement(**_from_record(r)) for r in facts["placements"]]

@@ -55,6 +55,12 @@ class IdLists:
         )
         return cls(flat, lengths, missing)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes."""
+        arrays = (self.flat, self.lengths, self.missing, self.starts)
+        return int(sum(array.nbytes for array in arrays))
+
     def __len__(self) -> int:
         return len(self.lengths)
 

@@ -57,11 +57,6 @@ class IdsArray(IdLists, ExtensionArray):
         """Always the same one."""
         return IdsDtype()
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes that it takes."""
-        return int(self.flat.nbytes + self.lengths.nbytes + self.starts.nbytes)
-
     def __getitem__(self, item: Any) -> Any:
         return super().__getitem__(check_array_indexer(self, item))
 

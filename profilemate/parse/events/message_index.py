@@ -28,8 +28,8 @@ class Torn:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """All messages of all recordings, an array element each; `NONE` where one does not say.
+class MessageIndex:
+    """All n messages of all recordings: arrays of length n, `NONE` where one does not say.
 
     Attributes:
         recording: Number of its recording.
@@ -39,7 +39,7 @@ class Heard:
         seq: Number of the batch in its process.
         identity: Equal for equal texts.
         counters: Number of the step it tells of, of each kind of step: scheduler's, worker's.
-        told: Whether it says the number of a step, which no other message of its text has.
+        says_step: Whether it says the number of a step, which no other message of its text has.
     """
 
     recording: Ints
@@ -49,4 +49,4 @@ class Heard:
     seq: Ints
     identity: Ints
     counters: tuple[Ints, ...]
-    told: np.ndarray[Any, np.dtype[np.bool_]]
+    says_step: np.ndarray[Any, np.dtype[np.bool_]]

@@ -19,7 +19,7 @@ from profilemate.parse.columns.budget import Budget
 from profilemate.parse.events.chunk_scan import scan
 from profilemate.parse.events.custom import CustomEvents, wanted
 from profilemate.parse.events.kv_rows import KvRows
-from profilemate.parse.events.message_index import Heard, Torn
+from profilemate.parse.events.message_index import MessageIndex, Torn
 from profilemate.parse.events.rows import Rows
 from profilemate.parse.recording.contract import Marker
 from profilemate.parse.recording.progress import Progress
@@ -243,13 +243,13 @@ class Messages:
         numbers[np.array(rows.message, dtype=np.int64)] = rows.numbers("step", NONE)
         return numbers
 
-    def heard(self) -> Heard:
-        """The messages as arrays."""
+    def index(self) -> MessageIndex:
+        """What is known of each message but its text."""
 
         def whole(column: array[int]) -> Ints:
             return np.array(column, dtype=np.int64)
 
-        return Heard(
+        return MessageIndex(
             whole(self.recording),
             whole(self.pid),
             whole(self.ts),

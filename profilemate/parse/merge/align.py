@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from profilemate.parse.columns.arrays import NONE, Ints, groups
-from profilemate.parse.events.message_index import Heard
+from profilemate.parse.events.message_index import MessageIndex
 from profilemate.parse.merge.clock_map import ClockMap
 from profilemate.parse.merge.process_identity import Processes
 from profilemate.parse.recording.contract import SourceInfo
@@ -59,8 +59,8 @@ class _Recording:
 
 
 def align(
-    heard: Heard,
-    found: Processes,
+    messages: MessageIndex,
+    processes: Processes,
     infos: Sequence[SourceInfo],
     heavy: Collection[int],
     walls: Sequence[int | None],
@@ -68,8 +68,8 @@ def align(
     """Put recordings on one clock.
 
     Args:
-        heard: Their messages.
-        found: The processes that these are of.
+        messages: Their messages.
+        processes: The processes that these are of.
         infos: The recordings.
         heavy: Numbers of those with GPU activity: others are placed by them, not they by others.
         walls: Wall clock of the zero of each, None where nothing says.
@@ -77,7 +77,7 @@ def align(
     zero = min(
         (w + i.begin for w, i in zip(walls, infos, strict=True) if w is not None), default=None
     )
-    known = _clocks(heard, found, walls, len(infos))
+    known = _clocks(messages, processes, walls, len(infos))
     best = sorted(known, key=lambda r: (r.number not in heavy, r.wall is None, r.number))
     placed: dict[int, Placement] = {}
     reference: dict[int, int] = {}  # recording of a placed one whose clock a light one follows
@@ -94,25 +94,26 @@ def align(
                 reference[other.number] = one.number
                 waiting.append(other)
     placements = [placed[number] for number in range(len(infos))]
-    ts = heard.ts + np.array([p.shift for p in placements], dtype=np.int64)[heard.recording]
+    ts = messages.ts + np.array([p.shift for p in placements], dtype=np.int64)[messages.recording]
     for number, one_number in reference.items():
         if number not in heavy:
-            _follow(heard, found, known, (number, one_number), placements, ts)
+            _follow(messages, processes, known, (number, one_number), placements, ts)
     return Aligned(placements, zero, ts)
 
 
 def _clocks(
-    heard: Heard, found: Processes, walls: Sequence[int | None], count: int
+    messages: MessageIndex, processes: Processes, walls: Sequence[int | None], count: int
 ) -> list[_Recording]:
+    """For each recording, by which map each clock of its processes leads to its time stamps."""
     known = [_Recording(number, walls[number]) for number in range(count)]
-    timed = np.flatnonzero(heard.t != NONE)
-    domain = np.array(found.domain, dtype=np.int64)[found.of_message[timed]]
-    for number, mine in groups(heard.recording[timed]):
-        for clock, some in groups(domain[mine]):
-            rows = timed[mine[some]]
+    timed = np.flatnonzero(messages.t != NONE)
+    domain = np.array(processes.domain, dtype=np.int64)[processes.of_message[timed]]
+    for number, in_recording in groups(messages.recording[timed]):
+        for clock, places in groups(domain[in_recording]):
+            rows = timed[in_recording[places]]
             one = known[number]
-            one.clocks[clock] = ClockMap.fit(heard.t[rows], heard.ts[rows])
-            one.window[clock] = (int(heard.t[rows].min()), int(heard.t[rows].max()))
+            one.clocks[clock] = ClockMap.fit(messages.t[rows], messages.ts[rows])
+            one.window[clock] = (int(messages.t[rows].min()), int(messages.t[rows].max()))
     return known
 
 
@@ -156,8 +157,8 @@ def _by_clock(
 
 
 def _follow(
-    heard: Heard,
-    found: Processes,
+    messages: MessageIndex,
+    processes: Processes,
     known: Sequence[_Recording],
     pair: tuple[int, int],
     placements: Sequence[Placement],
@@ -165,12 +166,12 @@ def _follow(
 ) -> None:
     """Move each time stamp of a recording without GPU activity as the clock it shares says."""
     light, reference = pair
-    mine = np.flatnonzero(heard.recording == light)
-    domain = np.array(found.domain, dtype=np.int64)[found.of_message[mine]]
-    for clock, some in groups(domain):
+    in_light = np.flatnonzero(messages.recording == light)
+    domain = np.array(processes.domain, dtype=np.int64)[processes.of_message[in_light]]
+    for clock, places in groups(domain):
         if clock not in known[light].clocks or clock not in known[reference].clocks:
             continue
-        rows = mine[some]
+        rows = in_light[places]
         own, theirs = known[light].clocks[clock], known[reference].clocks[clock]
         # From its time stamps back to the monotonic clock, and on from there.
-        ts[rows] = theirs(own.back(heard.ts[rows])) + placements[reference].shift
+        ts[rows] = theirs(own.back(messages.ts[rows])) + placements[reference].shift

@@ -39,26 +39,26 @@ class Grammar:
     facts: Callable[[Mapping[str, str]], StepFacts]
 
 
-def _phases(said: Mapping[str, str]) -> StepFacts:
-    context, generation = int(said["context_tokens"]), int(said["generation_tokens"])
-    requests = int(said["context"]) + int(said["generation"])
+def _phases(parts: Mapping[str, str]) -> StepFacts:
+    context, generation = int(parts["context_tokens"]), int(parts["generation_tokens"])
+    requests = int(parts["context"]) + int(parts["generation"])
     return StepFacts(requests, context + generation, context, generation)
 
 
-def _new_cached(said: Mapping[str, str]) -> StepFacts:
+def _new_cached(parts: Mapping[str, str]) -> StepFacts:
     # A cached request may be in a later chunk of its prompt: only of no requests tokens are known.
-    requests = int(said["new"]) + int(said["cached"])
+    requests = int(parts["new"]) + int(parts["cached"])
     return StepFacts(0, 0, 0, 0) if not requests else StepFacts(requests)
 
 
-def _sglang(said: Mapping[str, str]) -> StepFacts:
-    requests, tokens = int(said["bs"]), said["toks"]
-    if said["mode"] == "DECODE":  # one token a request
+def _sglang(parts: Mapping[str, str]) -> StepFacts:
+    requests, tokens = int(parts["bs"]), parts["toks"]
+    if parts["mode"] == "DECODE":  # one token a request
         count = int(tokens) if tokens else requests
         return StepFacts(requests, count, 0, count)
     if not tokens:
         return StepFacts(requests)
-    return StepFacts(requests, int(tokens), int(tokens) if said["mode"] == "EXTEND" else None)
+    return StepFacts(requests, int(tokens), int(tokens) if parts["mode"] == "EXTEND" else None)
 
 
 # A number of requests and, in brackets, their tokens: `1(888)`, `1(888_788544)` (the second is a

@@ -29,7 +29,7 @@ def build(name: str, rows: Rows, order: Ints, given: Mapping[str, Any]) -> pd.Da
     """The frame `name` from the rows of its kind.
 
     Args:
-        name: One of `FRAME_NAMES` but `kv`.
+        name: One of `FRAME_NAMES`.
         rows: The rows; their columns are taken out of them, so that no column is there twice for
             longer than it takes to make it.
         order: Puts the rows into their order.

@@ -1,4 +1,4 @@
-"""From recordings to what a trace knows of the GPU: read, put on one clock, attributed."""
+"""What recordings hold besides messages: GPU work and API calls, put on one clock, attributed."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass, field
 from itertools import compress
 
 import numpy as np
+import pandas as pd
 
 from profilemate.parse.columns.allocator import give_back
 from profilemate.parse.columns.arrays import Ints
 from profilemate.parse.events.messages import Messages
 from profilemate.parse.gpu.collected import Collected
 from profilemate.parse.gpu.launches import match
+from profilemate.parse.gpu.work import GpuWork
 from profilemate.parse.ingest.read_one import Read
-from profilemate.parse.merge.duplicates import one_activity, strangers
+from profilemate.parse.merge.duplicates import OneActivity, one_activity, strangers
 from profilemate.parse.merge.process_identity import Processes
-from profilemate.parse.merge.unmarked_steps import add_steps
 from profilemate.parse.recording.contract import Marker, SourceInfo
 from profilemate.parse.trace.activity import ANNOTATIONS, GPU, LAUNCHES, typed_frame
-from profilemate.parse.trace.trace import Trace
 
 _TIMES = {
     "launches": ("ts",),
@@ -54,7 +54,7 @@ class Activity:
         return {int(n) for c in self.columns.values() for n in np.unique(c["recording"])}
 
 
-def gather_up(reads: Sequence[Read]) -> tuple[Messages, Activity]:
+def joined_reads(reads: Sequence[Read]) -> tuple[Messages, Activity]:
     """Everything that was read, each recording with its number, on its own clock."""
     if len(reads) == 1:
         messages, collected = reads[0].messages, reads[0].activity
@@ -69,59 +69,87 @@ def gather_up(reads: Sequence[Read]) -> tuple[Messages, Activity]:
     return messages, Activity(columns, collected.every_name, collected.api_calls, ranges)
 
 
-def add_activity(
-    trace: Trace, found: Activity, shift: Ints, processes: Processes, infos: Sequence[SourceInfo]
-) -> None:
-    """Put activity on the trace's clock and into it.
+@dataclass(frozen=True, slots=True)
+class AttributedActivity:
+    """Activity on the trace's clock, each call and GPU record once, records with their launches.
+
+    Attributes:
+        launches, gpu, work, annotations, names, api_calls: See `Trace`.
+        notes: What was left out, a sentence each.
+    """
+
+    launches: pd.DataFrame
+    gpu: pd.DataFrame
+    work: GpuWork
+    annotations: pd.DataFrame
+    names: list[str]
+    api_calls: dict[str, int] | None
+    notes: list[str]
+
+
+def attribute(
+    activity: Activity, shift: Ints, processes: Processes, infos: Sequence[SourceInfo]
+) -> AttributedActivity:
+    """Put activity on the trace's clock, and GPU records to their launches.
 
     Args:
-        trace: The decoded messages.
-        found: The activity of its recordings.
+        activity: The activity of the recordings; its columns are used up.
         shift: What to add to the times of each recording, ns.
-        processes: The processes of the trace.
+        processes: The processes of the trace; those without messages whose number another process
+            has too get one of their own.
         infos: The recordings.
     """
     for kind, names in _TIMES.items():
-        columns = found.columns[kind]
+        columns = activity.columns[kind]
         for name in names:
             columns[name] = columns[name] + shift[columns["recording"]]
         for number in np.unique(columns["recording"]).tolist():
-            mine = columns["recording"] == number
-            columns["pid"] = np.where(mine, processes.keys(number, columns["pid"]), columns["pid"])
-    _separate(trace, found, processes)
-    trace.names = found.names
-    trace.api_calls = None if found.api_calls is None else dict(found.api_calls)
-    kept = one_activity(found.columns, infos)
-    trace.notes += kept.notes
+            keys = processes.keys(number, columns["pid"])
+            columns["pid"] = np.where(columns["recording"] == number, keys, columns["pid"])
+    for recording, pid in strangers(activity.columns, processes.key):
+        key = processes.name_apart(recording, pid)
+        for columns in activity.columns.values():
+            of_stranger = (columns["recording"] == recording) & (columns["pid"] == pid)
+            columns["pid"] = np.where(of_stranger, key, columns["pid"])
+    once = one_activity(activity.columns, infos)
     give_back()
-    matched = match(kept.columns)
-    trace.launches, trace.work = typed_frame(LAUNCHES, matched.launches), matched.work
-    trace.gpu = typed_frame(GPU, matched.gpu)
-    ranges = sorted(
-        ((m.ts + int(shift[number]), number, m) for number, m in found.ranges),
+    matched = match(once.columns)
+    return AttributedActivity(
+        launches=typed_frame(LAUNCHES, matched.launches),
+        gpu=typed_frame(GPU, matched.gpu),
+        work=matched.work,
+        annotations=_annotations(activity.ranges, shift, processes, once),
+        names=activity.names,
+        api_calls=None if activity.api_calls is None else dict(activity.api_calls),
+        notes=once.notes,
+    )
+
+
+def _annotations(
+    ranges: Sequence[tuple[int, Marker]], shift: Ints, processes: Processes, once: OneActivity
+) -> pd.DataFrame:
+    """The frame `Trace.annotations`.
+
+    Args:
+        ranges: Annotations of the engine's own, with the number of their recording, on its clock.
+        shift: What to add to the times of each recording, ns.
+        processes: The processes of the trace.
+        once: Which recording's activity of each process counts.
+    """
+    placed = sorted(
+        ((m.ts + int(shift[number]), number, m) for number, m in ranges),
         key=lambda item: (item[0], -(item[2].dur or 0), item[2].text),
     )
-    pids = [processes.key.get((number, m.pid), m.pid) for _, number, m in ranges]
-    counts = kept.ranges([(pid, number) for pid, (_, number, _) in zip(pids, ranges, strict=True)])
-    ranges, pids = list(compress(ranges, counts)), list(compress(pids, counts))
-    trace.annotations = typed_frame(
+    pids = [processes.key.get((number, m.pid), m.pid) for _, number, m in placed]
+    counts = once.ranges([(pid, number) for pid, (_, number, _) in zip(pids, placed, strict=True)])
+    placed, pids = list(compress(placed, counts)), list(compress(pids, counts))
+    return typed_frame(
         ANNOTATIONS,
         {
-            "ts": np.array([ts for ts, _, _ in ranges], dtype=np.int64),
-            "dur": np.array([-1 if m.dur is None else m.dur for *_, m in ranges], dtype=np.int64),
+            "ts": np.array([ts for ts, _, _ in placed], dtype=np.int64),
+            "dur": np.array([-1 if m.dur is None else m.dur for *_, m in placed], dtype=np.int64),
             "pid": np.array(pids, dtype=np.int64),
-            "tid": np.array([m.tid for *_, m in ranges], dtype=np.int64),
-            "text": np.array([m.text for *_, m in ranges], dtype=object),
+            "tid": np.array([m.tid for *_, m in placed], dtype=np.int64),
+            "text": np.array([m.text for *_, m in placed], dtype=object),
         },
     )
-    add_steps(trace)
-
-
-def _separate(trace: Trace, found: Activity, processes: Processes) -> None:
-    """Give processes without messages whose number another process has one of their own."""
-    for recording, pid in strangers(found.columns, processes.key):
-        number = processes.name_apart(recording, pid)
-        trace.aliases[number] = pid
-        for columns in found.columns.values():
-            mine = (columns["recording"] == recording) & (columns["pid"] == pid)
-            columns["pid"] = np.where(mine, number, columns["pid"])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from profilemate.parse.columns.arrays import FOREVER, NONE, Ints, groups
-from profilemate.parse.events.message_index import Heard, Torn
+from profilemate.parse.events.message_index import MessageIndex, Torn
 from profilemate.parse.merge.process_identity import Processes
 
 
@@ -27,39 +27,53 @@ class Gap:
     missing: int
 
 
-def lost_batches(heard: Heard, found: Processes, process: Ints) -> dict[int, int]:
+def lost_batches(messages: MessageIndex, processes: Processes, process: Ints) -> dict[int, int]:
     """Batches that are missing inside a recording and that no other one has, by process.
 
     Args:
-        heard: The messages.
-        found: Their senders.
+        messages: The messages.
+        processes: Their senders.
         process: What the process of each message is called.
     """
     lost: dict[int, int] = {}
     for pid, every in groups(process):
-        mine = every[heard.seq[every] != NONE]
+        batches = every[messages.seq[every] != NONE]
         gaps: list[Gap] = []
-        for sender, some in groups(found.of_message[mine]):
-            others = _lacking(heard, mine, mine[some])
-            gaps += _gaps(heard, sender, mine[some], np.unique(heard.t[others]))
+        for sender, places in groups(processes.of_message[batches]):
+            own = batches[places]
+            others = _lacking(messages, batches, own)
+            gaps += _gaps(messages, sender, own, np.unique(messages.t[others]))
         lost[pid] = together(gaps)
     return {pid: n for pid, n in sorted(lost.items()) if n}
 
 
-def _lacking(heard: Heard, every: Ints, mine: Ints) -> Ints:
-    """Those of all messages of a process that one of its senders does not have."""
-    rest = np.setdiff1d(every, mine)
-    return np.asarray(rest[~np.isin(heard.identity[rest], heard.identity[mine])])
+def _lacking(messages: MessageIndex, every: Ints, own: Ints) -> Ints:
+    """Which messages of a process one of its senders does not have.
+
+    Args:
+        messages: All messages.
+        every: Those of the process: rows of `messages`.
+        own: Those of the sender: some of `every`.
+
+    Returns:
+        Those of `every` with a text that no message of `own` has.
+    """
+    rest = np.setdiff1d(every, own)
+    return np.asarray(rest[~np.isin(messages.identity[rest], messages.identity[own])])
 
 
-def _gaps(heard: Heard, sender: int, mine: Ints, others: Ints) -> list[Gap]:
+def _gaps(messages: MessageIndex, sender: int, own: Ints, others: Ints) -> list[Gap]:
     """Where the numbers of a sender leave some out.
 
-    Those of `others`, times of batches that it does not have, fill a gap.
+    Args:
+        messages: All messages.
+        sender: The sender.
+        own: Its batches: rows of `messages`.
+        others: Times (CLOCK_MONOTONIC, ns) of batches that it does not have, which fill a gap.
     """
-    mine = mine[np.argsort(heard.seq[mine], kind="stable")]
-    seq, t = heard.seq[mine], heard.t[mine]
-    found = []
+    own = own[np.argsort(messages.seq[own], kind="stable")]
+    seq, t = messages.seq[own], messages.t[own]
+    gaps = []
     for at in np.flatnonzero(np.diff(seq) > 1).tolist():
         begin, end = int(t[at]), int(t[at + 1])
         filled = np.searchsorted(others, end, "right") - np.searchsorted(others, begin)
@@ -67,40 +81,44 @@ def _gaps(heard: Heard, sender: int, mine: Ints, others: Ints) -> list[Gap]:
         if missing > 0:
             # The batches at its ends are there; those of one flush say one time.
             inside = (begin + 1, max(begin + 1, end - 1)) if end > begin else (begin, end)
-            found.append(Gap(sender, *inside, missing))
-    return found
+            gaps.append(Gap(sender, *inside, missing))
+    return gaps
 
 
-def unfinished(torn: Sequence[Torn], joined: Ints, heard: Heard, found: Processes) -> int:
+def unfinished(
+    torn: Sequence[Torn], joined: Ints, messages: MessageIndex, processes: Processes
+) -> int:
     """Long messages that no recording of their process has whole.
 
     Args:
         torn: Those that a recording has only in part.
         joined: Messages that were put together from all of their parts.
-        heard: All messages.
-        found: Their senders.
+        messages: All messages.
+        processes: Their senders.
     """
-    number = {place: n for n, place in enumerate(zip(found.recording, found.pid, strict=True))}
+    number = {
+        place: n for n, place in enumerate(zip(processes.recording, processes.pid, strict=True))
+    }
     by_process: dict[int, dict[int, list[Torn]]] = {}
     count = 0
     for one in torn:
         sender = number.get((one.recording, one.pid))
-        if sender is None:  # nothing else was heard of it: nobody knows whose it is
+        if sender is None:  # there is nothing else of it: nobody knows whose it is
             count += 1
             continue
-        by_process.setdefault(found.process[sender], {}).setdefault(sender, []).append(one)
-    process = np.array(found.process, dtype=np.int64)[found.of_message]
-    long = joined[heard.t[joined] != NONE]
+        by_process.setdefault(processes.process[sender], {}).setdefault(sender, []).append(one)
+    process = np.array(processes.process, dtype=np.int64)[processes.of_message]
+    long = joined[messages.t[joined] != NONE]
     for key, by_sender in by_process.items():
         every = np.flatnonzero(process == key)
         whole = long[process[long] == key]
         gaps: list[Gap] = []
-        for sender, mine in by_sender.items():
-            own = every[found.of_message[every] == sender]
-            timed = own[heard.t[own] != NONE]
-            others = np.setdiff1d(_lacking(heard, every, own), own)
-            spans = [_span(one, heard.ts[timed], heard.t[timed]) for one in mine]
-            times = np.unique(heard.t[np.intersect1d(whole, others)]).tolist()
+        for sender, incomplete in by_sender.items():
+            own = every[processes.of_message[every] == sender]
+            timed = own[messages.t[own] != NONE]
+            others = np.setdiff1d(_lacking(messages, every, own), own)
+            spans = [_span(one, messages.ts[timed], messages.t[timed]) for one in incomplete]
+            times = np.unique(messages.t[np.intersect1d(whole, others)]).tolist()
             gaps += [Gap(sender, *span, 1) for span in _not_filled(spans, times)]
         count += together(gaps)
     return count

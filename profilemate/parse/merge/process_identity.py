@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from profilemate.parse.columns.arrays import FOREVER, NONE, Ints, groups, numbered
-from profilemate.parse.events.message_index import Heard
+from profilemate.parse.events.message_index import MessageIndex
 from profilemate.parse.recording.contract import SourceInfo
 
 ALIAS = 1 << 22
@@ -66,10 +66,10 @@ class Union:
 
     def sets(self) -> dict[int, list[int]]:
         """The members of each set, by the number that stands for it."""
-        found: dict[int, list[int]] = {}
+        members: dict[int, list[int]] = {}
         for number in range(len(self._parent)):
-            found.setdefault(self.find(number), []).append(number)
-        return found
+            members.setdefault(self.find(number), []).append(number)
+        return members
 
 
 @dataclass(slots=True)
@@ -109,75 +109,82 @@ class Processes:
 
     def keys(self, recording: int, pids: Ints) -> Ints:
         """Keys for pids of one recording; a pid that said nothing is its own."""
-        found = pids.copy()
+        keys = pids.copy()
         for (number, pid), key in self.key.items():
             if number == recording and pid != key:
-                found[pids == pid] = key
-        return found
+                keys[pids == pid] = key
+        return keys
 
 
 def find_processes(
-    heard: Heard, said: Mapping[tuple[int, int], Sessions], infos: Sequence[SourceInfo]
+    messages: MessageIndex,
+    sessions: Mapping[tuple[int, int], Sessions],
+    infos: Sequence[SourceInfo],
 ) -> Processes:
     """Find out which senders are one process and which share a clock.
 
     Args:
-        heard: The messages.
-        said: What the sessions of each (recording, pid) said.
+        messages: The messages.
+        sessions: What the sessions of each (recording, pid) say.
         infos: The recordings.
     """
-    sender = numbered(heard.recording, heard.pid)
+    sender = numbered(messages.recording, messages.pid)
     count = int(sender.max()) + 1 if len(sender) else 0
     first = np.unique(sender, return_index=True)[1]
-    recording, pid = heard.recording[first].tolist(), heard.pid[first].tolist()
-    found = Processes(sender, recording, pid)
+    recording, pid = messages.recording[first].tolist(), messages.pid[first].tolist()
+    processes = Processes(sender, recording, pid)
     same = Union(count)
-    _join_by_messages(heard, found, same, said)
-    found.host = _hosts(found, said, same)
-    clocks = _clocks(heard, found, same, said, infos)
-    _join_by_pid(heard, found, same, clocks, infos)
-    found.process = [same.find(s) for s in range(count)]
+    _join_by_messages(messages, processes, same, sessions)
+    processes.host = _hosts(processes, sessions, same)
+    clocks = _clocks(messages, processes, same, sessions, infos)
+    _join_by_pid(messages, processes, same, clocks, infos)
+    processes.process = [same.find(s) for s in range(count)]
     # A process that did not say its host has a clock of its own.
-    found.domain = [
-        count + found.process[s] if clock is None else clock for s, clock in enumerate(clocks)
+    processes.domain = [
+        count + processes.process[s] if clock is None else clock for s, clock in enumerate(clocks)
     ]
-    _name(found)
-    return found
+    _name(processes)
+    return processes
 
 
 def _join_by_messages(
-    heard: Heard, found: Processes, same: Union, said: Mapping[tuple[int, int], Sessions]
+    messages: MessageIndex,
+    processes: Processes,
+    same: Union,
+    sessions: Mapping[tuple[int, int], Sessions],
 ) -> None:
     """A message of the same text and instant in two recordings came from one process."""
-    timed = np.flatnonzero(heard.t != NONE)
-    timed = timed[np.lexsort((heard.identity[timed], heard.t[timed]))]
-    t, identity, owner = heard.t[timed], heard.identity[timed], found.of_message[timed]
-    recording = heard.recording[timed]
+    timed = np.flatnonzero(messages.t != NONE)
+    timed = timed[np.lexsort((messages.identity[timed], messages.t[timed]))]
+    t, identity, owner = messages.t[timed], messages.identity[timed], processes.of_message[timed]
+    recording = messages.recording[timed]
     twice = (t[1:] == t[:-1]) & (identity[1:] == identity[:-1])
     twice &= recording[1:] != recording[:-1]
     pairs = np.unique(np.stack([owner[:-1][twice], owner[1:][twice]], axis=1), axis=0)
     for a, b in pairs.tolist():
-        one, other = (said.get((found.recording[s], found.pid[s]), Sessions()) for s in (a, b))
+        one, other = (
+            sessions.get((processes.recording[s], processes.pid[s]), Sessions()) for s in (a, b)
+        )
         if not one.denies(other):
             same.join(a, b)
 
 
 def _hosts(
-    found: Processes, sessions: Mapping[tuple[int, int], Sessions], same: Union
+    processes: Processes, sessions: Mapping[tuple[int, int], Sessions], same: Union
 ) -> list[str | None]:
     """The host of each sender, as it or the same process elsewhere says."""
-    said: dict[int, str] = {}
-    for sender, place in enumerate(zip(found.recording, found.pid, strict=True)):
+    host_of: dict[int, str] = {}  # by the sender that stands for its process
+    for sender, place in enumerate(zip(processes.recording, processes.pid, strict=True)):
         for name in sessions[place].hosts if place in sessions else ():
-            said.setdefault(same.find(sender), name)
-    return [said.get(same.find(sender)) for sender in range(len(found.pid))]
+            host_of.setdefault(same.find(sender), name)
+    return [host_of.get(same.find(sender)) for sender in range(len(processes.pid))]
 
 
 def _clocks(
-    heard: Heard,
-    found: Processes,
+    messages: MessageIndex,
+    processes: Processes,
     same: Union,
-    said: Mapping[tuple[int, int], Sessions],
+    sessions: Mapping[tuple[int, int], Sessions],
     infos: Sequence[SourceInfo],
 ) -> list[int | None]:
     """A number for the clock of each sender, None where its host is not known.
@@ -185,21 +192,21 @@ def _clocks(
     CLOCK_MONOTONIC is one clock per host. Two hosts may have the same name, though (`localhost`):
     then it began to count at different moments of the wall clock, which each session says.
     """
-    clocks = Union(len(found.pid))
+    clocks = Union(len(processes.pid))
     for members in same.sets().values():
         for other in members[1:]:
             clocks.join(members[0], other)
     boots: dict[str, list[tuple[int | None, int]]] = {}
-    for sender, mine in groups(found.of_message):
-        host = found.host[sender]
+    for sender, rows in groups(processes.of_message):
+        host = processes.host[sender]
         if host is None:
             continue
-        place = (found.recording[sender], found.pid[sender])
+        place = (processes.recording[sender], processes.pid[sender])
         start = infos[place[0]].start_unix_ns
-        timed = mine[heard.t[mine] != NONE]
-        began: Sequence[int | None] = said[place].boots if place in said else ()
+        timed = rows[messages.t[rows] != NONE]
+        began: Sequence[int | None] = sessions[place].boots if place in sessions else ()
         if not began and start is not None and len(timed):
-            began = [int(np.median(heard.ts[timed] - heard.t[timed])) + start]
+            began = [int(np.median(messages.ts[timed] - messages.t[timed])) + start]
         boots.setdefault(host, []).extend((boot, sender) for boot in began or [None])
     for host, entries in boots.items():
         known = sorted((b, s) for b, s in entries if b is not None)
@@ -207,28 +214,28 @@ def _clocks(
             if b - a <= SAME_BOOT_NS:
                 clocks.join(sender, other)
             elif clocks.find(sender) != clocks.find(other):
-                found.notes.append(
+                processes.notes.append(
                     f"Clocks of processes on {host} differ by {(b - a) / 1e9:.0f} s between two "
                     "recordings: taken for two hosts of one name, or one that was started again."
                 )
         for boot, sender in entries:
             if boot is None:
                 clocks.join(entries[0][1] if not known else known[0][1], sender)
-    return [None if h is None else clocks.find(s) for s, h in enumerate(found.host)]
+    return [None if h is None else clocks.find(s) for s, h in enumerate(processes.host)]
 
 
 def _join_by_pid(
-    heard: Heard,
-    found: Processes,
+    messages: MessageIndex,
+    processes: Processes,
     same: Union,
     clocks: Sequence[int | None],
     infos: Sequence[SourceInfo],
 ) -> None:
     """The same number on the same host, or on one that is not known, if it goes on counting."""
     by_pid: dict[int, list[int]] = {}
-    for sender, pid in enumerate(found.pid):
+    for sender, pid in enumerate(processes.pid):
         by_pid.setdefault(pid, []).append(sender)
-    messages = dict(groups(found.of_message))
+    rows_of = dict(groups(processes.of_message))  # messages of each sender
     for senders in by_pid.values():
         for place, a in enumerate(senders):
             for b in senders[place + 1 :]:
@@ -239,57 +246,59 @@ def _join_by_pid(
                     alike
                     and apart
                     and _goes_on(
-                        heard,
-                        [messages[s] for s in pair],
-                        [infos[found.recording[s]] for s in pair],
+                        messages,
+                        [rows_of[s] for s in pair],
+                        [infos[processes.recording[s]] for s in pair],
                     )
                 ):
                     same.join(a, b)
 
 
-def _goes_on(heard: Heard, parts: Sequence[Ints], infos: Sequence[SourceInfo]) -> bool:
+def _goes_on(messages: MessageIndex, parts: Sequence[Ints], infos: Sequence[SourceInfo]) -> bool:
     """Whether two senders of one number may be one process.
 
     At the same time they are. Else the later one goes on counting steps where the first ended, or
     batches where both have the same kind of recorder: a number that was used again begins anew.
     """
-    windows = [_window(heard, mine, info) for mine, info in zip(parts, infos, strict=True)]
+    windows = [_window(messages, rows, info) for rows, info in zip(parts, infos, strict=True)]
     # By wall clocks that may differ; no process begins under the number of another so soon.
     known = [w for w in windows if w]
     if None in windows or max(w[0] for w in known) <= min(w[1] for w in known) + SAME_BOOT_NS:
         return True
     first, then = (parts[i] for i in sorted((0, 1), key=lambda i: windows[i] or (0, 0)))
-    counters = [c for c in heard.counters if (c[first] != NONE).any() and (c[then] != NONE).any()]
+    counters = [
+        c for c in messages.counters if (c[first] != NONE).any() and (c[then] != NONE).any()
+    ]
     one, other = infos
     if not counters and (one.kind, one.recorder) == (other.kind, other.recorder):
-        counters = [heard.seq]
+        counters = [messages.seq]
     return all(
         int(c[first].max()) < int(np.where(c[then] == NONE, FOREVER, c[then]).min())
         for c in counters
     )
 
 
-def _window(heard: Heard, mine: Ints, info: SourceInfo) -> tuple[int, int] | None:
+def _window(messages: MessageIndex, rows: Ints, info: SourceInfo) -> tuple[int, int] | None:
     """First and last message of a sender, by the wall clock; None where nothing says."""
     if info.start_unix_ns is None:
         return None
-    ts = heard.ts[mine] + info.start_unix_ns
+    ts = messages.ts[rows] + info.start_unix_ns
     return int(ts.min()), int(ts.max())
 
 
-def _name(found: Processes) -> None:
+def _name(processes: Processes) -> None:
     """Give each process a number that no other has."""
     names: dict[int, int] = {}
-    taken: set[int] = set(found.pid)
+    taken: set[int] = set(processes.pid)
     owner: dict[int, int] = {}
     free = ALIAS
-    for sender, process in enumerate(found.process):
+    for sender, process in enumerate(processes.process):
         if process not in names:
-            pid = found.pid[sender]
+            pid = processes.pid[sender]
             if owner.setdefault(pid, process) != process:
                 while free in taken:
                     free += 1
                 taken.add(free)
                 pid = free
             names[process] = pid
-        found.key[found.recording[sender], found.pid[sender]] = names[process]
+        processes.key[processes.recording[sender], processes.pid[sender]] = names[process]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from profilemate.errors import InputError
 from profilemate.parse.ingest.live_sessions import markers_of
-from profilemate.parse.merge.merged import Merged
+from profilemate.parse.merge.aligned_recordings import AlignedRecordings
 from profilemate.parse.merge.process_identity import Union
 from profilemate.parse.recording.activity import STEP_PREFIXES
 from profilemate.schema.live import MARKERS
@@ -60,10 +60,12 @@ class Run:
         self.steps |= other.steps
 
 
-def find_runs(merged: Merged) -> list[Run]:
+def find_runs(recordings: AlignedRecordings) -> list[Run]:
     """Sort recordings by run: those with messages of ours first, each in order of time."""
     runs: list[Run] = []
-    parts = sorted(_parts(merged), key=lambda r: (not r.speaks, not r.steps, r.first, r.members))
+    parts = sorted(
+        _parts(recordings), key=lambda r: (not r.speaks, not r.steps, r.first, r.members)
+    )
     for part in parts:
         fitting = [run for run in runs if run.fits(part)]
         # A recording without messages says nothing of its place: the first run at its time has it.
@@ -74,26 +76,26 @@ def find_runs(merged: Merged) -> list[Run]:
     return runs
 
 
-def _parts(merged: Merged) -> list[Run]:
+def _parts(recordings: AlignedRecordings) -> list[Run]:
     """Recordings that belong together for certain."""
-    infos, found = merged.infos, merged.processes
+    infos, processes = recordings.infos, recordings.processes
     together = Union(len(infos))
     by_process: dict[int, int] = {}
-    for recording, process in zip(found.recording, found.process, strict=True):
+    for recording, process in zip(processes.recording, processes.process, strict=True):
         together.join(by_process.setdefault(process, recording), recording)
     by_folder: dict[Path, int] = {}
     for number, info in enumerate(infos):
         session = session_of(info.path)
         if session is not None:
             together.join(by_folder.setdefault(session, number), number)
-    claims = merged.claims()
-    speaking = set(found.recording)
-    stepping = {n for n, m in merged.activity.ranges if m.text.startswith(STEP_PREFIXES)}
+    claims = recordings.claims()
+    speaking = set(processes.recording)
+    stepping = {n for n, m in recordings.activity.ranges if m.text.startswith(STEP_PREFIXES)}
     runs = []
     for members in together.sets().values():
         members = [m for m in members if infos[m].window is not None]
         windows = [infos[m].window or (0, 0) for m in members]
-        shifts = [merged.aligned.placements[m].shift for m in members]
+        shifts = [recordings.aligned.placements[m].shift for m in members]
         if members:
             runs.append(
                 Run(
@@ -118,32 +120,35 @@ def session_of(path: Path) -> Path | None:
     return None
 
 
-def refuse_several(merged: Merged, named: Sequence[Path]) -> None:
+def refuse_several(recordings: AlignedRecordings, named: Sequence[Path]) -> None:
     """Of recordings that were found in directories: all have to be of one run.
 
     Raises:
         InputError: They are not.
     """
-    runs = [run for run in find_runs(merged) if run.steps]
+    runs = [run for run in find_runs(recordings) if run.steps]
     if len(runs) > 1:
-        lines = [f"Run {n}, {_when(merged, run)}: {_what(merged, run)}." for n, run in _list(runs)]
+        lines = [
+            f"Run {n}, {_when(recordings, run)}: {_what(recordings, run)}."
+            for n, run in _list(runs)
+        ]
         raise InputError(
             f"There are recordings of {len(runs)} runs here",
             path=named[0] if len(named) == 1 else None,
             why="\n  ".join(lines),
             hint="Parse one at a time:\n  "
-            + "\n  ".join(f"profilemate parse {_typed(merged, run)}" for run in runs),
+            + "\n  ".join(f"profilemate parse {_typed(recordings, run)}" for run in runs),
         )
 
 
-def doubt_several(merged: Merged) -> str | None:
+def doubt_several(recordings: AlignedRecordings) -> str | None:
     """Of recordings that were all named: what to say if they do not look like one run."""
-    runs = [run for run in find_runs(merged) if run.steps]
+    runs = [run for run in find_runs(recordings) if run.steps]
     if len(runs) < 2:
         return None
-    told = "; ".join(f"{n}: {_what(merged, run)}" for n, run in _list(runs))
+    listed = "; ".join(f"{n}: {_what(recordings, run)}" for n, run in _list(runs))
     return (
-        f"These look like recordings of {len(runs)} runs ({told}): they overlap neither in time "
+        f"These look like recordings of {len(runs)} runs ({listed}): they overlap neither in time "
         "nor in a process, or claim the same ranks. Parse them one at a time if they are."
     )
 
@@ -152,22 +157,22 @@ def _list(runs: Sequence[Run]) -> list[tuple[int, Run]]:
     return list(enumerate(runs, 1))
 
 
-def _when(merged: Merged, run: Run) -> str:
-    zero = merged.aligned.zero
+def _when(recordings: AlignedRecordings, run: Run) -> str:
+    zero = recordings.aligned.zero
     if zero is None:
         return "of unknown time"
     begin, end = (datetime.fromtimestamp((zero + t) / 1e9) for t in (run.first, run.last))
     return f"{begin:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S}"
 
 
-def _what(merged: Merged, run: Run) -> str:
-    names = [merged.infos[m].path.name for m in sorted(run.members)]
+def _what(recordings: AlignedRecordings, run: Run) -> str:
+    names = [recordings.infos[m].path.name for m in sorted(run.members)]
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" * (len(names) > _SHOWN))
 
 
-def _typed(merged: Merged, run: Run) -> str:
+def _typed(recordings: AlignedRecordings, run: Run) -> str:
     """What to type for a run: its session directory if it is all of one, else its files."""
-    paths = [merged.infos[m].path for m in sorted(run.members)]
+    paths = [recordings.infos[m].path for m in sorted(run.members)]
     sessions = {session_of(path) for path in paths}
     if len(sessions) == 1 and (session := sessions.pop()) is not None:
         return str(session)

@@ -4,63 +4,107 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from profilemate.parse.merge.aligned_recordings import AlignedRecordings
 from profilemate.parse.merge.engine_annotations import FORWARD_SCOPES
-from profilemate.parse.merge.merged import Merged
+from profilemate.parse.merge.gpu_activity import Activity
 from profilemate.parse.recording.activity import STEP_PREFIXES
 from profilemate.parse.recording.contract import Silence, SourceInfo, SourceKind
 
 
-def sort_out(merged: Merged) -> None:
-    """Say what each recording is; take out the activity of those that are of another program.
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """What tells which recordings concern the run.
 
-    A torch trace without any step may be that of vLLM's front end, which runs no model. Alone it
-    is all there is, and kept. That a recording holds no messages of ours is no loss where another
-    one has those of its processes.
+    Attributes:
+        speaking: Numbers of the recordings with messages of ours.
+        stepping: Numbers of those with steps that the engine itself marks.
+        known: The processes that either is of.
     """
-    infos, activity = merged.infos, merged.activity
-    _note_holes(infos)
-    speaking = set(merged.heard.recording.tolist())
-    stepping = {
-        number
-        for number, marker in activity.ranges
-        if marker.text.startswith(STEP_PREFIXES) or marker.text in FORWARD_SCOPES
-    }
-    known = set(merged.processes.key.values())
-    known |= {m.pid for number, m in activity.ranges if number in stepping}
-    for number, info in enumerate(infos):
-        if info.kind.by_torch and number not in speaking | stepping and len(infos) > 1:
-            info.kind = SourceKind.TORCH_WITHOUT_STEPS
-        if number in speaking or not (speaking | stepping) - {number}:
-            continue
-        pids = {
-            int(pid)
-            for columns in activity.columns.values()
-            for pid in np.unique(columns["pid"][columns["recording"] == number])
-            if pid >= 0
+
+    speaking: set[int]
+    stepping: set[int]
+    known: set[int]
+
+    @classmethod
+    def of(cls, recordings: AlignedRecordings) -> _Contents:
+        stepping = {
+            number
+            for number, marker in recordings.activity.ranges
+            if marker.text.startswith(STEP_PREFIXES) or marker.text in FORWARD_SCOPES
         }
-        if speaking and (number not in stepping or pids & known):
-            info.notes = [note for note in info.notes if not isinstance(note, Silence)]
-        if pids and number not in stepping and not pids & known:
-            _leave_out(merged, number)
+        known = set(recordings.processes.key.values())
+        known |= {m.pid for number, m in recordings.activity.ranges if number in stepping}
+        return cls(set(recordings.index.recording.tolist()), stepping, known)
+
+    def others_speak(self, number: int) -> bool:
+        """Whether this recording is silent where another one has messages or steps."""
+        return number not in self.speaking and bool((self.speaking | self.stepping) - {number})
 
 
-def _leave_out(merged: Merged, number: int) -> None:
-    activity = merged.activity
-    records = 0
+def name_sources(recordings: AlignedRecordings) -> None:
+    """Say what each recording is, by its content.
+
+    A torch trace without any step may be that of vLLM's front end, which runs no model. That a
+    recording holds no messages of ours is no loss where another one has those of its processes.
+    """
+    infos, contents = recordings.infos, _Contents.of(recordings)
+    _note_holes(infos)
+    active = contents.speaking | contents.stepping
+    for number, info in enumerate(infos):
+        if info.kind.by_torch and number not in active and len(infos) > 1:
+            info.kind = SourceKind.TORCH_WITHOUT_STEPS
+        if contents.others_speak(number) and contents.speaking:
+            pids = _processes_in(recordings.activity, number)
+            if number not in contents.stepping or pids & contents.known:
+                info.notes = [note for note in info.notes if not isinstance(note, Silence)]
+
+
+def leave_out_strangers(recordings: AlignedRecordings) -> Activity:
+    """The activity without that of recordings that are of another program, which is said.
+
+    Such a recording holds no step, and no process that another one has; alone it is all there is,
+    and stays.
+    """
+    contents, activity = _Contents.of(recordings), recordings.activity
+    for number, info in enumerate(recordings.infos):
+        pids = _processes_in(recordings.activity, number)
+        stranger = number not in contents.stepping and pids and not pids & contents.known
+        if contents.others_speak(number) and stranger:
+            activity, records = _without(activity, number)
+            if records:
+                info.notes.append(
+                    f"{info.path.name} holds {records} graph launches and GPU records, but no step "
+                    "of an engine and no process that has any elsewhere: they are left out."
+                )
+    return activity
+
+
+def _processes_in(activity: Activity, number: int) -> set[int]:
+    """Pids of the processes with activity in a recording, as that recording calls them."""
+    return {
+        int(pid)
+        for columns in activity.columns.values()
+        for pid in np.unique(columns["pid"][columns["recording"] == number])
+        if pid >= 0
+    }
+
+
+def _without(activity: Activity, number: int) -> tuple[Activity, int]:
+    """Activity without that of a recording; how many graph launches and GPU records that were."""
+    records, rest = 0, {}
     for kind, columns in activity.columns.items():
-        kept = columns["recording"] != number
-        if kind in ("launches", "work"):
-            records += int(columns["records"][~kept].sum() if kind == "work" else (~kept).sum())
-        activity.columns[kind] = {name: values[kept] for name, values in columns.items()}
-    if records:
-        merged.infos[number].notes.append(
-            f"{merged.infos[number].path.name} holds {records} graph launches and GPU records, but "
-            "no step of an engine and no process that has any elsewhere: they are left out."
-        )
+        others = columns["recording"] != number
+        if kind == "launches":
+            records += int((~others).sum())
+        elif kind == "work":
+            records += int(columns["records"][~others].sum())
+        rest[kind] = {name: values[others] for name, values in columns.items()}
+    return replace(activity, columns=rest), records
 
 
 _SEGMENT = re.compile(r"(?P<stem>.+?)(?:\.(?P<number>\d+))?\.trace\.json(?:\.gz)?")
@@ -77,10 +121,10 @@ def _note_holes(infos: Sequence[SourceInfo]) -> None:
         if info.kind is SourceKind.SIDECAR and segment is not None:
             key = (info.path.parent, segment["stem"])
             sidecars.setdefault(key, {})[int(segment["number"] or 1)] = info
-    for (_, stem), found in sidecars.items():
-        missing = sorted(set(range(min(found), max(found))) - set(found))
+    for (_, stem), parts in sidecars.items():
+        missing = sorted(set(range(min(parts), max(parts))) - set(parts))
         if missing:
             names = ", ".join(f"{stem}.{number}.trace.json" for number in missing)
-            found[max(found)].notes.append(
+            parts[max(parts)].notes.append(
                 f"Part of a sidecar is not there ({names}): what was in it is missing."
             )

@@ -8,7 +8,7 @@ and are called by that in `descriptor`: `graph:17`, `kernels:1a2b3c4d`, for seve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,46 +18,59 @@ from profilemate.parse.columns.arrays import Hashes, Ints, numbered
 from profilemate.parse.columns.intervals import inside, range_ends
 from profilemate.parse.gpu.kernel_sequences import mix_by_group
 from profilemate.parse.merge.engine_annotations import FORWARD_SCOPES, capture_facts, step_facts
+from profilemate.parse.merge.gpu_activity import AttributedActivity
 from profilemate.parse.recording.activity import STEP_PREFIXES
 from profilemate.parse.trace.event_columns import columns_of
-from profilemate.parse.trace.trace import Trace
 
 Rows = dict[str, npt.NDArray[np.object_] | Ints]
 
 
-def add_steps(trace: Trace) -> None:
-    """Add steps, captures and stray launches of the processes without steps of ours."""
-    marked = {int(p) for n in ("step", "graph.replay") for p in trace.frames[n]["pid"].unique()}
-    ranges = trace.annotations[~trace.annotations["pid"].isin(marked)]
-    launches = trace.launches[~trace.launches["pid"].isin(marked)]
+def with_unmarked_steps(
+    frames: Mapping[str, pd.DataFrame], activity: AttributedActivity
+) -> dict[str, pd.DataFrame]:
+    """The frames, with steps, captures and stray launches of the processes without steps of ours.
+
+    Args:
+        frames: The frames that messages of ours make.
+        activity: The engine's own annotations and its launches.
+    """
+    marked = {int(p) for n in ("step", "graph.replay") for p in frames[n]["pid"].unique()}
+    ranges = activity.annotations[~activity.annotations["pid"].isin(marked)]
+    launches = activity.launches[~activity.launches["pid"].isin(marked)]
     steps = _step_ranges(ranges)
     begin = steps["ts"].to_numpy(dtype=np.int64)
     lane = numbered(
         *(np.concatenate([steps[c], launches[c]]).astype(np.int64) for c in ("pid", "tid"))
     )
     ts = launches["ts"].to_numpy(dtype=np.int64)
-    lane, of_launch = lane[: len(steps)], lane[len(steps) :]
-    end = range_ends(lane, begin, steps["dur"].to_numpy(dtype=np.int64))
-    step = inside(lane, begin, end, of_launch, ts)
+    step_lane, launch_lane = lane[: len(steps)], lane[len(steps) :]
+    end = range_ends(step_lane, begin, steps["dur"].to_numpy(dtype=np.int64))
+    step = inside(step_lane, begin, end, launch_lane, ts)  # of each launch, -1 for none
     graph = launches["graph"].to_numpy(dtype=np.uint64)
     names = _names(graph, launches["graph_id"].to_numpy(dtype=np.int64))
-    _append(trace, "step", _steps(trace, steps, step, graph, names))
+    has_launches = activity.api_calls is not None
     captures = [(row, f) for row, t in enumerate(ranges["text"]) if (f := capture_facts(t))]
-    _append(trace, "graph.capture", _captures(ranges, captures))
     stray = np.flatnonzero(step < 0)
-    _append(
-        trace,
-        "graph.replay",
-        {**_common(launches.iloc[stray]), "descriptor": names[stray]},
-    )
+    return {
+        **frames,
+        "step": _appended(
+            frames, "step", _steps(steps, step, graph, names, has_launches=has_launches)
+        ),
+        "graph.capture": _appended(frames, "graph.capture", _captures(ranges, captures)),
+        "graph.replay": _appended(
+            frames,
+            "graph.replay",
+            {**_common(launches.iloc[stray]), "descriptor": names[stray]},
+        ),
+    }
 
 
 def _step_ranges(ranges: pd.DataFrame) -> pd.DataFrame:
     """The ranges that are steps: annotations of one, or else scopes of the forward pass."""
-    said = ranges["text"].map(lambda t: t.startswith(STEP_PREFIXES)).astype(bool)
+    step = ranges["text"].map(lambda t: t.startswith(STEP_PREFIXES)).astype(bool)
     forward = ranges["text"].map(lambda t: t in FORWARD_SCOPES).astype(bool)
-    forward &= ~ranges["pid"].isin(ranges["pid"][said])
-    return ranges[said | forward]
+    forward &= ~ranges["pid"].isin(ranges["pid"][step])
+    return ranges[step | forward]
 
 
 def _names(graph: Hashes, graph_id: Ints) -> npt.NDArray[np.object_]:
@@ -70,29 +83,42 @@ def _names(graph: Hashes, graph_id: Ints) -> npt.NDArray[np.object_]:
 
 
 def _steps(
-    trace: Trace, steps: pd.DataFrame, step: Ints, graph: Hashes, names: npt.NDArray[np.object_]
+    steps: pd.DataFrame,
+    step: Ints,
+    graph: Hashes,
+    names: npt.NDArray[np.object_],
+    *,
+    has_launches: bool,
 ) -> Rows:
+    """Columns of the frame `step` for some ranges that are steps.
+
+    Args:
+        steps: The ranges, rows of `Trace.annotations`.
+        step: Row of `steps` that each launch lies in, -1 for none; launches are in order of time.
+        graph: Graph of each launch.
+        names: What that is called.
+        has_launches: The recording has an API trace: a step without a launch has none.
+    """
     facts = [step_facts(text) for text in steps["text"]]
     count = len(steps)
     launches = np.bincount(step[step >= 0], minlength=count).astype(np.int64)
     mode = np.where(launches == 0, "NONE", np.where(launches == 1, "FULL", "PIECEWISE"))
-    called = np.full(count, None, dtype=object)
-    kept = np.flatnonzero(step >= 0)
-    kept = kept[np.argsort(step[kept], kind="stable")]  # launches are in order of time
-    if len(kept):
+    descriptor = np.full(count, None, dtype=object)
+    by_step = np.flatnonzero(step >= 0)  # launches in steps, by step and time
+    by_step = by_step[np.argsort(step[by_step], kind="stable")]
+    if len(by_step):
         mixed = np.zeros(count, dtype=np.uint64)
-        mix_by_group(mixed, step[kept], graph[kept])
+        mix_by_group(mixed, step[by_step], graph[by_step])
         for row in np.flatnonzero(launches > 1).tolist():
-            called[row] = f"launches:{int(mixed[row]) >> 32:08x}"
-        single = kept[launches[step[kept]] == 1]
-        called[step[single]] = names[single]
-    unknown = trace.api_calls is None
+            descriptor[row] = f"launches:{int(mixed[row]) >> 32:08x}"
+        single = by_step[launches[step[by_step]] == 1]
+        descriptor[step[single]] = names[single]
     nothing = np.full(count, None, dtype=object)
     return {
         **_common(steps),
-        "mode": nothing if unknown else mode.astype(object),
-        "launches": nothing if unknown else launches,
-        "descriptor": called,
+        "mode": mode.astype(object) if has_launches else nothing,
+        "launches": launches if has_launches else nothing,
+        "descriptor": descriptor,
         "unpadded": np.array([f and f.tokens for f in facts], dtype=object),
         "reqs": np.array([f and f.requests for f in facts], dtype=object),
         "prefill_tokens": np.array([f and f.prefill_tokens for f in facts], dtype=object),
@@ -100,12 +126,13 @@ def _steps(
     }
 
 
-def _captures(ranges: pd.DataFrame, found: Sequence[tuple[int, tuple[str, int]]]) -> Rows:
-    rows = ranges.iloc[[row for row, _ in found]]
+def _captures(ranges: pd.DataFrame, facts: Sequence[tuple[int, tuple[str, int]]]) -> Rows:
+    """Columns of the frame `graph.capture`; `facts`: row of the range, mode and tokens of each."""
+    rows = ranges.iloc[[row for row, _ in facts]]
     return {
         **_common(rows),
-        "mode": np.array([mode for _, (mode, _) in found], dtype=object),
-        "num_tokens": np.array([tokens for _, (_, tokens) in found], dtype=object),
+        "mode": np.array([mode for _, (mode, _) in facts], dtype=object),
+        "num_tokens": np.array([tokens for _, (_, tokens) in facts], dtype=object),
     }
 
 
@@ -115,15 +142,15 @@ def _common(rows: pd.DataFrame) -> Rows:
     return {"dur": dur, **{c: rows[c].to_numpy(dtype=np.int64) for c in ("ts", "pid", "tid")}}
 
 
-def _append(trace: Trace, name: str, rows: Rows) -> None:
-    """Add rows to a frame, which stays in order of (ts, pid)."""
+def _appended(frames: Mapping[str, pd.DataFrame], name: str, rows: Rows) -> pd.DataFrame:
+    """The frame of this name with more rows, in order of (ts, pid)."""
     count = len(rows["ts"])
     if not count:
-        return
+        return frames[name]
     nothing = np.full(count, None, dtype=object)
     data = {
         column: pd.Series(rows.get(column, nothing), dtype=dtype)
         for column, dtype in columns_of(name).items()
     }
-    every = pd.concat([f for f in (trace.frames[name], pd.DataFrame(data)) if len(f)])
-    trace.frames[name] = every.sort_values(["ts", "pid"], kind="stable", ignore_index=True)
+    every = pd.concat([f for f in (frames[name], pd.DataFrame(data)) if len(f)])
+    return every.sort_values(["ts", "pid"], kind="stable", ignore_index=True)

@@ -135,10 +135,10 @@ def _write(scope: Scope, file: IO[bytes], out: Path, progress: Progress) -> Writ
 
 def _shift(trace: Trace) -> int:
     """What makes every time positive: an event may have begun before the recording did."""
-    times = [trace.frames[name]["ts"] for name in trace.frames if name != "kv"]
+    times = [frame["ts"] for frame in trace.frames.values()]
     times += [trace.launches["ts"], pd.Series(trace.work.rows["start"])]
     first = [int(t.min()) for t in times if len(t)]
-    first += [int(part["ts"].min()) for _, part in trace.kv.slices(("ts",))]
+    first += [int(part.ints("ts").min()) for part in trace.kv.slices(("ts",))]
     return max(0, -min(first, default=0))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +12,6 @@ import pandas as pd
 
 from profilemate.parse.columns.arrays import Ints
 from profilemate.parse.trace.trace import Trace
-
-T = TypeVar("T")
 
 Bools = npt.NDArray[np.bool_]
 
@@ -79,15 +77,6 @@ class Table:
     def file(self) -> str:
         """Name of its file in a session directory."""
         return f"{self.name}.txt" if self.heading else f"{self.name}.csv"
-
-
-def kept(trace: Trace, name: str, made_of: tuple[Any, ...], make: Callable[[Trace], T]) -> T:
-    """What `make` makes of a trace, once for as long as what it is made of stays the same."""
-    known = trace.derived.get(name)
-    if known is None or not all(a is b for a, b in zip(known[0], made_of, strict=True)):
-        known = trace.derived[name] = made_of, make(trace)
-    found: T = known[1]
-    return found
 
 
 def frame_of(columns: tuple[Column, ...], data: Mapping[str, object]) -> pd.DataFrame:

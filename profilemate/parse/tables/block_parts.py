@@ -23,7 +23,7 @@ class Part:
 
     Attributes:
         log: What happened, by block and time.
-        stream, block: Which block each entry is of.
+        stream, block: Which block each entry is of; block ids as vLLM has them.
     """
 
     log: BlockLog
@@ -35,8 +35,7 @@ class BlockParts:
     """Entries as they come (see `entries_of`), given back by block."""
 
     def __init__(self, budget: Budget) -> None:
-        self._most = budget.entries
-        self._entries = Divided(budget)
+        self._entries = Divided(budget, budget.entries)
         self._span = 0
         self._labels: Ints | None = None
 
@@ -52,12 +51,13 @@ class BlockParts:
             for block in self._entries.column("block"):
                 labels = np.union1d(labels, block)
             self._labels, self._span = labels, len(labels)
-        for entries in self._entries.parts(self._most, self._owner):
+        for entries in self._entries.parts(self._owner):
             log = block_log(self._owner(entries), entries["row"], entries["what"])
             stream, code = np.divmod(log.owner, self._span)
             yield Part(log, stream, code if self._labels is None else self._labels[code])
 
     def _owner(self, entries: Mapping[str, Ints]) -> Ints:
+        """A number for the block of each entry, in the order of (stream, block)."""
         block = entries["block"]
         code = block if self._labels is None else np.searchsorted(self._labels, block)
         return entries["stream"] * self._span + code

@@ -86,7 +86,7 @@ def cuda_graph_coverage(trace: Trace) -> pd.DataFrame:
     busy = _sums(rows, work.gpu.busy, on_gpu)
     every = _sums(rows, step_gpu(trace).busy, seen & bool(len(trace.work.rows["id"])))
     host = numbers(steps["dur"], -1)
-    count = pd.array([int(mine.sum()) for mine in rows], dtype="Int64")
+    count = pd.array([int(of_mode.sum()) for of_mode in rows], dtype="Int64")
     padded_tokens, padding_tokens = _sums(rows, padded, padded >= 0), _sums(rows, padding, both)
     host_ms = _sums(rows, host, host >= 0)
     data: dict[str, object] = {
@@ -114,8 +114,8 @@ def cuda_graph_coverage(trace: Trace) -> pd.DataFrame:
 
 def _sums(rows: list[Bools], values: Ints, known: Bools) -> pd.arrays.IntegerArray:
     """The sum over each group's known values, NA for a group of which none is known."""
-    sums = [int(values[mine & known].sum()) for mine in rows]
-    missing = [bool(mine.any()) and not (mine & known).any() for mine in rows]
+    sums = [int(values[group & known].sum()) for group in rows]
+    missing = [bool(group.any()) and not (group & known).any() for group in rows]
     return pd.arrays.IntegerArray(np.array(sums, dtype=np.int64), np.array(missing, dtype=bool))
 
 
@@ -138,11 +138,11 @@ def _graphs(trace: Trace, names: list[str | None]) -> dict[str, object]:
     np.add.at(cost, captured_code, numbers(capture["dur"], 0))
     mode = keys["mode"].astype(object).where(keys["mode"].notna(), None).to_numpy()
     unused = captured[~in_use[captured]]
-    told = ~used["num_tokens"].isna().any()
+    sizes_known = ~used["num_tokens"].isna().any()
     counts = {
         "graphs_captured": (captured, True),
         "graphs_replayed": (np.unique(used_code), True),
-        "graphs_never_replayed": (unused, told),
+        "graphs_never_replayed": (unused, sizes_known),
     }
     data: dict[str, object] = {
         name: pd.array(
@@ -151,7 +151,7 @@ def _graphs(trace: Trace, names: list[str | None]) -> dict[str, object]:
         for name, (codes, known) in counts.items()
     }
     data["never_replayed_capture_ms"] = pd.array(
-        [int(cost[unused][mode[unused] == m].sum()) if told else None for m in names],
+        [int(cost[unused][mode[unused] == m].sum()) if sizes_known else None for m in names],
         dtype="Int64",
     )
     return data

@@ -92,32 +92,32 @@ def statistics(group: Ints, groups: int, values: Ints, known: Bools) -> dict[str
     first = np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int64)
     total = np.zeros(groups, dtype=np.int64)
     np.add.at(total, group, values)
-    some, many = count > 0, np.maximum(count, 1)
+    any_known, divisor = count > 0, np.maximum(count, 1)
     padded = np.append(values, 0)
 
     def ranked(percent: int) -> Ints:
         rank = -(-count * percent // 100)  # rounded up
-        return padded[np.where(some, first + np.maximum(rank, 1) - 1, len(values))]
+        return padded[np.where(any_known, first + np.maximum(rank, 1) - 1, len(values))]
 
-    found = {
-        "mean": (2 * total + many) // (2 * many),
+    columns = {
+        "mean": (2 * total + divisor) // (2 * divisor),
         "p50": ranked(50),
         "p90": ranked(90),
         "p99": ranked(99),
         "max": ranked(100),
         "total": total,
     }
-    return {name: nullable(column, some) for name, column in found.items()}
+    return {name: nullable(column, any_known) for name, column in columns.items()}
 
 
 def cuda_graph_replay_latency(trace: Trace) -> pd.DataFrame:
     """One row per graph that was replayed, the one with the most GPU time first."""
-    found = graph_steps(trace, unknown=True)
-    work, gpu = found.work, found.work.gpu
-    graph = found.rows["graph"].to_numpy(dtype=np.int64)
-    graphs = len(found.keys)
+    on_graphs = graph_steps(trace, unknown=True)
+    work, gpu = on_graphs.work, on_graphs.work.gpu
+    graph = on_graphs.rows["graph"].to_numpy(dtype=np.int64)
+    graphs = len(on_graphs.keys)
     on_gpu, launched = gpu.count > 0, work.launches > 0
-    events = between_events(trace, found)
+    events = between_events(trace, on_graphs)
     values = {
         "launch": (work.host, launched),
         "delay": (gpu.first - work.called, on_gpu),
@@ -127,7 +127,7 @@ def cuda_graph_replay_latency(trace: Trace) -> pd.DataFrame:
     }
     data: dict[str, object] = {
         "steps": np.bincount(graph, minlength=graphs),
-        "launches": _launches(trace, found, graphs),
+        "launches": _launches(trace, on_graphs, graphs),
         "gpu_steps": np.bincount(graph[on_gpu], minlength=graphs),
     }
     for measure, (column, known) in values.items():
@@ -136,7 +136,7 @@ def cuda_graph_replay_latency(trace: Trace) -> pd.DataFrame:
     whole, busy = gpu_time(trace), _sums(graph, graphs, gpu.busy)
     share = np.where(busy > 0, busy / max(whole, 1), np.nan)
     data["gpu_time_share"] = pd.array(share, dtype="Float64")
-    result = frame_of(COLUMNS, {**key_data(found.keys), **data})
+    result = frame_of(COLUMNS, {**key_data(on_graphs.keys), **data})
     used = np.flatnonzero(np.bincount(graph, minlength=graphs) > 0)
     # Keys are in an order of their own already, which decides between equals.
     order = used[np.argsort(-busy[used], kind="stable")]
@@ -149,13 +149,14 @@ def _sums(group: Ints, groups: int, values: Ints) -> Ints:
     return total
 
 
-def _launches(trace: Trace, found: GraphSteps, graphs: int) -> pd.arrays.IntegerArray:
-    graph, told = (found.rows[n].to_numpy(dtype=np.int64) for n in ("graph", "told"))
+def _launches(trace: Trace, on_graphs: GraphSteps, graphs: int) -> pd.arrays.IntegerArray:
+    """Launches of each graph: as the recorder saw them, or else as the hooks say."""
+    graph, hooked = (on_graphs.rows[n].to_numpy(dtype=np.int64) for n in ("graph", "hooked"))
     known = np.ones(graphs, dtype=bool)
     if trace.api_calls is not None:
-        return nullable(_sums(graph, graphs, found.work.launches), known)
-    known[graph[told < 0]] = False
-    return nullable(_sums(graph, graphs, told), known)
+        return nullable(_sums(graph, graphs, on_graphs.work.launches), known)
+    known[graph[hooked < 0]] = False
+    return nullable(_sums(graph, graphs, hooked), known)
 
 
 TABLES = (

@@ -17,7 +17,7 @@ from profilemate.parse.columns.arrays import Ints
 from profilemate.parse.tables.base import Bools, Column, Table, flags, frame_of, nullable, numbers
 from profilemate.parse.trace.cuda_event_times import timed
 from profilemate.parse.trace.steps_on_gpu import Work, owners, work_of
-from profilemate.parse.trace.trace import Trace
+from profilemate.parse.trace.trace import Trace, once_per_trace
 from profilemate.schema import GRAPH_KEY
 
 KEY = [f.name for f in GRAPH_KEY]
@@ -137,7 +137,7 @@ class GraphSteps:
     """Model steps that ran on graphs.
 
     Attributes:
-        rows: `pid`, `run`, `graph` (a number), `ts`, `dur` (on the host), `told` (launches that
+        rows: `pid`, `run`, `graph` (a number), `ts`, `dur` (on the host), `hooked` (launches that
             hooks saw or expected, -1 where none says), `own` (it is the graph of the step's model,
             not of another one in it, such as a drafter's), in order of time.
         keys: The graphs, by their number.
@@ -166,51 +166,63 @@ def graph_steps(trace: Trace, *, unknown: bool = False) -> GraphSteps:
         trace: The trace.
         unknown: Each launch of a place that no hook knows is a row too.
     """
-    name = f"graph_steps, unknown={unknown}"
-    if name not in trace.derived:  # five tables ask for it
-        trace.derived[name] = _graph_steps(trace, unknown)
-    found: GraphSteps = trace.derived[name]
-    return found
+    return _with_unknown(trace) if unknown else _without_unknown(trace)
 
 
-def _graph_steps(trace: Trace, unknown: bool) -> GraphSteps:
+@once_per_trace  # five tables ask for it
+def _with_unknown(trace: Trace) -> GraphSteps:
+    return _graph_steps(trace, unknown=True)
+
+
+@once_per_trace
+def _without_unknown(trace: Trace) -> GraphSteps:
+    return _graph_steps(trace, unknown=False)
+
+
+def _graph_steps(trace: Trace, *, unknown: bool) -> GraphSteps:
+    """See `graph_steps`."""
     every_step, launches = trace.frames["step"], trace.frames["graph.replay"]
     dummies = every_step[flags(every_step["dummy"])]
     steps = every_step[_on_graphs(every_step) & (numbers(every_step["launches"], 1) > 0)]
     stray = launches[flags(launches["mode"].isna()) & ~flags(launches["dummy"]) & unknown]
     launches = launches[_on_graphs(launches) & ~_same_step(launches, dummies)]
-    (of_step, of_launch, of_stray), keys = key_codes(steps, launches, stray)
+    (step_graph, launch_graph, stray_graph), keys = key_codes(steps, launches, stray)
 
     columns = ["pid", "ts", "dur"]
     by_step = steps[columns].assign(
-        graph=of_step, run=_numbers_or_others(steps["step"]), told=_told(trace, steps)
+        graph=step_graph, run=_numbers_or_others(steps["step"]), hooked=_hooked(trace, steps)
     )
-    launched = launches[columns].assign(graph=of_launch, run=numbers(launches["step"], 0), told=1)
+    launched = launches[columns].assign(
+        graph=launch_graph, run=numbers(launches["step"], 0), hooked=1
+    )
     unnumbered = flags(launches["step"].isna())
     # Launches of a process come in order of time: a first piece opens a run of its graph.
     opens = unnumbered & (numbers(launches["piece"], 0) == 0)
-    run = pd.Series(opens).groupby([launched["pid"].to_numpy(), of_launch]).cumsum()
+    run = pd.Series(opens).groupby([launched["pid"].to_numpy(), launch_graph]).cumsum()
     launched.loc[unnumbered, "run"] = -run.to_numpy(dtype=np.int64)[unnumbered]
     has_steps = launches["pid"].isin(every_step["pid"]).to_numpy()
     launched = launched[~unnumbered | (~has_steps & (launched["run"] < 0))]
     in_runs = launched.groupby(_SAME, sort=False)
     runs = in_runs["ts"].min().to_frame().join(in_runs["dur"].sum(min_count=1))
-    runs = runs.join(in_runs["told"].sum()).reset_index()
-    alone = stray[columns].assign(graph=of_stray, run=-(1 << 60) - np.arange(len(stray)), told=1)
+    runs = runs.join(in_runs["hooked"].sum()).reset_index()
+    alone = stray[columns].assign(
+        graph=stray_graph, run=-(1 << 60) - np.arange(len(stray)), hooked=1
+    )
     every = pd.concat([runs, by_step, alone], ignore_index=True)
-    every["told"] = every.groupby(_SAME, sort=False)["told"].transform("max")
+    every["hooked"] = every.groupby(_SAME, sort=False)["hooked"].transform("max")
     every = every.drop_duplicates(_SAME)
     every = every.sort_values(["ts", "pid", "graph"], ignore_index=True)
-    found = owners(trace)
-    own = _rows_of(every, pd.concat([launched, alone]), len(trace.frames["graph.replay"]))
-    told = _rows_of(every, by_step, len(every_step))
-    every["own"] = np.isin(np.arange(len(every)), told)
-    group = np.append(own, -1)[found.replay]
-    group = np.where(group >= 0, group, told[found.step])
+    # Row of `every` that each replay and each step is part of, and by these each launch.
+    of_replays = _rows_of(every, pd.concat([launched, alone]), len(trace.frames["graph.replay"]))
+    of_steps = _rows_of(every, by_step, len(every_step))
+    every["own"] = np.isin(np.arange(len(every)), of_steps)
+    owner = owners(trace)
+    group = of_replays[owner.replay]
+    group = np.where(group >= 0, group, of_steps[owner.step])
     return GraphSteps(every, keys, work_of(trace, group, len(every)))
 
 
-def _told(trace: Trace, steps: pd.DataFrame) -> Ints:
+def _hooked(trace: Trace, steps: pd.DataFrame) -> Ints:
     """Launches of each step as its hooks counted them, or else as the captures let expect."""
     ends = trace.frames["step.end"]
     ends = ends[flags(ends["step"].notna() & ends["seen"].notna())]
@@ -241,8 +253,8 @@ def _numbers_or_others(step: pd.Series) -> Ints:
 
 def cuda_graph_usage(trace: Trace) -> pd.DataFrame:
     """One row per graph that was replayed, most replayed first."""
-    found = graph_steps(trace)
-    steps, keys = found.rows, found.keys
+    on_graphs = graph_steps(trace)
+    steps, keys = on_graphs.rows, on_graphs.keys
     count = steps.groupby("graph").size()
     used = keys.iloc[count.index.to_numpy()].assign(replay_count=count.to_numpy(dtype=np.int64))
     order = ["replay_count", *KEY]
@@ -278,18 +290,18 @@ PLACES = ("gpu", "CUDA events", "host")
 """Where a duration can be measured, the best first: GPU records, events on the GPU, the host."""
 
 
-def between_events(trace: Trace, found: GraphSteps) -> Ints:
+def between_events(trace: Trace, on_graphs: GraphSteps) -> Ints:
     """Time between CUDA events of each row, ns, -1 where unknown; only a model's own have any."""
-    steps = found.rows
+    steps = on_graphs.rows
     return np.where(steps["own"], timed(trace, steps["pid"], steps["run"]), -1)
 
 
-def durations_of(trace: Trace, found: GraphSteps) -> Durations:
-    """The duration of each row of `found`."""
-    steps, gpu = found.rows, found.work.gpu
+def durations_of(trace: Trace, on_graphs: GraphSteps) -> Durations:
+    """The duration of each row of `on_graphs`."""
+    steps, gpu = on_graphs.rows, on_graphs.work.gpu
     measured = (
         np.where(gpu.count > 0, gpu.span, -1),
-        between_events(trace, found),
+        between_events(trace, on_graphs),
         numbers(steps["dur"], -1),
     )
     ns, on = np.full(len(steps), -1, dtype=np.int64), np.full(len(steps), -1, dtype=np.int64)
@@ -301,9 +313,9 @@ def durations_of(trace: Trace, found: GraphSteps) -> Durations:
 
 def cuda_graph_timeline(trace: Trace) -> pd.DataFrame:
     """One row per model step that ran on a graph, in order of time."""
-    found = graph_steps(trace)
-    steps, keys = found.rows, found.keys
-    dur = durations_of(trace, found).ns
+    on_graphs = graph_steps(trace)
+    steps, keys = on_graphs.rows, on_graphs.keys
+    dur = durations_of(trace, on_graphs).ns
     known = keys.astype(object).where(keys.notna(), None)
     names = pd.Series([_describe(key) for key in known.to_dict("records")], dtype="string")
     data = {

@@ -18,14 +18,14 @@ COMMON = (
 
 def custom_tables(trace: Trace) -> dict[str, Table]:
     """A table for each kind that the trace has events of, by the table's name."""
-    found: dict[str, Table] = {}
+    tables: dict[str, Table] = {}
     for kind, frame in trace.custom.items():
         fields = [name for name in frame.columns if name not in ("ts", "dur", "pid", "tid")]
         columns = (*COMMON, *(Column(name, "value", "as its hook says") for name in fields))
         name = f"custom_{kind}"
         build = partial(_rows, kind, columns)
-        found[name] = Table(name, f"One row per event custom.{kind}.", columns, build)
-    return found
+        tables[name] = Table(name, f"One row per event custom.{kind}.", columns, build)
+    return tables
 
 
 def _rows(kind: str, columns: tuple[Column, ...], trace: Trace) -> pd.DataFrame:

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from profilemate.parse.columns.arrays import Ints
-from profilemate.parse.columns.pandas import ids_of
+from profilemate.parse.columns.arrays import Ints, groups
 from profilemate.parse.tables.base import Bools, Column, nullable, numbers
 from profilemate.parse.tables.pools import UNKNOWN, Pools, SchedulerSteps, pools, usage
 from profilemate.parse.trace.trace import Trace
@@ -72,8 +71,8 @@ def engine_side(trace: Trace) -> Mapping[str, object]:
     there = rows >= 0
 
     def taken(values: Ints, known: Bools | None = None) -> object:
-        found = np.append(values, 0)[rows]
-        return nullable(found, there if known is None else there & np.append(known, False)[rows])
+        of_steps = np.append(values, 0)[rows]
+        return nullable(of_steps, there if known is None else there & np.append(known, False)[rows])
 
     data: dict[str, object] = {
         "scheduled_sec": taken(calls["ts"].to_numpy(dtype=np.int64)),
@@ -99,28 +98,26 @@ def _kv(engine: Trace) -> tuple[Ints, Ints, Ints, Ints]:
     call_pid = calls["pid"].to_numpy(dtype=np.int64)
     ends = calls["ts"].to_numpy(dtype=np.int64) + numbers(calls["dur"], 0)
     # The calls of a process, as `SchedulerSteps` numbers them; after the last one: none of them.
-    every = {int(pid): np.flatnonzero(call_pid == pid) for pid in np.unique(call_pid)}
-    every = {pid: at[np.argsort(ends[at], kind="stable")] for pid, at in every.items()}
-    for part in engine.kv.slices(("pid", "pool", "ts", "op", "ids", "used")):
-        kv, (group, _) = part.frame, steps.of(part)
-        mine = streams.standard[streams.of(kv)]
-        pid, blocks = kv["pid"].to_numpy(dtype=np.int64), ids_of(kv["ids"]).lengths
-        after = numbers(kv["used"], UNKNOWN)
-        for process in every.keys() & set(pid.tolist()):
-            at = every[process]
-            rows = np.flatnonzero((pid == process) & mine & (group < len(at)))
-            for op, sums in counts.items():
-                some = rows[(kv["op"].iloc[rows] == op).to_numpy(dtype=bool)]
-                np.add.at(sums, at[group[some]], blocks[some])
-            rows = rows[after[rows] != UNKNOWN]
-            used[at[group[rows]]] = after[rows]  # the last one of a call is what stays
-    for process, at in every.items():
-        said = np.maximum.accumulate(np.where(used[at] != UNKNOWN, np.arange(len(at)), -1))
-        used[at] = np.where(said < 0, UNKNOWN, used[at][said])
+    calls_of = {pid: rows[np.argsort(ends[rows], kind="stable")] for pid, rows in groups(call_pid)}
+    for part in engine.kv.slices(("pool", "ts", "op", "ids", "used")):
+        if part.pid not in calls_of:
+            continue
+        at, (group, _) = calls_of[part.pid], steps.of(part)
+        within = streams.standard[streams.of(part)] & (group < len(at))
+        for op, sums in counts.items():
+            rows = np.flatnonzero(within & part.is_op(op))
+            np.add.at(sums, at[group[rows]], part.ids().lengths[rows])
+        after = part.ints("used", UNKNOWN)
+        rows = np.flatnonzero(within & (after != UNKNOWN))
+        used[at[group[rows]]] = after[rows]  # the last one of a call is what stays
+    for process, at in calls_of.items():
+        latest = np.maximum.accumulate(np.where(used[at] != UNKNOWN, np.arange(len(at)), -1))
+        used[at] = np.where(latest < 0, UNKNOWN, used[at][latest])
         total[at] = _size(streams, process)
     return used, total, counts["alloc"], counts["evict"]
 
 
 def _size(streams: Pools, process: int) -> int:
-    mine = streams.total[(streams.pids == process) & streams.standard]
-    return int(mine[0]) if len(mine) else UNKNOWN
+    """Blocks of the standard pool of a process, `UNKNOWN` where nothing says."""
+    total = streams.total[(streams.pids == process) & streams.standard]
+    return int(total[0]) if len(total) else UNKNOWN

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from profilemate.parse.columns.pandas import ids_of
-from profilemate.parse.tables.base import Column, Table, frame_of, nullable, numbers
+from profilemate.parse.tables.base import Bools, Column, Table, frame_of, nullable
 from profilemate.parse.tables.kv_lifetimes import evictions
 from profilemate.parse.tables.pools import UNKNOWN, SchedulerSteps, pools, usage
+from profilemate.parse.trace.kv_log import KvSlice
 from profilemate.parse.trace.trace import Trace
 
 Matrix = np.ndarray[Any, np.dtype[np.int64]]
@@ -49,11 +49,10 @@ def kv_cache_usage(trace: Trace) -> pd.DataFrame:
     middle of a run is right from its first row.
     """
     streams, steps, usages = pools(trace), SchedulerSteps(trace), _Usage()
-    for part in trace.kv.slices(("pid", "pool", "ts", "used")):
+    for part in trace.kv.slices(("pool", "ts", "used")):
         group, _ = steps.of(part)
-        stream, used = streams.of(part.frame), numbers(part.frame["used"], UNKNOWN)
+        stream, used, ts = streams.of(part), part.ints("used", UNKNOWN), part.ints("ts")
         rows = np.flatnonzero(streams.standard[stream] & (used != UNKNOWN))
-        ts = part.frame["ts"].to_numpy(dtype=np.int64)
         usages.feed(np.stack([stream[rows], group[rows], used[rows], ts[rows]]))
     stream, _, used, ts = usages.found()
     order = np.argsort(ts, kind="stable")
@@ -71,24 +70,26 @@ def kv_cache_usage(trace: Trace) -> pd.DataFrame:
 class _Usage:
     """Of operations, the last one of each step, where usage is not what it was before.
 
-    Operations are columns: stream, step, blocks in use, time.
+    Operations are the columns of a matrix with four lines: stream, step, blocks in use, time (ns).
     """
 
     def __init__(self) -> None:
         self._open = np.empty((4, 0), dtype=np.int64)  # the last one so far: its step may go on
-        self._said = np.full((4, 1), -1, dtype=np.int64)  # the last one that was found
+        self._latest = np.full((4, 1), -1, dtype=np.int64)  # the last one that was found
         self._found: list[Matrix] = []
 
-    def feed(self, some: Matrix) -> None:
+    def feed(self, operations: Matrix) -> None:
         """Take operations, which follow those that were fed before."""
-        some = np.concatenate([self._open, some], axis=1)
-        self._open = some[:, -1:]
-        if some.shape[1]:
-            self._take(some[:, :-1][:, (np.diff(some[:2], axis=1) != 0).any(axis=0)])
+        operations = np.concatenate([self._open, operations], axis=1)
+        self._open = operations[:, -1:]
+        if operations.shape[1]:
+            ends_step = (np.diff(operations[:2], axis=1) != 0).any(axis=0)
+            self._take(operations[:, :-1][:, ends_step])
 
     def _take(self, last: Matrix) -> None:
-        before = np.concatenate([self._said, last], axis=1)
-        self._said = before[:, -1:]
+        """Note those of these last operations of steps where usage changed."""
+        before = np.concatenate([self._latest, last], axis=1)
+        self._latest = before[:, -1:]
         self._found.append(last[:, (np.diff(before[[0, 2]], axis=1) != 0).any(axis=0)])
 
     def found(self) -> Matrix:
@@ -107,16 +108,13 @@ class _Totals:
     freed: int = 0
     peak: int = 0
 
-    def add(self, kv: pd.DataFrame) -> None:
-        """Add operations up."""
-        ids, op = ids_of(kv["ids"]), kv["op"]
-        free = (op == "free").to_numpy(dtype=bool, na_value=False)
-        alloc = (op == "alloc").to_numpy(dtype=bool, na_value=False)
-        changed = ids_of(kv["subset"])
-        freed = np.where(changed.isna(), ids.lengths, changed.lengths)
-        self.allocated += int(ids.lengths[alloc].sum())
-        self.freed += int(freed[free].sum())
-        self.peak = max(self.peak, int(numbers(kv["used"], 0).max(initial=0)))
+    def add(self, part: KvSlice, counts: Bools) -> None:
+        """Add those operations up that count."""
+        ids, changed = part.ids(), part.ids("subset")
+        freed = np.where(changed.missing, ids.lengths, changed.lengths)
+        self.allocated += int(ids.lengths[part.is_op("alloc") & counts].sum())
+        self.freed += int(freed[part.is_op("free") & counts].sum())
+        self.peak = max(self.peak, int(part.ints("used", 0)[counts].max(initial=0)))
 
 
 def kv_cache_summary(trace: Trace) -> pd.DataFrame:
@@ -130,8 +128,8 @@ def kv_cache_summary(trace: Trace) -> pd.DataFrame:
     if not streams.standard.any():
         return pd.DataFrame(columns=[c.name for c in SUMMARY_COLUMNS])
     sums = _Totals()
-    for _, part in trace.kv.slices(("pid", "pool", "op", "ids", "subset", "used")):
-        sums.add(part[streams.standard[streams.of(part)]])
+    for part in trace.kv.slices(("pool", "op", "ids", "subset", "used")):
+        sums.add(part, streams.standard[streams.of(part)])
     total = streams.total[streams.standard]
     known_total = int(total.sum()) if (total != UNKNOWN).all() else UNKNOWN
     share = usage(np.array([sums.peak]), np.array([known_total]))

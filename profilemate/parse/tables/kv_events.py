@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 
-from profilemate.parse.columns.pandas import ids_of
-from profilemate.parse.tables.base import Column, Table, frame_of, nullable, numbers
+from profilemate.parse.columns.arrays import NONE
+from profilemate.parse.columns.pandas import column_of, integers
+from profilemate.parse.tables.base import Column, Table, frame_of, nullable
 from profilemate.parse.tables.pools import UNKNOWN, Pools, SchedulerSteps, pools, usage
-from profilemate.parse.trace.event_columns import KV_COLUMNS, empty_frame
-from profilemate.parse.trace.kv_log import Slice, together
+from profilemate.parse.trace.event_columns import KV_COLUMNS
+from profilemate.parse.trace.kv_log import KvSlice, empty_slice, together
 from profilemate.parse.trace.trace import Trace
 
 COLUMNS = (
@@ -49,7 +51,7 @@ COLUMNS = (
     Column("ok", "value", "of reset: False where blocks were in use and nothing was reset"),
 )
 
-_NEEDED = tuple(name for name in KV_COLUMNS if name not in ("tid", "seq"))
+_NEEDED = tuple(name for name in KV_COLUMNS if name not in ("pid", "tid", "seq"))
 
 
 def kv_block_events(trace: Trace) -> pd.DataFrame:
@@ -63,39 +65,36 @@ def event_slices(trace: Trace) -> Iterator[pd.DataFrame]:
     for part in trace.kv.slices(_NEEDED):
         yield _events(part, streams, steps)
     if not len(trace.kv):
-        yield _events(Slice(0, empty_frame("kv")), streams, steps)
+        yield _events(empty_slice(_NEEDED), streams, steps)
 
 
-def _events(part: Slice, streams: Pools, steps: SchedulerSteps) -> pd.DataFrame:
-    kv = part.frame
+def _events(part: KvSlice, streams: Pools, steps: SchedulerSteps) -> pd.DataFrame:
+    """Some rows of the table."""
     _, step = steps.of(part)
-    op = kv["op"]
-    ids = ids_of(kv["ids"])
-    moves_queue = op.isin(("alloc", "touch", "free")).to_numpy(dtype=bool)
-    has_ids = ~ids.isna()
-    changed = ids_of(kv["subset"]).filled_from(ids).only(moves_queue)
-    is_cache = (op == "cache").to_numpy(dtype=bool, na_value=False)
-    total, used = streams.total[streams.of(kv)], numbers(kv["used"], UNKNOWN)
+    ids, group = part.ids(), part.ints("group")
+    moves_queue = part.is_op("alloc", "touch", "free")
+    changed = part.ids("subset").filled_from(ids).only(moves_queue)
+    total, used = streams.total[streams.of(part)], part.ints("used", UNKNOWN)
     data = {
-        "timestamp_sec": kv["ts"],
-        "duration_ms": kv["dur"],
+        "timestamp_sec": part.column("ts"),
+        "duration_ms": part.column("dur"),
         "step": nullable(step, step != UNKNOWN),
-        "op": op,
-        "pool": kv["pool"],
-        "blocks": ids,
-        "num_blocks": nullable(ids.lengths, has_ids),
-        "changed_blocks": changed,
-        "num_changed": nullable(changed.lengths, moves_queue & has_ids),
-        "dst_blocks": kv["dst"],
-        "used_blocks": kv["used"],
+        "op": part.column("op"),
+        "pool": part.column("pool"),
+        "blocks": part.column("ids"),
+        "num_blocks": nullable(ids.lengths, ~ids.missing),
+        "changed_blocks": column_of(changed),
+        "num_changed": nullable(changed.lengths, moves_queue & ~ids.missing),
+        "dst_blocks": part.column("dst"),
+        "used_blocks": part.column("used"),
         "usage_pct": usage(used, total),
-        "request_id": kv["req"],
+        "request_id": part.column("req"),
         # The hooks leave group 0 out, as it is the only one of most models.
-        "group": kv["group"].mask(is_cache & kv["group"].isna().to_numpy(), 0),
-        "partial": kv["partial"],
-        "hit": kv["hit"],
-        "cause": kv["cause"],
-        "ok": kv["ok"],
+        "group": integers(np.where(part.is_op("cache") & (group == NONE), 0, group)),
+        "partial": part.column("partial"),
+        "hit": part.column("hit"),
+        "cause": part.column("cause"),
+        "ok": part.column("ok"),
     }
     return frame_of(COLUMNS, data)
 

@@ -110,9 +110,10 @@ class _Times:
         return nullable(ended - self._ts[np.where(known, rows, 0)], known)
 
 
-def _last_access(found: Lives) -> Ints:
+def _last_access(chunk: Lives) -> Ints:
+    """Row of the last touch of each life, or of its allocation; `NEVER` where it has neither."""
     # A touch comes after the allocation, and NEVER is less than any row.
-    return np.maximum(found.last_touch, found.allocated)
+    return np.maximum(chunk.last_touch, chunk.allocated)
 
 
 def kv_block_lifetimes(trace: Trace) -> pd.DataFrame:
@@ -136,42 +137,43 @@ def lifetime_slices(trace: Trace) -> Iterator[pd.DataFrame]:
     """The table `kv_block_lifetimes`, slice by slice."""
     every, streams = lives(trace), pools(trace)
     none = True
-    for found in every:
-        yield _lifetimes(found, streams, every.operations)
+    for chunk in every:
+        yield _lifetimes(chunk, streams, every.operations)
         none = False
     if none:
         yield _lifetimes(no_lives(), streams, every.operations)
 
 
-def _lifetimes(found: Lives, streams: Pools, kv: Operations) -> pd.DataFrame:
+def _lifetimes(chunk: Lives, streams: Pools, kv: Operations) -> pd.DataFrame:
+    """Some rows of the table `kv_block_lifetimes`."""
     at = _Times(kv)
-    has_ended = found.ending != OPEN
-    allocated, last_access = found.allocated != NEVER, _last_access(found)
-    censored_start = ~allocated & ~found.after_connector
-    has_group = found.cached != NEVER
+    has_ended = chunk.ending != OPEN
+    allocated, last_access = chunk.allocated != NEVER, _last_access(chunk)
+    censored_start = ~allocated & ~chunk.after_connector
+    has_group = chunk.cached != NEVER
     # The hooks leave group 0 out, as it is the only one of most models.
-    group = kv.group(np.where(has_group, found.cached, 0))
-    unsure = ~found.had_content & censored_start & (found.ending != REUSED)
-    caching = streams.caching[found.stream]
-    counted = (found.ending == EVICTED) | (found.ending == CONNECTOR)
-    counted |= (found.ending == REUSED) & caching
-    request = np.where(allocated, kv.request(np.where(allocated, found.allocated, 0)), -1)
+    group = kv.group(np.where(has_group, chunk.cached, 0))
+    unsure = ~chunk.had_content & censored_start & (chunk.ending != REUSED)
+    caching = streams.caching[chunk.stream]
+    counted = (chunk.ending == EVICTED) | (chunk.ending == CONNECTOR)
+    counted |= (chunk.ending == REUSED) & caching
+    request = np.where(allocated, kv.request(np.where(allocated, chunk.allocated, 0)), -1)
     data = {
-        "pool": streams.numbers[found.stream],
-        "block_id": found.block,
+        "pool": streams.numbers[chunk.stream],
+        "block_id": chunk.block,
         "group": nullable(group, has_group),
         "request_id": kv.texts.column(request),
-        "allocated_sec": at(found.allocated),
-        "first_access_sec": at(found.first_touch),
+        "allocated_sec": at(chunk.allocated),
+        "first_access_sec": at(chunk.first_touch),
         "last_access_sec": at(last_access),
-        "freed_sec": at(found.freed),
-        "ended_sec": nullable(found.ended, has_ended),
-        "lifetime_sec": at.between(found.allocated, found.ended, has_ended),
-        "active_sec": found.active,
-        "idle_sec": at.between(last_access, found.ended, has_ended),
-        "accesses": found.touches,
-        "ended_by": pd.Categorical.from_codes(found.ending, categories=pd.Index(ENDINGS)),
-        "cached": pd.arrays.BooleanArray(found.had_content, unsure),
+        "freed_sec": at(chunk.freed),
+        "ended_sec": nullable(chunk.ended, has_ended),
+        "lifetime_sec": at.between(chunk.allocated, chunk.ended, has_ended),
+        "active_sec": chunk.active,
+        "idle_sec": at.between(last_access, chunk.ended, has_ended),
+        "accesses": chunk.touches,
+        "ended_by": pd.Categorical.from_codes(chunk.ending, categories=pd.Index(ENDINGS)),
+        "cached": pd.arrays.BooleanArray(chunk.had_content, unsure),
         "censored_start": censored_start,
         "censored_end": ~has_ended,
         "counted_by_vllm": counted & allocated,
@@ -216,20 +218,21 @@ def eviction_slices(trace: Trace) -> Iterator[pd.DataFrame]:
     """The table `kv_cache_evictions`, slice by slice."""
     every, streams = lives(trace), pools(trace)
     at = _Times(every.operations)
-    found, most = Divided(trace.kv.budget), trace.kv.budget.rows
-    for some in every:
-        rows = _evicted(some, streams)
-        found.add(
+    most = trace.kv.budget.rows
+    evicted = Divided(trace.kv.budget, _SORTED * most)
+    for chunk in every:
+        rows = _evicted(chunk, streams)
+        evicted.add(
             {
-                "ended": some.ended[rows],
-                "end_row": some.end_row[rows],
-                "allocated": some.allocated[rows],
-                "access": _last_access(some)[rows],
+                "ended": chunk.ended[rows],
+                "end_row": chunk.end_row[rows],
+                "allocated": chunk.allocated[rows],
+                "access": _last_access(chunk)[rows],
             }
         )
-    if not len(found):
+    if not len(evicted):
         yield _evictions(at, *(np.empty(0, dtype=np.int64) for _ in range(3)))
-    for part in found.parts(_SORTED * most, lambda rows: rows["ended"]):
+    for part in evicted.parts(lambda rows: rows["ended"]):
         order = np.lexsort((part["end_row"], part["ended"]))
         for first in range(0, len(order), most):
             rows = order[first : first + most]
@@ -264,20 +267,21 @@ def evictions(trace: Trace) -> Evictions:
     """Add the evictions up."""
     every, streams = lives(trace), pools(trace)
     count, sums = 0, [[0, 0], [0, 0]]
-    for some in every:
-        rows = _evicted(some, streams)
+    for chunk in every:
+        rows = _evicted(chunk, streams)
         count += len(rows)
-        for total, since in zip(sums, (some.allocated, _last_access(some)), strict=True):
+        for total, since in zip(sums, (chunk.allocated, _last_access(chunk)), strict=True):
             known = rows[since[rows] != NEVER]
-            total[0] += int((some.ended[known] - every.operations.ts[since[known]]).sum())
+            total[0] += int((chunk.ended[known] - every.operations.ts[since[known]]).sum())
             total[1] += len(known)
     (lifetime, lifetimes), (idle, idles) = sums
     return Evictions(count, (lifetime, lifetimes), (idle, idles))
 
 
-def _evicted(found: Lives, streams: Pools) -> Ints:
-    evicted = (found.ending == EVICTED) | (found.ending == CONNECTOR)
-    return np.flatnonzero(evicted & streams.standard[found.stream])
+def _evicted(chunk: Lives, streams: Pools) -> Ints:
+    """Which lives (indices) end with an eviction that the standard files are about."""
+    evicted = (chunk.ending == EVICTED) | (chunk.ending == CONNECTOR)
+    return np.flatnonzero(evicted & streams.standard[chunk.stream])
 
 
 TABLES = (

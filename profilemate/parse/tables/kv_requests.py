@@ -68,7 +68,7 @@ def kv_prefix_cache(trace: Trace) -> pd.DataFrame:
     tokens, hits = numbers(lookup["tokens"], 0), numbers(lookup["hits"], 0)
     preempted = flags(lookup["preempted"])
     queries = _running(np.where(preempted, 0, tokens), pid)
-    found = _running(np.where(preempted, 0, hits), pid)
+    running_hits = _running(np.where(preempted, 0, hits), pid)
     data = {
         "timestamp_sec": lookup["ts"],
         "request_id": lookup["req"],
@@ -77,8 +77,8 @@ def kv_prefix_cache(trace: Trace) -> pd.DataFrame:
         "hit_rate": _rate(hits, tokens),
         "preempted": preempted,
         "running_queries": queries,
-        "running_hits": found,
-        "running_hit_rate": _rate(found, queries),
+        "running_hits": running_hits,
+        "running_hit_rate": _rate(running_hits, queries),
     }
     return frame_of(PREFIX_COLUMNS, data)
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from profilemate.parse.columns.arrays import Ints
-from profilemate.parse.columns.packed import pack, unpack
-from profilemate.parse.columns.spool import Blocks
-from profilemate.parse.tables.base import Bools, kept
+from profilemate.parse.columns.arrays import FOREVER, Ints
+from profilemate.parse.columns.partition import Batches
+from profilemate.parse.tables.base import Bools
 from profilemate.parse.tables.block_log import (
     ALLOC,
     CACHE,
@@ -27,7 +26,7 @@ from profilemate.parse.tables.block_log import (
 from profilemate.parse.tables.block_parts import BlockParts, Part
 from profilemate.parse.tables.operations import NEEDED, Operations, Resets
 from profilemate.parse.tables.pools import pools
-from profilemate.parse.trace.trace import Trace
+from profilemate.parse.trace.trace import Trace, once_per_trace
 
 ENDINGS = ("evicted", "connector", "reused", "reset", "open")
 EVICTED, CONNECTOR, REUSED, RESET, OPEN = range(len(ENDINGS))
@@ -84,34 +83,36 @@ class AllLives:
 
     def __init__(self, trace: Trace) -> None:
         log, streams = trace.kv, pools(trace)
-        self.operations, resets = Operations(log), Resets({})
-        self._blocks, self._end = Blocks(log.budget), trace.window[1]
+        self.operations, resets = Operations(log), Resets()
+        self._chunks, self._end = Batches(log.budget, log.budget.entries), trace.window[1]
         blocks = BlockParts(log.budget)
         for part in log.slices(NEEDED):
             self.operations.take(part)
             resets.take(part, streams)
             blocks.add(entries_of(part, streams))
-            self._end = max(self._end, int(part.frame["ts"].max()))
-        for some in blocks.parts():
-            self._keep(_lives(some, self.operations, resets, self._end), log.budget.rows)
+            self._end = max(self._end, int(part.ints("ts").max()))
+        for some_blocks in blocks.parts():
+            every = _lives(some_blocks, self.operations, resets, self._end)
+            self._put_aside(every, log.budget.rows)
 
-    def _keep(self, found: Lives, most: int) -> None:
-        for first in range(0, len(found.stream), most):
-            chunk = slice(first, first + most)
-            self._blocks.add(pack({name: getattr(found, name)[chunk] for name in _KEPT}))
+    def _put_aside(self, every: Lives, rows: int) -> None:
+        """Put lives aside, so many at a time."""
+        for first in range(0, len(every.stream), rows):
+            chunk = slice(first, first + rows)
+            self._chunks.add({name: getattr(every, name)[chunk] for name in _STORED})
 
     def __iter__(self) -> Iterator[Lives]:
         """All lives, in order."""
-        for number in range(len(self._blocks)):
-            kept = unpack(self._blocks[number])
+        for number in range(len(self._chunks)):
+            columns = self._chunks.get(number)
             for name in _FLAGS:
-                kept[name] = kept[name].astype(bool)
-            at = self.operations.ts[kept["end_row"]]
-            yield Lives(**kept, ended=np.where(kept["ending"] == OPEN, self._end, at))
+                columns[name] = columns[name].astype(bool)
+            end_ns = self.operations.ts[columns["end_row"]]
+            yield Lives(**columns, ended=np.where(columns["ending"] == OPEN, self._end, end_ns))
 
 
 _FLAGS = ("had_content", "after_connector")
-_KEPT = tuple(f.name for f in fields(Lives) if f.name != "ended")  # which its row tells
+_STORED = tuple(f.name for f in fields(Lives) if f.name != "ended")  # which its row says
 
 
 def no_lives() -> Lives:
@@ -120,16 +121,17 @@ def no_lives() -> Lives:
     return Lives(**none | {name: np.empty(0, dtype=bool) for name in _FLAGS})
 
 
+@once_per_trace
 def lives(trace: Trace) -> AllLives:
     """Follow every block through the trace.
 
     Three tables ask for the same, which is the dearest computation of all: it is done once.
     """
-    return kept(trace, "lives", (trace.kv, trace.frames["kv.pool"], trace.window[1]), AllLives)
+    return AllLives(trace)
 
 
 def _in_use(log: BlockLog, fresh: Bools) -> Bools:
-    """Whether the block is in use after each entry.
+    """Whether the block is in use after each of the n entries: a mask of length n.
 
     An allocation or a touch leaves it in use, a free says it in `changed`, and content is cached
     or moved only for a request that holds the block. An eviction changes nothing and says nothing:
@@ -137,12 +139,20 @@ def _in_use(log: BlockLog, fresh: Bools) -> Bools:
     """
     says_nothing = (log.kind == EVICT) | (log.kind == RESTART)
     used = np.where(log.kind == FREE, ~log.changed, ~says_nothing)
-    tells = fresh | ~says_nothing
-    return used[np.maximum.accumulate(np.where(tells, np.arange(len(used)), 0))]
+    # What says nothing leaves the block as the latest entry did that says something.
+    says = fresh | ~says_nothing
+    return used[np.maximum.accumulate(np.where(says, np.arange(len(used)), 0))]
 
 
 def _endings(part: Part, kv: Operations, resets: Resets, last: Ints) -> tuple[Ints, Ints]:
-    """How the lives with these last entries end, and in which row of the log."""
+    """How m lives end: the index in `ENDINGS`, and the row of the log; length m each.
+
+    Args:
+        part: What happened to their blocks.
+        kv: The operations.
+        resets: The resets of the prefix cache.
+        last: The last entry of each life, length m.
+    """
     log, stream, row = part.log, part.stream[last], part.log.row[last]
     followed = np.append(~log.first[1:], False)[last]
     next_row = log.row[np.minimum(last + 1, len(log.row) - 1)]
@@ -161,37 +171,40 @@ def _endings(part: Part, kv: Operations, resets: Resets, last: Ints) -> tuple[In
 
 
 def _lives(part: Part, kv: Operations, resets: Resets, end_of_trace: int) -> Lives:
+    """The lives of some blocks: the log of each block is cut into them.
+
+    A life is a run of entries of one block. It begins with the first entry of the block, the first
+    after a reset of the prefix cache, an allocation, or what follows an eviction; it goes on to the
+    entry before the next one begins. Its figures are then sums, minima and maxima over its run.
+
+    Args:
+        part: All that happened to these blocks: n entries.
+        kv: The operations that the entries are of.
+        resets: The resets of the prefix cache.
+        end_of_trace: When an open life ends, ns.
+
+    Returns:
+        One element per life, in the order of the entries.
+    """
     log = part.log
-    count = len(log.row)
-    fresh = log.first.copy()
+    fresh = log.first.copy()  # entries before which nothing is known of the block's content
     passed = resets.before(part.stream, log.row)
     fresh[1:] |= passed[1:] != passed[:-1]
     begins = fresh | (log.kind == ALLOC)
     begins[1:] |= log.kind[:-1] == EVICT
     in_use = _in_use(log, fresh)
 
-    start = np.flatnonzero(begins)
-    last = np.append(start[1:], count) - 1 if len(start) else start
-    # What is left of a block that was free when a connector evicted it is no life.
+    runs = _Runs(log.row, begins)
+    start, last = runs.start, runs.last
+    # What a connector evicts of a block that is free, and nothing after it: no life goes on.
     lasting = ~((start == last) & (log.kind[start] == RESTART) & ~in_use[start])
     ending, end_row = _endings(part, kv, resets, last)
     ended = np.where(ending == OPEN, end_of_trace, kv.ts[end_row])
 
-    at = kv.ts[log.row]
-    until = np.append(at[1:], 0)
-    until[last] = ended
-
-    def row_of(wanted: Bools, *, latest: bool = False) -> Ints:
-        if not len(start):
-            return start
-        if latest:
-            return np.maximum.reduceat(np.where(wanted, log.row, NEVER), start)
-        never = 1 << 62
-        found = np.minimum.reduceat(np.where(wanted, log.row, never), start)
-        return np.where(found == never, NEVER, found)
-
-    def total(values: Ints | Bools) -> Ints:
-        return np.add.reduceat(values, start, dtype=np.int64) if len(start) else start
+    # Each entry holds until the next one of its life, the last one until the life ends.
+    entry_ns = kv.ts[log.row]
+    until_ns = np.append(entry_ns[1:], 0)
+    until_ns[last] = ended
 
     touch = log.kind == TOUCH
     content = np.isin(log.kind, (CACHE, MOVE_OUT, MOVE_IN, EVICT))
@@ -200,17 +213,53 @@ def _lives(part: Part, kv: Operations, resets: Resets, end_of_trace: int) -> Liv
     columns = {
         "stream": part.stream[start],
         "block": part.block[start],
-        "allocated": row_of(log.kind == ALLOC),
-        "first_touch": row_of(touch),
-        "last_touch": row_of(touch, latest=True),
-        "freed": row_of((log.kind == FREE) & log.changed, latest=True),
-        "cached": row_of(log.kind == CACHE),
-        "touches": total(touch),
-        "had_content": total(content) > 0,
+        "allocated": runs.first_row(log.kind == ALLOC),
+        "first_touch": runs.first_row(touch),
+        "last_touch": runs.last_row(touch),
+        "freed": runs.last_row((log.kind == FREE) & log.changed),
+        "cached": runs.first_row(log.kind == CACHE),
+        "touches": runs.total(touch),
+        "had_content": runs.total(content) > 0,
         "after_connector": log.kind[start] == RESTART,
         "ending": ending,
         "ended": ended,
         "end_row": end_row,
-        "active": total(np.where(in_use, until - at, 0)),
+        "active": runs.total(np.where(in_use, until_ns - entry_ns, 0)),
     }
     return Lives(**{name: values[lasting] for name, values in columns.items()})
+
+
+class _Runs:
+    """n entries cut into m runs, and what can be said of each run: arrays of length m.
+
+    Attributes:
+        start, last: First and last entry of each run.
+
+    Args:
+        row: Row of the log of each entry; it rises within a run.
+        begins: Entries that begin a run; the first one does, if there is any.
+    """
+
+    def __init__(self, row: Ints, begins: Bools) -> None:
+        self._row = row
+        self.start = np.flatnonzero(begins)
+        self.last = np.append(self.start[1:], len(row))[: len(self.start)] - 1
+
+    def first_row(self, wanted: Bools) -> Ints:
+        """Row of the first wanted entry (a mask, length n) of each run, `NEVER` for none."""
+        if not len(self.start):
+            return self.start
+        row = np.minimum.reduceat(np.where(wanted, self._row, FOREVER), self.start)
+        return np.where(row == FOREVER, NEVER, row)
+
+    def last_row(self, wanted: Bools) -> Ints:
+        """Row of the last wanted entry (a mask, length n) of each run, `NEVER` for none."""
+        if not len(self.start):
+            return self.start
+        return np.maximum.reduceat(np.where(wanted, self._row, NEVER), self.start)
+
+    def total(self, values: Ints | Bools) -> Ints:
+        """Sum of the values of its entries (length n)."""
+        if not len(self.start):
+            return self.start
+        return np.add.reduceat(values, self.start, dtype=np.int64)

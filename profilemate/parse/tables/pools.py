@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import pandas as pd
 
-from profilemate.parse.columns.arrays import Ints
-from profilemate.parse.tables.base import Bools, flags, kept, numbers
-from profilemate.parse.trace.kv_log import Slice
-from profilemate.parse.trace.trace import Trace
+from profilemate.parse.columns.arrays import Ints, groups
+from profilemate.parse.tables.base import Bools, flags, numbers
+from profilemate.parse.trace.kv_log import KvSlice
+from profilemate.parse.trace.trace import Trace, once_per_trace
 
 UNKNOWN = -1
 _CACHING_OPS = ("cache", "touch", "evict", "move")
@@ -20,6 +19,9 @@ _CACHING_OPS = ("cache", "touch", "evict", "move")
 @dataclass(frozen=True, slots=True)
 class Pools:
     """The block pools of all processes, numbered as *streams*: one per (process, pool).
+
+    Arrays have an element per stream. There are streams without a pool: each process has one for
+    every pool number that any of them has.
 
     Attributes:
         pids: Process of every stream.
@@ -38,66 +40,67 @@ class Pools:
     caching: Bools
     standard: Bools
     further: Bools
-    _pid: Ints  # the different ones
-    _number: Ints
+    _pids: Ints  # the different ones, rising
+    _numbers: Ints  # the same of pool numbers
 
-    def of(self, frame: pd.DataFrame) -> Ints:
-        """Stream of each row of a frame with `pid` and `pool`."""
-        return _stream(self._pid, self._number, *_place(frame))
-
-
-def _place(frame: pd.DataFrame) -> tuple[Ints, Ints]:
-    return frame["pid"].to_numpy(dtype=np.int64), numbers(frame["pool"], 0)
+    def of(self, part: KvSlice) -> Ints:
+        """Stream of each operation; the slice needs the column `pool`."""
+        return _stream(self._pids, self._numbers, part.pid, part.ints("pool", 0))
 
 
-def _stream(pids: Ints, nums: Ints, pid: Ints, pool: Ints) -> Ints:
-    return np.searchsorted(pids, pid) * len(nums) + np.searchsorted(nums, pool)
+def _stream(pids: Ints, numbers: Ints, pid: Ints | int, pool: Ints | int) -> Ints:
+    """Number of the stream of each (process, pool), whose different ones are `pids`, `numbers`."""
+    return np.searchsorted(pids, pid) * len(numbers) + np.searchsorted(numbers, pool)
 
 
+@once_per_trace
 def pools(trace: Trace) -> Pools:
     """Find the pools in `kv.pool` events and in the operations themselves."""
-    return kept(trace, "pools", (trace.kv, trace.frames["kv.pool"]), _pools)
-
-
-def _pools(trace: Trace) -> Pools:
-    said = trace.frames["kv.pool"]
-    # (process, pool) -> whether an operation needs prefix caching; None where there is none
-    seen: dict[tuple[int, int], bool | None] = dict.fromkeys(
-        zip(*(v.tolist() for v in _place(said)), strict=True)
-    )
-    for _, part in trace.kv.slices(("pid", "pool", "op")):
-        needs = part["op"].isin(_CACHING_OPS).to_numpy(dtype=bool)
-        pid, pool = _place(part)
-        for process, number in product(np.unique(pid).tolist(), np.unique(pool).tolist()):
-            mine = (pid == process) & (pool == number)
-            if mine.any():
-                caches = bool((mine & needs).any())
-                seen[process, number] = seen.get((process, number)) or caches
-    pids = np.array(sorted({pid for pid, _ in seen}), dtype=np.int64)
-    nums = np.array(sorted({pool for _, pool in seen}), dtype=np.int64)
-    count = len(pids) * len(nums)
+    described = trace.frames["kv.pool"]
+    described_pid = described["pid"].to_numpy(dtype=np.int64)
+    described_number = numbers(described["pool"], 0)
+    caches = _used_pools(trace)
+    every = {*zip(described_pid.tolist(), described_number.tolist(), strict=True), *caches}
+    pids = np.array(sorted({pid for pid, _ in every}), dtype=np.int64)
+    pool_numbers = np.array(sorted({number for _, number in every}), dtype=np.int64)
+    count = len(pids) * len(pool_numbers)
+    # One element per stream: there is such a pool, operations used it, it caches prefixes.
     exists, used, caching = (np.zeros(count, dtype=bool) for _ in range(3))
-    for (process, number), found in seen.items():
-        stream = _stream(pids, nums, np.array([process]), np.array([number]))
-        exists[stream], used[stream], caching[stream] = True, found is not None, bool(found)
+    for pid, number in every:
+        stream = _stream(pids, pool_numbers, pid, number)
+        exists[stream], used[stream] = True, (pid, number) in caches
+        caching[stream] = caches.get((pid, number), False)
     # Repeated with every session: the last value that is known.
-    of_said = _stream(pids, nums, *_place(said))
-    facts = said[["num_blocks", "caching", "medium"]].groupby(of_said).last().reindex(range(count))
-    caching_said = facts["caching"].notna().to_numpy()
-    caching[caching_said] = flags(facts["caching"])[caching_said]
+    stream_of_row = _stream(pids, pool_numbers, described_pid, described_number)
+    facts = described[["num_blocks", "caching", "medium"]]
+    facts = facts.groupby(stream_of_row).last().reindex(range(count))
+    says_caching = facts["caching"].notna().to_numpy()
+    caching[says_caching] = flags(facts["caching"])[says_caching]
+    # By process (line) and pool number (column): what no event describes is taken for the GPU's.
     on_gpu = facts["medium"].isna() | (facts["medium"].str.upper() == "GPU")
-    here = (exists & flags(on_gpu)).reshape(len(pids), len(nums))
-    lowest = (here & (np.cumsum(here, axis=1) == 1)).reshape(-1)
+    on_gpu_here = (exists & flags(on_gpu)).reshape(len(pids), len(pool_numbers))
+    lowest = (on_gpu_here & (np.cumsum(on_gpu_here, axis=1) == 1)).reshape(-1)
     return Pools(
-        np.repeat(pids, len(nums)),
-        np.tile(nums, len(pids)),
-        numbers(facts["num_blocks"], UNKNOWN),
-        caching,
-        lowest,
-        here.reshape(-1) & used & ~lowest,
-        pids,
-        nums,
+        pids=np.repeat(pids, len(pool_numbers)),
+        numbers=np.tile(pool_numbers, len(pids)),
+        total=numbers(facts["num_blocks"], UNKNOWN),
+        caching=caching,
+        standard=lowest,
+        further=on_gpu_here.reshape(-1) & used & ~lowest,
+        _pids=pids,
+        _numbers=pool_numbers,
     )
+
+
+def _used_pools(trace: Trace) -> dict[tuple[int, int], bool]:
+    """The pools (pid, number) that operations used; whether one of these needs prefix caching."""
+    used: dict[tuple[int, int], bool] = {}
+    for part in trace.kv.slices(("pool", "op")):
+        number, needs_caching = part.ints("pool", 0), part.is_op(*_CACHING_OPS)
+        for pool in np.unique(number).tolist():
+            caches = bool(needs_caching[number == pool].any())
+            used[part.pid, pool] = used.get((part.pid, pool), False) or caches
+    return used
 
 
 def usage(used: Ints, total: Ints) -> pd.Series:
@@ -121,32 +124,25 @@ class SchedulerSteps:
     """
 
     def __init__(self, trace: Trace) -> None:
-        steps = trace.frames["sched.step"]
-        every = steps["ts"].to_numpy(dtype=np.int64) + numbers(steps["dur"], 0)
-        pids, number = steps["pid"].to_numpy(dtype=np.int64), numbers(steps["step"], UNKNOWN)
-        self._ends: dict[int, Ints] = {}
-        self._numbers: dict[int, Ints] = {}
+        calls = trace.frames["sched.step"]
+        end_ns = calls["ts"].to_numpy(dtype=np.int64) + numbers(calls["dur"], 0)
+        step = numbers(calls["step"], UNKNOWN)
+        self._ends: dict[int, Ints] = {}  # of each process: ends of its calls, ns, rising
+        self._numbers: dict[int, Ints] = {}  # of each process: numbers of the same, then UNKNOWN
         self._reached: dict[int, int] = {}
-        for process in np.unique(pids).tolist():
-            mine = np.flatnonzero(pids == process)
-            mine = mine[np.argsort(every[mine], kind="stable")]
-            self._ends[process] = every[mine]
-            self._numbers[process] = np.append(number[mine], UNKNOWN)
+        for process, rows in groups(calls["pid"].to_numpy(dtype=np.int64)):
+            by_end = rows[np.argsort(end_ns[rows], kind="stable")]
+            self._ends[process] = end_ns[by_end]
+            self._numbers[process] = np.append(step[by_end], UNKNOWN)
 
-    def of(self, part: Slice) -> tuple[Ints, Ints]:
+    def of(self, part: KvSlice) -> tuple[Ints, Ints]:
         """Group and step of each operation of a slice; the slices must come in their order."""
-        ts, pid = (part.frame[name].to_numpy(dtype=np.int64) for name in ("ts", "pid"))
-        group = part.first + np.arange(len(ts), dtype=np.int64)
-        number = np.full(len(ts), UNKNOWN, dtype=np.int64)
-        for process in np.unique(pid).tolist() if self._ends else ():
-            if process not in self._ends:
-                continue
-            rows = np.flatnonzero(pid == process)
-            index = np.searchsorted(self._ends[process], ts[rows])
-            # The log's order is the truth where a time stamp within one call runs backwards.
-            index[0] = max(index[0], self._reached.get(process, 0))
-            index = np.maximum.accumulate(index)
-            self._reached[process] = int(index[-1])
-            group[rows] = index
-            number[rows] = self._numbers[process][index]
-        return group, number
+        if part.pid not in self._ends:
+            group = part.first + np.arange(len(part), dtype=np.int64)
+            return group, np.full(len(part), UNKNOWN, dtype=np.int64)
+        group = np.searchsorted(self._ends[part.pid], part.ints("ts"))
+        # The log's order is the truth where a time stamp within one call runs backwards.
+        group[0] = max(group[0], self._reached.get(part.pid, 0))
+        group = np.maximum.accumulate(group)
+        self._reached[part.pid] = int(group[-1])
+        return group, self._numbers[part.pid][group]

@@ -71,8 +71,9 @@ def ranks(trace: Trace) -> pd.DataFrame:
 
 
 def _row(trace: Trace, rank: RankTrace, process: Process) -> dict[str, object]:
+    """The row of a process, but for `replay_ratio`."""
     steps, calls = (rank.trace.frames[n] for n in ("step", "sched.step"))
-    mine = steps[(steps["pid"] == process.pid) & ~flags(steps["dummy"])]
+    steps = steps[(steps["pid"] == process.pid) & ~flags(steps["dummy"])]
     scheduled = int((calls["pid"] == process.pid).sum())
     count, p50, where = _replays(rank.trace, process.pid)
     source = next(iter(trace.sources_of.get(process.pid, ())), None)
@@ -89,7 +90,7 @@ def _row(trace: Trace, rank: RankTrace, process: Process) -> dict[str, object]:
         "clock_offset_ms": None if placed is None else placed.offset,
         "clock_error_ms": None if placed is None else placed.error,
         "events": process.events,
-        "steps": len(mine) or scheduled,
+        "steps": len(steps) or scheduled,
         "graph_steps": count,
         "replay_p50_ms": p50,
         "replay_on": where,
@@ -98,15 +99,15 @@ def _row(trace: Trace, rank: RankTrace, process: Process) -> dict[str, object]:
 
 def _replays(trace: Trace, pid: int) -> tuple[int, int | None, str | None]:
     """Model steps of a process that ran on graphs, the median of their durations, and of what."""
-    found = graph_steps(trace)
-    mine = found.rows["pid"].to_numpy(dtype=np.int64) == pid
-    every = durations_of(trace, found)
-    on = every.on[mine]
-    known = np.sort(every.ns[mine][on >= 0])
-    told = " and ".join(PLACES[place] for place in np.unique(on[on >= 0]).tolist())
+    on_graphs = graph_steps(trace)
+    of_process = on_graphs.rows["pid"].to_numpy(dtype=np.int64) == pid
+    durations = durations_of(trace, on_graphs)
+    place = durations.on[of_process]
+    known = np.sort(durations.ns[of_process][place >= 0])
+    places = " and ".join(PLACES[number] for number in np.unique(place[place >= 0]).tolist())
     # The nearest rank: a duration that was measured.
     p50 = int(known[(len(known) - 1) // 2]) if len(known) else None
-    return int(mine.sum()), p50, told or None
+    return int(of_process.sum()), p50, places or None
 
 
 TABLES = (

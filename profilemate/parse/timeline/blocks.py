@@ -7,16 +7,17 @@ no more memory than one chunk.
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from profilemate.parse.columns.arrays import Ints
+from profilemate.parse.columns.arrays import Bools, Ints
+from profilemate.parse.columns.id_lists import IdLists
+from profilemate.parse.trace.kv_log import KvSlice
 
 _KEEP, _CLEAR, _SET = -1, 0, 1
+Flags = npt.NDArray[np.int8]
 
 
 class CachedFree:
@@ -34,25 +35,26 @@ class CachedFree:
         self._used = np.zeros(1024, dtype=bool)
         self._cached = np.zeros(1024, dtype=bool)
 
-    def feed(self, kv: pd.DataFrame) -> Ints:
+    def feed(self, part: KvSlice) -> Ints:
         """The count after each of these operations, which follow those that were fed before."""
-        result = np.empty(len(kv), dtype=np.int64)
-        op, ok = kv["op"].to_numpy(dtype=object), kv["ok"].fillna(True).to_numpy(dtype=bool)
-        resets = np.flatnonzero((op == "reset") & ok)
+        result = np.empty(len(part), dtype=np.int64)
+        # A reset that does not say how it went did what it was asked for.
+        resets = np.flatnonzero(part.is_op("reset") & (part.ints("ok") != 0))
         begin = 0
-        for reset in (*resets.tolist(), len(kv)):
-            result[begin:reset] = self._feed(kv.iloc[begin:reset], op[begin:reset])
-            if reset < len(kv):
+        for reset in (*resets.tolist(), len(part)):
+            result[begin:reset] = self._feed(part.pick(slice(begin, reset)))
+            if reset < len(part):
                 self._cached[:] = False
                 self.count = 0
                 result[reset] = 0
             begin = reset + 1
         return result
 
-    def _feed(self, kv: pd.DataFrame, op: npt.NDArray[np.object_]) -> Ints:
-        rows, blocks, used, cached = self._entries(kv, op)
+    def _feed(self, part: KvSlice) -> Ints:
+        """The count after each of these operations, among which is no reset."""
+        rows, blocks, used, cached = self._entries(part)
         if not len(rows):
-            return np.full(len(kv), self.count, dtype=np.int64)
+            return np.full(len(part), self.count, dtype=np.int64)
         self._grow(int(blocks.max()))
         order = np.lexsort((cached, rows, blocks))  # of one operation, what says more comes last
         rows, blocks, used, cached = rows[order], blocks[order], used[order], cached[order]
@@ -64,7 +66,7 @@ class CachedFree:
         before = np.empty(len(rows), dtype=bool)
         before[1:] = after[:-1]
         before[first] = (self._cached & ~self._used)[blocks[first]]
-        change = np.zeros(len(kv), dtype=np.int64)
+        change = np.zeros(len(part), dtype=np.int64)
         np.add.at(change, rows, after.astype(np.int64) - before)
         last = np.append(first[1:], True)
         self._used[blocks[last]] = is_used[last]
@@ -80,21 +82,18 @@ class CachedFree:
             self._used = np.concatenate([self._used, more])
             self._cached = np.concatenate([self._cached, more])
 
-    def _entries(
-        self, kv: pd.DataFrame, op: npt.NDArray[np.object_]
-    ) -> tuple[Ints, Ints, npt.NDArray[np.int8], npt.NDArray[np.int8]]:
+    def _entries(self, part: KvSlice) -> tuple[Ints, Ints, Flags, Flags]:
         """One entry per block that an operation changes: row, block, used and cached after it."""
-        ids, dst = kv["ids"].to_numpy(dtype=object), kv["dst"].to_numpy(dtype=object)
-        subset = kv["subset"].to_numpy(dtype=object)
-        changed = np.where(pd.isna(subset), ids, subset)
+        ids, dst = part.ids(), part.ids("dst")
+        changed = part.ids("subset").filled_from(ids)
         parts = [
-            _spread(ids, op == "alloc", _SET, _KEEP),
-            _spread(ids, op == "touch", _SET, _KEEP),
-            _spread(changed, op == "touch", _SET, _SET),  # only cached blocks are found again
-            _spread(changed, op == "free", _CLEAR, _KEEP),
-            _spread(ids, op == "cache", _SET, _SET),  # by the request that holds them
-            _spread(ids, (op == "evict") | (op == "move"), _KEEP, _CLEAR),
-            _spread(dst, op == "move", _KEEP, _SET),
+            _spread(ids, part.is_op("alloc"), _SET, _KEEP),
+            _spread(ids, part.is_op("touch"), _SET, _KEEP),
+            _spread(changed, part.is_op("touch"), _SET, _SET),  # only cached ones are found again
+            _spread(changed, part.is_op("free"), _CLEAR, _KEEP),
+            _spread(ids, part.is_op("cache"), _SET, _SET),  # by the request that holds them
+            _spread(ids, part.is_op("evict", "move"), _KEEP, _CLEAR),
+            _spread(dst, part.is_op("move"), _KEEP, _SET),
         ]
         rows, blocks = (np.concatenate([p[i] for p in parts]) for i in (0, 1))
         flags = [
@@ -104,18 +103,21 @@ class CachedFree:
         return rows[real], blocks[real], flags[0][real], flags[1][real]
 
 
-def _spread(
-    tuples: npt.NDArray[np.object_], wanted: npt.NDArray[np.bool_], used: int, cached: int
-) -> tuple[Ints, Ints, int, int]:
+def _spread(lists: IdLists, wanted: Bools, used: int, cached: int) -> tuple[Ints, Ints, int, int]:
+    """The ids in the wanted rows: the row each comes from, the id, and the flags of all of them."""
     rows = np.flatnonzero(wanted)
-    picked = [t or () for t in tuples[rows]]
-    counts = np.fromiter(map(len, picked), dtype=np.int64, count=len(picked))
-    ids = np.fromiter(chain.from_iterable(picked), dtype=np.int64, count=int(counts.sum()))
-    return np.repeat(rows, counts), ids, used, cached
+    picked = lists.rows(rows)
+    return np.repeat(rows, picked.lengths), picked.flat, used, cached
 
 
-def _filled(said: npt.NDArray[np.int8], first: npt.NDArray[np.bool_], start: Any) -> Any:
-    """The flag after each entry: what the last entry of the block said, else how it started."""
+def _filled(said: Flags, first: Bools, start: Bools) -> Any:
+    """The flag after each of n entries: what the last entry of the block says, else its start.
+
+    Args:
+        said: `_SET`, `_CLEAR` or `_KEEP` for each entry, in the order of blocks and time.
+        first: Entries that are the first ones of their block.
+        start: The flag of the block of each entry before all of them.
+    """
     position = np.arange(len(said))
     opens = np.maximum.accumulate(np.where(first, position, 0))
     latest = np.maximum.accumulate(np.where(said != _KEEP, position, -1))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from profilemate.parse.columns.arrays import Ints
-from profilemate.parse.tables.base import Bools, flags
+from profilemate.parse.tables.base import flags
 from profilemate.parse.tables.kv_requests import kv_prefix_cache
 from profilemate.parse.tables.pools import usage
 from profilemate.parse.timeline import steps as steps_
@@ -27,8 +27,7 @@ from profilemate.parse.timeline.scope import (
     slices,
 )
 from profilemate.parse.timeline.tracks import Batch, Flows, Track, Words
-from profilemate.parse.trace.event_columns import KV_COLUMNS, empty_frame
-from profilemate.parse.trace.kv_log import Log, together
+from profilemate.parse.trace.kv_log import ALL, KvLog, KvSlice, empty_slice, joined_slices
 
 CHUNK = 1 << 18  # operations on blocks that are looked at together
 
@@ -49,6 +48,7 @@ def engine(scope: Scope, group: Track, pid: int, kind: Ints, flows: Flows) -> It
 
 
 def _scheduler(scope: Scope, group: Track, pid: int, kind: Ints, flows: Flows) -> Iterator[Batch]:
+    """The calls of the scheduler, and how many requests each leaves running and waiting."""
     calls = scope.trace.frames["sched.step"]
     rows = of_pid(calls, pid)
     if not len(rows):
@@ -61,11 +61,11 @@ def _scheduler(scope: Scope, group: Track, pid: int, kind: Ints, flows: Flows) -
     yield from slices(scope, track, events, rows)
     # What the call says of requests is how it leaves them.
     end = ts + np.maximum(dur, 0)
-    said = {
+    about_counters = {
         name: (f"Requests {name}", f"Requests {name} after each Scheduler.schedule call.")
         for name in ("running", "waiting")
     }
-    yield from counters(scope, group, pid, calls, end, said, unit="requests")
+    yield from counters(scope, group, pid, calls, end, about_counters, unit="requests")
 
 
 # ------------------------------------------------------------------ the KV cache
@@ -85,28 +85,32 @@ class _Pool:
 def _kv_cache(scope: Scope, group: Track, pid: int) -> Iterator[Batch]:
     """Counters of each pool, one sample for each scheduler step in which the figure changed."""
     calls = scope.trace.frames["sched.step"]
-    mine = of_pid(calls, pid)
-    ends = np.sort(column(calls, "ts")[mine] + np.maximum(column(calls, "dur")[mine], 0))
+    rows = of_pid(calls, pid)
+    ends = np.sort(column(calls, "ts")[rows] + np.maximum(column(calls, "dur")[rows], 0))
     pools: dict[int, _Pool] = {}
     for part, step in _by_steps(scope.trace.kv.only({pid}), ends):
-        number = column(part, "pool", 0)
+        number = part.ints("pool", 0)
         for pool in np.unique(number).tolist():
             if pool not in pools:
                 pools[pool] = _pool(scope, group, pid, pool)
-            chosen = np.flatnonzero(number == pool)
-            yield from _pool_samples(scope, pools[pool], part.iloc[chosen], step[chosen])
+            of_pool = np.flatnonzero(number == pool)
+            yield from _pool_samples(scope, pools[pool], part.pick(of_pool), step[of_pool])
 
 
-def _by_steps(kv: Log, ends: Ints) -> Iterator[tuple[pd.DataFrame, Ints]]:
+def _by_steps(kv: KvLog, ends: Ints) -> Iterator[tuple[KvSlice, Ints]]:
     """The operations of a process in chunks of whole steps, and the step of each operation.
 
     An operation belongs to the schedule call that it lies in, or else to the next one, as in
     `tables.pools.SchedulerSteps`; without any call each is a step of its own.
+
+    Args:
+        kv: The operations.
+        ends: When the schedule calls of the process end, ns, rising.
     """
-    rest, latest, seen = empty_frame("kv"), 0, 0
+    rest, latest, seen = empty_slice(_NEEDED), 0, 0
     for chunk in _chunks(kv):
-        part = together([rest, chunk]) if len(rest) else chunk
-        step = np.searchsorted(ends, part["ts"].to_numpy(dtype=np.int64))
+        part = joined_slices([rest, chunk]) if len(rest) else chunk
+        step = np.searchsorted(ends, part.ints("ts"))
         # The log's order is the truth where a time stamp within one call runs backwards.
         step = np.maximum(np.maximum.accumulate(step), latest)
         if not len(ends):
@@ -116,28 +120,32 @@ def _by_steps(kv: Log, ends: Ints) -> Iterator[tuple[pd.DataFrame, Ints]]:
         # The last step may go on.
         whole = len(part) if seen == len(kv) else int(starts[-1]) if len(starts) else 0
         if whole:
-            yield part.iloc[:whole], step[:whole]
+            yield part.pick(slice(whole)), step[:whole]
             latest = int(step[whole - 1])
-        rest = part.iloc[whole:]
+        rest = part.pick(slice(whole, None))
 
 
-def _chunks(kv: Log) -> Iterator[pd.DataFrame]:
+_NEEDED = ("ts", "pool", "used", "op", "ids", "subset", "dst", "ok")
+
+
+def _chunks(kv: KvLog) -> Iterator[KvSlice]:
     size = kv.budget.rows if kv.budget.strict else CHUNK
-    waiting: list[pd.DataFrame] = []
-    for _, part in kv.slices(tuple(KV_COLUMNS)):
+    waiting: list[KvSlice] = []
+    for part in kv.slices(_NEEDED):
         waiting.append(part)
         if sum(map(len, waiting)) >= size:
-            yield together(waiting)
+            yield joined_slices(waiting)
             waiting = []
     if waiting:
-        yield together(waiting)
+        yield joined_slices(waiting)
 
 
 def _pool(scope: Scope, group: Track, pid: int, number: int) -> _Pool:
-    said = scope.trace.frames["kv.pool"]
-    said = said[(said["pid"] == pid) & (said["pool"].fillna(0) == number)]
-    total = said["num_blocks"].dropna()
-    medium = said["medium"].dropna()
+    """The tracks of a pool, of which nothing was followed yet."""
+    described = scope.trace.frames["kv.pool"]
+    described = described[(described["pid"] == pid) & (described["pool"].fillna(0) == number)]
+    total = described["num_blocks"].dropna()
+    medium = described["medium"].dropna()
     where = "" if number == 0 else f" (pool {number}, {medium.iloc[-1] if len(medium) else 'GPU'})"
 
     def make(name: str, unit: str, about: str) -> Track:
@@ -164,15 +172,23 @@ def _pool(scope: Scope, group: Track, pid: int, number: int) -> _Pool:
     )
 
 
-def _pool_samples(scope: Scope, pool: _Pool, kv: pd.DataFrame, step: Ints) -> Iterator[Batch]:
-    ts, used = kv["ts"].to_numpy(dtype=np.int64), column(kv, "used")
+def _pool_samples(scope: Scope, pool: _Pool, kv: KvSlice, step: Ints) -> Iterator[Batch]:
+    """Samples of a pool's counters after each step in which they changed.
+
+    Args:
+        scope: The timeline.
+        pool: The pool, followed so far.
+        kv: n operations of it, which follow those before.
+        step: The step of each, length n.
+    """
+    ts, used = kv.ints("ts"), kv.ints("used", UNKNOWN)
     cached = pool.cached.feed(kv)
     known = used != UNKNOWN
     if pool.total != UNKNOWN:  # a pool's own count is right where the log has gaps
         cached = np.clip(cached, 0, np.maximum(pool.total - used, 0))
     last = np.ones(len(kv), dtype=bool)
     last[:-1] = step[1:] != step[:-1]
-    ours = np.flatnonzero(last & known)
+    samples_at = np.flatnonzero(last & known)
     share = 100 * usage(used, np.full(len(used), pool.total)).to_numpy(float, na_value=np.nan)
     empty = pool.total - used - cached
     in_use, cached_free, rest = pool.blocks
@@ -181,8 +197,8 @@ def _pool_samples(scope: Scope, pool: _Pool, kv: pd.DataFrame, step: Ints) -> It
         series = [(pool.usage, share), *series, (rest, empty.astype(float))]
     for track, values in series:
         before = pool.last.get(track.number, np.nan)
-        changed = np.diff(values[ours], prepend=before) != 0  # NaN differs from everything
-        if len(rows := ours[changed]):
+        changed = np.diff(values[samples_at], prepend=before) != 0  # NaN differs from everything
+        if len(rows := samples_at[changed]):
             pool.last[track.number] = float(values[rows[-1]])
             yield from samples(scope, track, ts, values, rows)
 
@@ -219,15 +235,12 @@ def _operations(
     scope: Scope, group: Track, pid: int, name: str, op: str, spell: Spell
 ) -> Iterator[Batch]:
     track = None
-    for _, part in scope.trace.kv.only({pid}).slices(tuple(KV_COLUMNS)):
-        picked = part[_is(part["op"], op)].reset_index(drop=True)
-        if len(picked):
+    for part in scope.trace.kv.only({pid}).slices(ALL):
+        rows = np.flatnonzero(part.is_op(op))
+        if len(rows):
+            picked = part.pick(rows).frame()
             track = track or scope.tracks.make("instants", name, group, pid=pid)
             yield from _instants(scope, track, picked, spell(picked))
-
-
-def _is(op: pd.Series, name: str) -> Bools:
-    return (op == name).to_numpy(dtype=bool, na_value=False)
 
 
 def _instants(scope: Scope, track: Track, frame: pd.DataFrame, names: Words) -> Iterator[Batch]:
@@ -266,11 +279,12 @@ def _request(frame: pd.DataFrame) -> Words:
     finished = (frame["what"] == "finished").to_numpy(dtype=bool, na_value=False)
     arrived = _sized("arrived", "prompt tokens", column(frame, "prompt_tokens"))
     left = _sized("finished", "output tokens", column(frame, "output_tokens"))
-    of = np.where(finished, len(arrived.texts) + left.of, arrived.of)
-    return Words([*arrived.texts, *left.texts], of)
+    codes = np.where(finished, len(arrived.texts) + left.codes, arrived.codes)
+    return Words([*arrived.texts, *left.texts], codes)
 
 
 def _hit_rate(scope: Scope, group: Track, pid: int) -> Iterator[Batch]:
+    """The running prefix hit rate after each look-up, as a counter."""
     lookups = scope.trace.frames["kv.lookup"]
     rows = of_pid(lookups, pid)
     if not len(rows):

@@ -42,9 +42,8 @@ def gpus(scope: Scope, group: Track, pid: int, kind: Ints) -> Iterator[Batch]:
         yield from _replays(scope, line, pid, device)
         if scope.kernels:
             gpu = scope.trace.gpu
-            mine = (column(gpu, "pid") == pid) & (column(gpu, "device") == device)
-            rows = np.flatnonzero(mine)
-            yield from _records(scope, line, rows)
+            here = (column(gpu, "pid") == pid) & (column(gpu, "device") == device)
+            yield from _records(scope, line, np.flatnonzero(here))
 
 
 def _steps(scope: Scope, group: Track, pid: int, kind: Ints) -> Iterator[Batch]:
@@ -68,18 +67,19 @@ def _steps(scope: Scope, group: Track, pid: int, kind: Ints) -> Iterator[Batch]:
 
 
 def _replays(scope: Scope, group: Track, pid: int, device: int) -> Iterator[Batch]:
+    """What each graph launch of a process did on a device, a track per stream."""
     launches = scope.trace.launches
     on_device, stream = _places(scope)
     seen = launches["records"].to_numpy(np.int64) > 0
-    mine = np.flatnonzero((column(launches, "pid") == pid) & seen & (on_device == device))
-    if not len(mine):
+    rows = np.flatnonzero((column(launches, "pid") == pid) & seen & (on_device == device))
+    if not len(rows):
         return
     first, last = column(launches, "first"), column(launches, "last")
     args = launch_args(scope)
     flows = Flows.single(launch_flow(column(launches, "id")))
     categories = Words.same("replay", len(launches))
     events = Events(first, last - first, launch_names(scope), categories, args, flows)
-    for number in np.unique(stream[mine]).tolist():
+    for number in np.unique(stream[rows]).tolist():
         track = scope.tracks.make(
             "slices",
             f"Graph replays, stream {number}",
@@ -87,7 +87,7 @@ def _replays(scope: Scope, group: Track, pid: int, device: int) -> Iterator[Batc
             about="From the first to the last GPU record of each graph launch.",
             pid=pid,
         )
-        yield from slices(scope, track, events, mine[stream[mine] == number])
+        yield from slices(scope, track, events, rows[stream[rows] == number])
 
 
 def _places(scope: Scope) -> tuple[Ints, Ints]:
@@ -121,16 +121,16 @@ def _records(scope: Scope, group: Track, rows: Ints) -> Iterator[Batch]:
 def _named(names: Words, kinds: Words) -> Words:
     """Copies and sets, which have no name, are called after their kind."""
     texts = [*names.texts, *RECORDS]
-    nameless = np.array([text in ("", "unknown") for text in names.texts])[names.of]
-    return Words(texts, np.where(nameless, len(names.texts) + kinds.of, names.of))
+    nameless = np.array([text in ("", "unknown") for text in names.texts])[names.codes]
+    return Words(texts, np.where(nameless, len(names.texts) + kinds.codes, names.codes))
 
 
 def _record_args(gpu: pd.DataFrame) -> dict[str, object]:
-    found: dict[str, object] = {"correlation": gpu["correlation"]}
+    args: dict[str, object] = {"correlation": gpu["correlation"]}
     for name, nothing in (("graph", 0), ("node", 0), ("launch", -1)):
         values = column(gpu, name)
-        found[f"{name}_id" if name != "launch" else name] = nullable(values, values != nothing)
-    return found
+        args[f"{name}_id" if name != "launch" else name] = nullable(values, values != nothing)
+    return args
 
 
 assert (KERNEL, MEMCPY, MEMSET, GRAPH) == (0, 1, 2, 3)

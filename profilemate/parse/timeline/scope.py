@@ -115,14 +115,14 @@ def samples(
 ) -> Iterator[Batch]:
     """Some of the values as samples of a counter, in order of time."""
     rows = rows[np.argsort(ts[rows], kind="stable")]
-    kept = scope.rows(track, rows, ts)
-    if scope.window is not None and len(kept) < len(rows):
+    shown = scope.rows(track, rows, ts)
+    if scope.window is not None and len(shown) < len(rows):
         before = rows[ts[rows] < scope.window[0]]
         if len(before):  # what the counter says where the window opens
             opens = np.array([scope.window[0]])
             yield Batch(track, np.zeros(1, dtype=np.int64), opens, values=values[before[-1:]])
-    if len(kept):
-        yield Batch(track, kept, ts, values=values)
+    if len(shown):
+        yield Batch(track, shown, ts, values=values)
 
 
 def counters(
@@ -146,10 +146,10 @@ def counters(
         about: Name and description of each counter, by its column.
         unit: What all of them count.
     """
-    mine = of_pid(frame, pid)
+    rows = of_pid(frame, pid)
     for name, (title, words) in about.items():
         values = column(frame, name)
-        known = mine[values[mine] != UNKNOWN]
+        known = rows[values[rows] != UNKNOWN]
         if len(known):
             track = scope.tracks.make(
                 "counter", title, group, unit=unit, share=unit, about=words, pid=pid
@@ -176,5 +176,5 @@ def of_pid(frame: pd.DataFrame, pid: int) -> Ints:
 def texts(series: pd.Series, spell: Callable[[str], str]) -> Words:
     """A text for each value of a column of strings; NA is spelled ''."""
     codes, known = pd.factorize(series)
-    said = [spell(str(value)) for value in known]
-    return Words([*said, ""], np.where(codes < 0, len(said), codes).astype(np.int64))
+    spelled = [spell(str(value)) for value in known]
+    return Words([*spelled, ""], np.where(codes < 0, len(spelled), codes).astype(np.int64))

@@ -28,7 +28,7 @@ def engines_of(processes: Sequence[Process]) -> dict[int, int]:
     """
     engines: dict[int, list[int]] = {}
     seen: dict[tuple[int, int, int], int] = {}
-    found = {}
+    engine_of = {}
     for process in processes:
         if "engine" in process.role:
             engines.setdefault(process.dp or 0, []).append(process.pid)
@@ -37,48 +37,48 @@ def engines_of(processes: Sequence[Process]) -> dict[int, int]:
             continue
         place = (process.dp or 0, process.pp or 0, process.tp or 0)
         number = seen[place] = seen.get(place, -1) + 1
-        if number < len(mine := engines.get(place[0], [])):
-            found[process.pid] = mine[number]
-    return found
+        if number < len(of_rank := engines.get(place[0], [])):
+            engine_of[process.pid] = of_rank[number]
+    return engine_of
 
 
 def schedule_calls(trace: Trace, engines: dict[int, int]) -> Ints:
     """The row of `sched.step` that made each row of `step`, by engine and number; -1 for none."""
     steps, calls = trace.frames["step"], trace.frames["sched.step"]
     step, call = column(steps, "step"), column(calls, "step")
-    found = np.full(len(steps), -1, dtype=np.int64)
+    call_row = np.full(len(steps), -1, dtype=np.int64)
     for worker, engine in engines.items():
-        mine, theirs = of_pid(steps, worker), of_pid(calls, engine)
-        mine = mine[step[mine] != UNKNOWN]
-        theirs = theirs[np.argsort(call[theirs], kind="stable")]
-        if not len(theirs):
+        step_rows, call_rows = of_pid(steps, worker), of_pid(calls, engine)
+        step_rows = step_rows[step[step_rows] != UNKNOWN]
+        call_rows = call_rows[np.argsort(call[call_rows], kind="stable")]
+        if not len(call_rows):
             continue
-        at = np.minimum(np.searchsorted(call[theirs], step[mine]), len(theirs) - 1)
-        same = call[theirs[at]] == step[mine]
-        found[mine[same]] = theirs[at[same]]
-    return found
+        at = np.minimum(np.searchsorted(call[call_rows], step[step_rows]), len(call_rows) - 1)
+        same = call[call_rows[at]] == step[step_rows]
+        call_row[step_rows[same]] = call_rows[at[same]]
+    return call_row
 
 
 def kinds(steps: pd.DataFrame) -> Ints:
     """What each row of `step` did, as an index of `KINDS`."""
     prefill, decode = column(steps, "prefill_tokens"), column(steps, "decode_tokens")
-    found = np.full(len(steps), STEP, dtype=np.int64)
-    found[(prefill > 0) & (decode == 0)] = PREFILL
-    found[(prefill == 0) & (decode > 0)] = DECODE
-    found[(prefill > 0) & (decode > 0)] = MIXED
-    found[column(steps, "unpadded") == 0] = EMPTY
-    found[flags(steps["dummy"])] = DUMMY
-    return found
+    kind_of = np.full(len(steps), STEP, dtype=np.int64)
+    kind_of[(prefill > 0) & (decode == 0)] = PREFILL
+    kind_of[(prefill == 0) & (decode > 0)] = DECODE
+    kind_of[(prefill > 0) & (decode > 0)] = MIXED
+    kind_of[column(steps, "unpadded") == 0] = EMPTY
+    kind_of[flags(steps["dummy"])] = DUMMY
+    return kind_of
 
 
 def call_kinds(trace: Trace, calls: Ints, kind: Ints) -> Ints:
     """What each row of `sched.step` scheduled: what the first of its workers' steps did."""
     frame = trace.frames["sched.step"]
-    found = np.full(len(frame), STEP, dtype=np.int64)
+    kind_of = np.full(len(frame), STEP, dtype=np.int64)
     rows = np.flatnonzero(calls >= 0)[::-1]  # so that the first is written last
-    found[calls[rows]] = kind[rows]
-    found[(column(frame, "num_tokens") == 0) & (found == STEP)] = EMPTY
-    return found
+    kind_of[calls[rows]] = kind[rows]
+    kind_of[(column(frame, "num_tokens") == 0) & (kind_of == STEP)] = EMPTY
+    return kind_of
 
 
 def category(kind: Ints) -> Words:

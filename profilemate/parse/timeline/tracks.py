@@ -76,10 +76,15 @@ class Tracks:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A text for each event: distinct texts, and which of them each event has."""
+    """A text for each of n events.
+
+    Attributes:
+        texts: The distinct texts.
+        codes: The text of each event, as an index into `texts`; length n.
+    """
 
     texts: Sequence[str]
-    of: Ints
+    codes: Ints
 
     @classmethod
     def same(cls, text: str, length: int) -> Words:
@@ -89,8 +94,8 @@ class Words:
     @classmethod
     def spelled(cls, spell: Callable[..., str], *columns: Ints) -> Words:
         """A text made of the integers in some columns, spelled once for each distinct row."""
-        rows, of = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
-        return cls([spell(*row) for row in rows.tolist()], of.reshape(-1).astype(np.int64))
+        rows, codes = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
+        return cls([spell(*row) for row in rows.tolist()], codes.reshape(-1).astype(np.int64))
 
 
 @dataclass(frozen=True, slots=True)

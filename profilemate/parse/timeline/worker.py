@@ -49,6 +49,7 @@ def worker(scope: Scope, group: Track, pid: int, kind: Ints, calls: Ints) -> Ite
 
 
 def _steps(scope: Scope, group: Track, pid: int, kind: Ints, calls: Ints) -> Iterator[Batch]:
+    """The model steps of a worker, and counters of their tokens; arguments as in `worker`."""
     steps = scope.trace.frames["step"]
     rows = of_pid(steps, pid)
     if not len(rows):
@@ -102,16 +103,16 @@ def _replays(scope: Scope, group: Track, pid: int) -> Iterator[Batch]:
     """Our own ranges around a replay, with the API calls of the recorder inside them."""
     trace = scope.trace
     replays, launches = trace.frames["graph.replay"], trace.launches
-    ours, calls = of_pid(replays, pid), of_pid(launches, pid)
+    marked, calls = of_pid(replays, pid), of_pid(launches, pid)
     # Where nobody annotated, a replay is the call itself.
-    same = owners(trace).replay
-    at = same[calls]
-    twin = at[at >= 0][
-        (column(replays, "ts")[at[at >= 0]] == column(launches, "ts")[calls[at >= 0]])
-        & (column(replays, "dur")[at[at >= 0]] == column(launches, "dur")[calls[at >= 0]])
-    ]
-    ours = ours[~np.isin(ours, twin)]
-    if not len(ours) and not len(calls):
+    replay_of_call = owners(trace).replay[calls]
+    inner = replay_of_call >= 0
+    replay, call = replay_of_call[inner], calls[inner]
+    same = np.ones(len(replay), dtype=bool)
+    for name in ("ts", "dur"):
+        same &= column(replays, name)[replay] == column(launches, name)[call]
+    marked = marked[~np.isin(marked, replay[same])]
+    if not len(marked) and not len(calls):
         return
     track = scope.tracks.make(
         "slices",
@@ -122,16 +123,16 @@ def _replays(scope: Scope, group: Track, pid: int) -> Iterator[Batch]:
         pid=pid,
     )
     named = launch_names(scope)
-    first = len(ours)
-    ts = np.concatenate([column(replays, "ts")[ours], column(launches, "ts")[calls]])
-    dur = np.concatenate([column(replays, "dur")[ours], column(launches, "dur")[calls]])
-    own = _graph_names(replays.iloc[ours])
+    first = len(marked)
+    ts = np.concatenate([column(replays, "ts")[marked], column(launches, "ts")[calls]])
+    dur = np.concatenate([column(replays, "dur")[marked], column(launches, "dur")[calls]])
+    own = _graph_names(replays.iloc[marked])
     texts = [*own.texts, *named.texts]
-    of = np.concatenate([own.of, named.of[calls] + len(own.texts)])
+    codes = np.concatenate([own.codes, named.codes[calls] + len(own.texts)])
     categories = Words(["graph.replay", "launch"], (np.arange(len(ts)) >= first).astype(np.int64))
     args = pd.concat(
         [
-            pd.DataFrame(args_of(replays)).iloc[ours],
+            pd.DataFrame(args_of(replays)).iloc[marked],
             pd.DataFrame(launch_args(scope)).iloc[calls],
         ],
         ignore_index=True,
@@ -139,7 +140,9 @@ def _replays(scope: Scope, group: Track, pid: int) -> Iterator[Batch]:
     ids = np.zeros(len(ts), dtype=np.int64)
     ids[first:] = launch_flow(column(launches, "id")[calls])
     flows = Flows.single(ids)
-    events = Events(ts, dur, Words(texts, of), categories, {str(c): args[c] for c in args}, flows)
+    events = Events(
+        ts, dur, Words(texts, codes), categories, {str(c): args[c] for c in args}, flows
+    )
     yield from slices(scope, track, events, np.arange(len(ts)), nest=True)
 
 
@@ -195,26 +198,27 @@ def launch_names(scope: Scope) -> Words:
 
 
 def _graph_names(key: pd.DataFrame) -> Words:
-    modes, said = pd.factorize(key["mode"])
+    mode_codes, modes = pd.factorize(key["mode"])
     codes, described = pd.factorize(key["descriptor"])
 
     def spell(mode: int, tokens: int, descriptor: int) -> str:
-        words = [str(said[mode]) if mode >= 0 else "graph"]
+        words = [str(modes[mode]) if mode >= 0 else "graph"]
         words += [str(tokens)] if tokens >= 0 else []
         words += [str(described[descriptor])] if descriptor >= 0 else []
         return " ".join(words)
 
-    return Words.spelled(spell, modes, column(key, "num_tokens"), codes)
+    return Words.spelled(spell, mode_codes, column(key, "num_tokens"), codes)
 
 
 def _captures(scope: Scope, group: Track, pid: int) -> Iterator[Batch]:
+    """The graphs that a worker captured."""
     captures = scope.trace.frames["graph.capture"]
     rows = of_pid(captures, pid)
     if not len(rows):
         return
     track = scope.tracks.make("instants", "Graph captures", group, pid=pid)
     names = _graph_names(captures)
-    names = Words([f"capture {text}" for text in names.texts], names.of)
+    names = Words([f"capture {text}" for text in names.texts], names.codes)
     events = Events(
         column(captures, "ts"),
         column(captures, "dur"),

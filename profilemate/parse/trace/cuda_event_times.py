@@ -14,16 +14,15 @@ def timed(trace: Trace, pid: pd.Series, step: pd.Series) -> Ints:
 
     Where GPU records were found they are the better answer, and this gives none.
     """
-    told = trace.frames["step.gpu"].dropna(subset=["step", "gpu"])
+    measured = trace.frames["step.gpu"].dropna(subset=["step", "gpu"])
     none = np.full(len(pid), -1, dtype=np.int64)
-    if told.empty or (trace.launches["records"] > 0).any():
+    if measured.empty or (trace.launches["records"] > 0).any():
         return none
-    known = told.drop_duplicates(["pid", "step"]).set_index(["pid", "step"])["gpu"]
+    known = measured.drop_duplicates(["pid", "step"]).set_index(["pid", "step"])["gpu"]
     wanted = pd.MultiIndex.from_arrays(
         [pid.astype("int64"), step.fillna(-1).astype("int64")], names=["pid", "step"]
     )
     known.index = pd.MultiIndex.from_arrays(
         [known.index.get_level_values(n).astype("int64") for n in (0, 1)], names=["pid", "step"]
     )
-    found = known.reindex(wanted).fillna(-1)
-    return found.to_numpy(dtype=np.int64)
+    return known.reindex(wanted).fillna(-1).to_numpy(dtype=np.int64)

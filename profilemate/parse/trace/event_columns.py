@@ -40,22 +40,21 @@ KV_COLUMNS: Mapping[str, str] = {
     "cause": "string",
     "ok": "boolean",
 }
-"""Columns of the frame `kv`: all operations of `schema.KV_OPS` in one ordered log.
+"""Columns of the log of block operations (`kv_log`) as a frame: all of `schema.KV_OPS`, in order.
 
-Rows are ordered by (pid, seq). Other frames are ordered by (ts, pid) and are named after their
-kind; they have `COMMON_COLUMNS` and then one column per field of the kind.
+Rows are ordered by (pid, seq). Frames of other kinds are ordered by (ts, pid) and are named after
+their kind; they have `COMMON_COLUMNS` and then one column per field of the kind.
 """
 
 
 def columns_of(name: str) -> Mapping[str, str]:
-    """Columns and dtypes of the frame `name`: `kv`, or an event kind outside `KV_OPS`."""
-    if name == "kv":
-        return KV_COLUMNS
+    """Columns and dtypes of the frame of an event kind outside `KV_OPS`."""
     fields = schema.KINDS[name].fields
     return {**COMMON_COLUMNS, **{f.name: DTYPES[f.type] for f in fields}}
 
 
-FRAME_NAMES = ("kv", *(name for name in schema.KINDS if name not in schema.KV_OPS))
+FRAME_NAMES = tuple(name for name in schema.KINDS if name not in schema.KV_OPS)
+"""The frames of a trace: a kind of event each. Block operations are a log instead."""
 
 
 def empty_frame(name: str) -> pd.DataFrame:

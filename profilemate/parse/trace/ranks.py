@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
-from profilemate.parse.trace.event_columns import FRAME_NAMES
+from profilemate.parse.columns.arrays import groups
 from profilemate.parse.trace.trace import Trace
 
 _ENGINE_FRAMES = ("kv.lookup", "kv.alloc_failed", "sched.step", "preempt", "request")
@@ -64,31 +63,43 @@ class RankTrace:
 
 def processes_of(trace: Trace) -> list[Process]:
     """Every process with events of ours, in order of its first event."""
-    counts = [f.groupby("pid")["ts"].agg(["size", "min"]) for f in _times(trace) if len(f)]
-    if not counts:
-        return []
-    total = pd.concat(counts).groupby(level=0).agg({"size": "sum", "min": "min"})
     last = trace.frames["session"].groupby("pid").last()
-    found = [
-        _process(trace, int(pid), row, last)
-        for pid, (_, row) in zip(total.index.to_numpy(), total.iterrows(), strict=True)
-    ]
-    return sorted(found, key=lambda p: (p.first, p.pid))
+    processes = [_process(trace, pid, events, last) for pid, events in _events(trace).items()]
+    return sorted(processes, key=lambda p: (p.first, p.pid))
 
 
-def _times(trace: Trace) -> Iterator[pd.DataFrame]:
-    """When the events of each kind were, and in which process; of block operations in parts."""
-    yield from (trace.frames[name] for name in FRAME_NAMES if name != "kv")
-    yield from (part for _, part in trace.kv.slices(("pid", "ts")))
+def _events(trace: Trace) -> dict[int, tuple[int, int]]:
+    """For each process, by its pid: how many events of ours it has, begin of the first, ns."""
+    events: dict[int, tuple[int, int]] = {}
+
+    def add(pid: int, count: int, first_ns: int) -> None:
+        known, earliest_ns = events.get(pid, (0, first_ns))
+        events[pid] = known + count, min(earliest_ns, first_ns)
+
+    for frame in trace.frames.values():
+        begins = frame["ts"].to_numpy(np.int64)
+        for pid, rows in groups(frame["pid"].to_numpy(np.int64)):
+            add(pid, len(rows), int(begins[rows].min()))
+    for part in trace.kv.slices(("ts",)):
+        add(part.pid, len(part), int(part.ints("ts").min()))
+    return events
 
 
-def _process(trace: Trace, pid: int, count: pd.Series, last: pd.DataFrame) -> Process:
+def _process(trace: Trace, pid: int, events: tuple[int, int], last: pd.DataFrame) -> Process:
+    """What a process is.
+
+    Args:
+        trace: The trace.
+        pid: The process.
+        events: See `_events`.
+        last: By process, the last value of each column of the frame `session` that is known.
+    """
     session: dict[str, object] = {}
     if pid in last.index:
-        said = last.loc[pid].dropna()
+        values = last.loc[pid].dropna()
         # Python's own numbers instead of numpy's, which JSON does not know.
-        plain = [v.item() if isinstance(v, np.generic) else v for v in said]
-        session = dict(zip(map(str, said.index), plain, strict=True))
+        plain = [v.item() if isinstance(v, np.generic) else v for v in values]
+        session = dict(zip(map(str, values.index), plain, strict=True))
     role = session.get("role")
     if role is None:
         engine = any((trace.frames[n]["pid"] == pid).any() for n in _ENGINE_FRAMES)
@@ -103,8 +114,8 @@ def _process(trace: Trace, pid: int, count: pd.Series, last: pd.DataFrame) -> Pr
         pp=_number(session.get("pp")),
         tp=_number(session.get("tp")),
         host=None if host is None else str(host),
-        events=int(count["size"]),
-        first=int(count["min"]),
+        events=events[0],
+        first=events[1],
         session=session,
     )
 
@@ -130,18 +141,25 @@ def split_ranks(trace: Trace) -> list[RankTrace]:
         rank = Rank(place.dp, place.pp, place.tp, extra)
         members.setdefault(rank, []).append(process)
     if len(members) <= 1:
-        return [RankTrace(rank, found, trace) for rank, found in members.items()]
-    pids = {rank: {p.pid for p in found} for rank, found in members.items()}
+        return [RankTrace(rank, processes, trace) for rank, processes in members.items()]
+    pids = {rank: {p.pid for p in processes} for rank, processes in members.items()}
     order = sorted(members, key=lambda r: (r.extra, r))
     # Processes that only have events of others' hooks, such as the front end, go with the lead.
     others = {int(pid) for frame in trace.custom.values() for pid in frame["pid"].unique()}
     pids[order[0]] |= others.difference(*pids.values())
-    ranks = [RankTrace(rank, members[rank], trace.only(pids[rank])) for rank in order]
-    engines = {(r.rank.dp, r.rank.extra): r.trace for r in ranks if _schedules(r.trace)}
-    for r in ranks:
-        if not _schedules(r.trace):
-            r.trace.engine = engines.get((r.rank.dp, r.rank.extra))
-    return ranks
+    traces = {rank: trace.only(pids[rank]) for rank in order}
+    engines = {(r.dp, r.extra): part for r, part in traces.items() if _schedules(part)}
+    return [
+        RankTrace(
+            rank, members[rank], _with_engine(traces[rank], engines.get((rank.dp, rank.extra)))
+        )
+        for rank in order
+    ]
+
+
+def _with_engine(trace: Trace, engine: Trace | None) -> Trace:
+    """The trace of one rank, which knows its engine's unless it has that engine's events itself."""
+    return trace if engine is None or _schedules(trace) else replace(trace, engine=engine)
 
 
 def _schedules(trace: Trace) -> bool:

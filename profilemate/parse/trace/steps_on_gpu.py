@@ -22,12 +22,7 @@ import pandas as pd
 from profilemate.parse.columns.arrays import FOREVER, Columns, Ints, numbered
 from profilemate.parse.columns.intervals import inside, range_ends
 from profilemate.parse.gpu.interval_unions import Folded, fold, fold_work
-from profilemate.parse.trace.trace import Trace
-
-# ------------------------------------------------------------------ GPU records to launches
-
-
-# ------------------------------------------------------------------ launches to steps
+from profilemate.parse.trace.trace import Trace, once_per_trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +50,25 @@ class Work:
     gpu: Folded
 
 
+@once_per_trace
 def owners(trace: Trace) -> Owners:
     """Find out in which step and in which replay each launch of a trace lies."""
-    if "owners" not in trace.derived:
-        calls = {name: trace.launches[name].to_numpy(np.int64) for name in ("pid", "tid", "ts")}
-        trace.derived["owners"] = Owners(
-            _lie_in(trace.frames["step"], calls), _lie_in(trace.frames["graph.replay"], calls)
-        )
-    found: Owners = trace.derived["owners"]
-    return found
+    calls = {name: trace.launches[name].to_numpy(np.int64) for name in ("pid", "tid", "ts")}
+    return Owners(
+        _lie_in(trace.frames["step"], calls), _lie_in(trace.frames["graph.replay"], calls)
+    )
 
 
 def _lie_in(ranges: pd.DataFrame, calls: Columns) -> Ints:
-    """The row of a frame that each call lies in, by process, thread and time on the host."""
+    """The row of a frame that each call lies in, by process, thread and time on the host.
+
+    Args:
+        ranges: A frame with `ts`, `dur`, `pid` and `tid`.
+        calls: `pid`, `tid` and `ts` (ns) of n calls.
+
+    Returns:
+        Length n; -1 for a call in none of the ranges.
+    """
     begin = ranges["ts"].to_numpy(dtype=np.int64)
     dur = ranges["dur"].to_numpy(dtype=np.int64, na_value=-1)
     lane = numbered(
@@ -79,45 +80,46 @@ def _lie_in(ranges: pd.DataFrame, calls: Columns) -> Ints:
 
 
 def work_of(trace: Trace, group: Ints, groups: int) -> Work:
-    """Fold launches and their GPU records by group; `group` is -1 for a launch in none."""
+    """Fold launches and their GPU records by group.
+
+    Args:
+        trace: The trace.
+        group: Group of each row of `trace.launches`, -1 for a launch in none.
+        groups: How many groups there are.
+    """
     launches = trace.launches
-    mine = np.flatnonzero(group >= 0)
-    host = np.zeros(groups, dtype=np.int64)
-    np.add.at(host, group[mine], launches["dur"].to_numpy(np.int64)[mine])
-    seen = mine[launches["records"].to_numpy(np.int64)[mine] > 0]
-    called = np.full(groups, FOREVER, dtype=np.int64)
-    np.minimum.at(called, group[seen], launches["ts"].to_numpy(np.int64)[seen])
-    called[called == FOREVER] = 0
+    grouped = np.flatnonzero(group >= 0)  # rows of `launches`
+    host_ns = np.zeros(groups, dtype=np.int64)
+    np.add.at(host_ns, group[grouped], launches["dur"].to_numpy(np.int64)[grouped])
+    on_gpu = grouped[launches["records"].to_numpy(np.int64)[grouped] > 0]
+    called_ns = np.full(groups, FOREVER, dtype=np.int64)
+    np.minimum.at(called_ns, group[on_gpu], launches["ts"].to_numpy(np.int64)[on_gpu])
+    called_ns[called_ns == FOREVER] = 0
     work, overlaps = trace.work.rows, trace.work.overlaps
-    launch = work["launch"]
+    launch = work["launch"]  # `id` of the launch of each row of work, -1 for none
     # A trace of some processes has not all launches: their ids rise, with gaps.
-    at = np.searchsorted(launches["id"].to_numpy(np.int64), launch)
-    of_row = np.append(group, -1)[np.where(launch >= 0, at, -1)]
-    count = np.bincount(group[mine], minlength=groups).astype(np.int64)
-    return Work(count, host, called, fold_work(of_row, groups, work, overlaps))
+    launch_row = np.searchsorted(launches["id"].to_numpy(np.int64), launch)
+    work_group = np.append(group, -1)[np.where(launch >= 0, launch_row, -1)]
+    count = np.bincount(group[grouped], minlength=groups).astype(np.int64)
+    return Work(count, host_ns, called_ns, fold_work(work_group, groups, work, overlaps))
 
 
+@once_per_trace
 def step_work(trace: Trace) -> Work:
     """The graph launches of every row of the frame `step`, and their GPU records."""
-    if "step_work" not in trace.derived:
-        steps = len(trace.frames["step"])
-        trace.derived["step_work"] = work_of(trace, owners(trace).step, steps)
-    found: Work = trace.derived["step_work"]
-    return found
+    return work_of(trace, owners(trace).step, len(trace.frames["step"]))
 
 
+@once_per_trace
 def step_gpu(trace: Trace) -> Folded:
     """All GPU records that the rows of the frame `step` started, eager ones too."""
-    if "step_gpu" not in trace.derived:
-        steps = trace.frames["step"]
-        work, overlaps = trace.work.rows, trace.work.overlaps
-        host = np.flatnonzero(work["host_ts"] >= 0)
-        calls = {"pid": work["pid"], "tid": work["host_tid"], "ts": work["host_ts"]}
-        step = np.full(len(work["pid"]), -1, dtype=np.int64)
-        step[host] = _lie_in(steps, {name: c[host] for name, c in calls.items()})
-        trace.derived["step_gpu"] = fold_work(step, len(steps), work, overlaps)
-    found: Folded = trace.derived["step_gpu"]
-    return found
+    steps = trace.frames["step"]
+    work, overlaps = trace.work.rows, trace.work.overlaps
+    called = np.flatnonzero(work["host_ts"] >= 0)  # rows of work whose call was recorded
+    calls = {"pid": work["pid"], "tid": work["host_tid"], "ts": work["host_ts"]}
+    step = np.full(len(work["pid"]), -1, dtype=np.int64)
+    step[called] = _lie_in(steps, {name: c[called] for name, c in calls.items()})
+    return fold_work(step, len(steps), work, overlaps)
 
 
 def gpu_time(trace: Trace) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import wraps
+from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import pandas as pd
 
@@ -12,17 +14,19 @@ from profilemate.parse.gpu.work import GpuWork
 from profilemate.parse.recording.contract import SourceInfo
 from profilemate.parse.trace.activity import ANNOTATIONS, GPU, LAUNCHES, typed_frame
 from profilemate.parse.trace.event_columns import FRAME_NAMES, KV_COLUMNS, columns_of, empty_frame
-from profilemate.parse.trace.kv_log import FrameLog, Log
+from profilemate.parse.trace.kv_log import KvLog, empty_log
 
 __all__ = [
     "FRAME_NAMES",
     "KV_COLUMNS",
-    "Frames",
     "Placement",
     "Trace",
     "columns_of",
     "empty_frame",
+    "once_per_trace",
 ]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,46 +46,17 @@ class Placement:
     error: int | None = None
 
 
-class Frames(MutableMapping[str, pd.DataFrame]):
-    """Frames by name. `kv` is a log, of which a frame is made when one asks for it."""
-
-    def __init__(self, frames: Mapping[str, pd.DataFrame], log: Log | None = None) -> None:
-        self._frames = dict(frames)
-        kv = self._frames.pop("kv", None)
-        self.log: Log = log or FrameLog(empty_frame("kv") if kv is None else kv)
-
-    def __getitem__(self, name: str) -> pd.DataFrame:
-        return self.log.frame() if name == "kv" else self._frames[name]
-
-    def __setitem__(self, name: str, frame: pd.DataFrame) -> None:
-        if name == "kv":
-            self.log = FrameLog(frame)
-        else:
-            self._frames[name] = frame
-
-    def __delitem__(self, name: str) -> None:
-        del self._frames[name]
-
-    def __iter__(self) -> Iterator[str]:
-        yield "kv"
-        yield from self._frames
-
-    def __len__(self) -> int:
-        return 1 + len(self._frames)
-
-    def others(self) -> Mapping[str, pd.DataFrame]:
-        """All but `kv`."""
-        return self._frames
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Trace:
     """The decoded events of one or several recordings, on one clock.
 
+    It is not changed after it was made: what differs is another trace (`dataclasses.replace`), so
+    that what was computed of one (`once_per_trace`) stays true.
+
     Attributes:
         sources: The recordings.
-        frames: A frame for every name in `FRAME_NAMES`, empty where nothing was recorded; see
-            `kv` for the largest one.
+        frames: A frame for every name in `FRAME_NAMES`, empty where nothing was recorded.
+        kv: The block operations, a slice at a time: as a frame they may be gigabytes.
         start_unix_ns: Wall clock of `ts` 0, None where no recording says.
         window: First and last `ts` of the recordings, (0, 0) for an empty one.
         counts: Events read, by kind.
@@ -108,11 +83,11 @@ class Trace:
         notes: What was found out when the recordings were put together, a sentence each.
         custom: A frame for every kind that somebody else's hook recorded, by its name without
             `custom.`: `ts`, `dur`, `pid`, `tid` and its fields; none is empty.
-        derived: What is computed from the trace when it is first asked for, by name.
     """
 
     sources: list[SourceInfo]
-    frames: MutableMapping[str, pd.DataFrame]
+    frames: Mapping[str, pd.DataFrame]
+    kv: KvLog = field(default_factory=empty_log)
     start_unix_ns: int | None = None
     window: tuple[int, int] = (0, 0)
     counts: dict[str, int] = field(default_factory=dict)
@@ -134,52 +109,43 @@ class Trace:
     engine: Trace | None = None
     notes: list[str] = field(default_factory=list)
     custom: dict[str, pd.DataFrame] = field(default_factory=dict)
-    derived: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.frames, Frames):
-            self.frames = Frames(self.frames)
-
-    @property
-    def kv(self) -> Log:
-        """The block operations, for which there are slices: as a frame they may be gigabytes."""
-        assert isinstance(self.frames, Frames)
-        return self.frames.log
 
     def only(self, pids: set[int]) -> Trace:
         """The same trace, restricted to the events of some processes."""
 
-        def mine(frame: pd.DataFrame) -> pd.DataFrame:
+        def rows_of(frame: pd.DataFrame) -> pd.DataFrame:
             return frame[frame["pid"].isin(pids)].reset_index(drop=True)
 
-        assert isinstance(self.frames, Frames)
-        log = self.kv.only(pids)
-        frames = Frames({n: mine(f) for n, f in self.frames.others().items()}, log)
-        custom = {n: mine(f) for n, f in self.custom.items() if f["pid"].isin(pids).any()}
-        return Trace(
-            self.sources,
-            frames,
-            self.start_unix_ns,
-            self.window,
-            ({"kv": len(log)} if len(log) else {})
-            | {n: len(f) for n, f in frames.others().items() if len(f)}
-            | {f"custom.{n}": len(f) for n, f in custom.items()},
-            self.unknown,
-            self.broken,
-            {p: n for p, n in self.lost_batches.items() if p in pids},
-            self.unfinished,
-            self.clock_error_ns,
-            mine(self.launches),
-            mine(self.gpu),
-            self.work.only(pids),
-            mine(self.annotations),
-            self.names,
-            self.api_calls,
-            self.placements,
-            self.duplicates,
-            self.aliases,
-            self.sources_of,
-            self.engine,
-            self.notes,
-            custom,
+        kv = self.kv.only(pids)
+        frames = {n: rows_of(f) for n, f in self.frames.items()}
+        custom = {n: rows_of(f) for n, f in self.custom.items() if f["pid"].isin(pids).any()}
+        counts = {"kv": len(kv)} | {n: len(f) for n, f in frames.items()}
+        counts |= {f"custom.{n}": len(f) for n, f in custom.items()}
+        return replace(
+            self,
+            frames=frames,
+            kv=kv,
+            counts={name: count for name, count in counts.items() if count},
+            lost_batches={p: n for p, n in self.lost_batches.items() if p in pids},
+            launches=rows_of(self.launches),
+            gpu=rows_of(self.gpu),
+            work=self.work.only(pids),
+            annotations=rows_of(self.annotations),
+            custom=custom,
         )
+
+
+def once_per_trace(compute: Callable[[Trace], T]) -> Callable[[Trace], T]:
+    """A function of a trace that several tables ask for: it computes once for each trace.
+
+    The answer is kept as long as the trace is there, and must not hold the trace itself.
+    """
+    answers: WeakKeyDictionary[Trace, T] = WeakKeyDictionary()
+
+    @wraps(compute)
+    def answer(trace: Trace) -> T:
+        if trace not in answers:
+            answers[trace] = compute(trace)
+        return answers[trace]
+
+    return answer

@@ -120,7 +120,6 @@ def test_a_trace_comes_back_to_the_last_bit(
     monkeypatch.setattr(pipeline, "read_all", None)  # nothing is decoded any more
     again = read_trace(paths, decoded=cache)
     assert_same_trace(plain, again)
-    assert again.derived == {}
     assert cache.note is None
 
 
@@ -170,8 +169,12 @@ def test_any_column_comes_back(columns: tuple[list[Any], ...]) -> None:
         "float64": np.array([f or 0 for f in floats], dtype=np.float64),
         "bool": np.array([bool(f) for f in flags]),
     }
-    trace = Trace([], {"kv": pd.DataFrame(data)}, custom={"empty": pd.DataFrame({})})
-    trace.names = [t for t in objects if isinstance(t, str)]
+    trace = Trace(
+        sources=[],
+        frames={"step": pd.DataFrame(data)},
+        custom={"empty": pd.DataFrame({})},
+        names=[t for t in objects if isinstance(t, str)],
+    )
     facts, tables = pack.pack(trace)
     assert_same_trace(trace, pack.unpack(facts, tables))
 
@@ -186,7 +189,7 @@ def test_any_column_comes_back(columns: tuple[list[Any], ...]) -> None:
     ],
 )
 def test_what_is_not_known_is_not_kept(frame: pd.DataFrame, tmp_path: Path) -> None:
-    trace = Trace([], {"kv": frame})
+    trace = Trace(sources=[], frames={"step": frame})
     with pytest.raises(pack.UnkeepableError):
         pack.pack(trace)
     cache = TraceCache(tmp_path / "cache")
@@ -373,10 +376,10 @@ def test_without_pyarrow_there_is_no_cache(tmp_path: Path) -> None:
         "from profilemate.parse.pipeline import read_trace\n"
         f"cache = TraceCache(Path({str(tmp_path / 'cache')!r}), worth_s=0)\n"
         f"trace = read_trace([Path({str(RECORDING)!r})], decoded=cache)\n"
-        "print(len(trace.frames['kv']), cache.note)\n"
+        "print(len(trace.kv), cache.note)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [str(len(read_trace([RECORDING]).frames["kv"])), "None"]
+    assert done.stdout.split() == [str(len(read_trace([RECORDING]).kv)), "None"]
     assert done.stderr == ""
     assert not (tmp_path / "cache").exists()
 

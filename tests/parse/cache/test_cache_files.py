@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from frames import kv_frame
 from places import RECORDING
 from same_trace import assert_same_trace
 
@@ -38,7 +39,7 @@ def cache(tmp_path: Path) -> TraceCache:
 
 def small() -> tuple[pack.Facts, list[pa.Table]]:
     frame = pd.DataFrame({"ts": np.arange(40), "req": pd.array(["a", None] * 20, dtype="string")})
-    return pack.pack(Trace([], {"kv": frame}, notes=["n"]))
+    return pack.pack(Trace(sources=[], frames={"step": frame}, notes=["n"]))
 
 
 def test_every_damaged_byte_is_found(tmp_path: Path) -> None:
@@ -253,7 +254,8 @@ from profilemate.parse.pipeline import read_trace
 cache = TraceCache(Path(sys.argv[2]), worth_s=0)
 for turn in range(12):
     trace = read_trace([Path(sys.argv[1])], decoded=cache)
-    print(len(trace.frames["kv"]), int(trace.frames["kv"]["ts"].sum()), cache.note)
+    ts = sum(int(part.ints("ts").sum()) for part in trace.kv.slices(("ts",)))
+    print(len(trace.kv), ts, cache.note)
     if turn % 3 == 2:
         for path, *_ in files.kept(cache.folder):
             files.remove(path)
@@ -270,7 +272,7 @@ def test_processes_do_not_disturb_each_other(tmp_path: Path) -> None:
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
-    kv = read_trace([RECORDING]).frames["kv"]
+    kv = kv_frame(read_trace([RECORDING]))
     expected = [f"{len(kv)} {kv['ts'].sum()} None"] * 12
     for process in running:
         out, err = process.communicate(timeout=120)

@@ -10,13 +10,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from build import SECOND, Stored, batch, decode, mark
+from frames import kv_frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profilemate import schema
 from profilemate.parse.merge.recordings_to_trace import decode_recordings
 from profilemate.parse.recording.contract import Marker, SourceInfo, SourceKind
-from profilemate.parse.trace.trace import FRAME_NAMES, Trace, columns_of
+from profilemate.parse.trace.trace import FRAME_NAMES, KV_COLUMNS, Trace, columns_of
 from profilemate.schema import KINDS, KV_OPS, Event, Value
 
 
@@ -29,6 +30,7 @@ def ids(*numbers: int, **values: Value) -> Event:
 
 
 def assert_same(a: Trace, b: Trace) -> None:
+    pd.testing.assert_frame_equal(kv_frame(a), kv_frame(b))
     for name in FRAME_NAMES:
         pd.testing.assert_frame_equal(a.frames[name], b.frames[name])
     for field in ("window", "counts", "unknown", "broken", "lost_batches", "unfinished"):
@@ -46,23 +48,23 @@ def test_every_frame_has_its_columns_when_empty_and_when_not() -> None:
     ]
     for trace in (decode(), decode(mark(5, batch(1, 0, *events)))):
         assert list(trace.frames) == list(FRAME_NAMES)
-        for name, frame in trace.frames.items():
-            assert {c: str(t) for c, t in frame.dtypes.items()} == dict(columns_of(name))
+        every = [(columns_of(name), frame) for name, frame in trace.frames.items()]
+        for columns, frame in (*every, (KV_COLUMNS, kv_frame(trace))):
+            assert {c: str(t) for c, t in frame.dtypes.items()} == dict(columns)
             assert isinstance(frame.index, pd.RangeIndex)
     assert trace.counts == dict.fromkeys(KINDS, 1)
-    assert list(trace.frames["kv"]["op"]) == [name.removeprefix("kv.") for name in KV_OPS]
+    assert list(kv_frame(trace)["op"]) == [name.removeprefix("kv.") for name in KV_OPS]
     for name, frame in trace.frames.items():
-        if name != "kv":
-            values = frame.iloc[0].to_dict()
-            for field in KINDS[name].fields:
-                if field.name not in ("pid",):
-                    assert values[field.name] == sample[field.type], (name, field.name)
+        values = frame.iloc[0].to_dict()
+        for field in KINDS[name].fields:
+            if field.name not in ("pid",):
+                assert values[field.name] == sample[field.type], (name, field.name)
 
 
 def test_a_field_that_is_not_said_is_na() -> None:
     trace = decode(*(mark(i, schema.encode(Event(kind))) for i, kind in enumerate(KINDS)))
     assert sum(trace.counts.values()) == len(KINDS)
-    kv = trace.frames["kv"]
+    kv = kv_frame(trace)
     assert kv[["pool", "used", "req", "cause", "dur", "group"]].isna().all(axis=None)
     assert list(kv["ids"]) == list(kv["subset"]) == list(kv["dst"]) == [None] * len(kv)
     assert trace.frames["step"][["step", "mode", "uniform", "dummy"]].isna().all(axis=None)
@@ -77,7 +79,7 @@ def test_names_of_the_kv_frame() -> None:
         Event("kv.cache", {"ids": (3,), "group": 1, "partial": False}),
         Event("kv.reset", {"ok": False}),
     ]
-    kv = decode(mark(5, batch(1, 0, *events))).frames["kv"]
+    kv = kv_frame(decode(mark(5, batch(1, 0, *events))))
     assert list(kv["op"]) == ["touch", "free", "move", "evict", "cache", "reset"]
     assert list(kv["ids"]) == [(1, 2), (5, 4), (7,), (9,), (3,), None]
     assert list(kv["subset"]) == [(2,), (), None, None, None, None]
@@ -103,7 +105,7 @@ def test_kv_operations_are_in_their_true_order() -> None:
         mark(60, batch(1, 990, ids(1, ago=10), ids(2, ago=5))),
         mark(60, batch(1, 990, ids(9)), pid=99),
     ]
-    kv = decode(*markers).frames["kv"]
+    kv = kv_frame(decode(*markers))
     assert list(kv["ids"]) == [(9,), (1,), (2,), (3,), (4,)]
     assert list(kv["pid"]) == [99, 100, 100, 100, 100]
     assert list(kv["seq"]) == [0, 0, 1, 2, 3]
@@ -116,7 +118,7 @@ def test_an_operation_outside_a_batch_is_placed_by_its_time() -> None:
         mark(110, batch(1, 1010, ids(1))),
         mark(140, "pm1.kv.alloc ids=4"),
     ]
-    assert list(decode(*markers).frames["kv"]["ids"]) == [(1,), (2,), (3,), (4,)]
+    assert list(kv_frame(decode(*markers))["ids"]) == [(1,), (2,), (3,), (4,)]
 
 
 def test_other_frames_are_ordered_by_time_and_process() -> None:
@@ -181,7 +183,7 @@ def test_parts_of_long_messages_in_any_order() -> None:
     trace = decode(*markers)
     assert (trace.unfinished, trace.broken) == (1, 0)
     assert trace.counts == {"kv.free": 2, "kv.alloc": 1}
-    kv = trace.frames["kv"]
+    kv = kv_frame(trace)
     assert list(map(len, kv["ids"])) == [30_000, 30_000, 1]
     assert list(kv["ts"]) == [110 + len(first) - 1, 210 + len(first) - 1, 210 + len(first) - 1]
 
@@ -234,9 +236,9 @@ def test_one_process_in_two_recordings_goes_on_counting() -> None:
             ),
         ]
     )
-    assert list(trace.frames["kv"]["ids"]) == [(1,), (3,), (7,), (8,)]
-    assert list(trace.frames["kv"]["ts"]) == [5, 9, 1005, 1009]
-    assert list(trace.frames["kv"]["seq"]) == [0, 1, 2, 3]
+    assert list(kv_frame(trace)["ids"]) == [(1,), (3,), (7,), (8,)]
+    assert list(kv_frame(trace)["ts"]) == [5, 9, 1005, 1009]
+    assert list(kv_frame(trace)["seq"]) == [0, 1, 2, 3]
     # What was not recorded between the two is not lost.
     assert trace.lost_batches == {100: 1}
     assert trace.clock_error_ns == 0
@@ -334,7 +336,7 @@ def test_what_goes_in_comes_out(batches: list[list[Event]]) -> None:
 
 
 def kv_rows(trace: Trace) -> Sequence[tuple[object, ...]]:
-    kv = trace.frames["kv"]
+    kv = kv_frame(trace)
     return list(zip(kv["ts"], kv["op"], kv["ids"], strict=True))
 
 

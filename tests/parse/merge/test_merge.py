@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from frames import kv_frame
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from sidecars import (
@@ -63,7 +64,7 @@ def test_one_recording_of_the_made_up_run_is_right(tmp_path: Path) -> None:
     run = make_up(3, steps=80, workers=2)
     trace = read_trace([everything(tmp_path, run, Recorder(off=3))])
     (pool,) = run.pools
-    kv = trace.frames["kv"]
+    kv = kv_frame(trace)
     assert list(kv["used"]) == [used for _, used in pool.usage]
     assert [len(trace.frames[n]) for n in ("sched.step", "step")] == [run.steps, 2 * run.steps]
     steps = build_tables(split_ranks(trace)[0].trace)["cuda_graph_steps"]

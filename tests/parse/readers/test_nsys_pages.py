@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,8 @@ SIZE = Size(30_000, 15_000, 15_000)
 def in_order(trace: Trace) -> Trace:
     """Records of several tables come in turn, as they are read: put them in an order."""
     columns = ["kind", "start", "node", "correlation"]
-    trace.gpu = trace.gpu.sort_values(columns, kind="stable", ignore_index=True)
-    return trace
+    gpu = trace.gpu.sort_values(columns, kind="stable", ignore_index=True)
+    return replace(trace, gpu=gpu)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import random
 import sqlite3
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +88,14 @@ def test_groups_of_few_rows_with_and_without_what_is_told_of_them(
     directory = convert(sqlite, tmp_path / "x_pqtdir", every_column=True, **how)
     left, right = read_trace([sqlite]), read_trace([directory])
     assert left.sources[0].window == right.sources[0].window
-    left.sources = right.sources
     columns = ["kind", "start", "node"]  # records of several tables come in turn
-    left.gpu, right.gpu = (
-        t.gpu.sort_values(columns, kind="stable", ignore_index=True) for t in (left, right)
+    left, right = (
+        replace(
+            t,
+            sources=right.sources,
+            gpu=t.gpu.sort_values(columns, kind="stable", ignore_index=True),
+        )
+        for t in (left, right)
     )
     assert_same_trace(left, right)
 

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from frames import kv_frame
 from recorded import NSYS_VARIABLES, Recorded, nsys_of, record
 from same_trace import assert_same_trace
 
@@ -121,13 +122,13 @@ def test_decoded_times_are_those_of_the_program(recorded: Recorded) -> None:
     assert (trace.broken, trace.unfinished, trace.lost_batches) == (0, 0, {})
     steps = sum(e["text"].startswith("pm1.batch") for e in recorded.emitted)
     assert trace.counts["kv.alloc"] == trace.counts["kv.free"] == trace.counts["step"] == steps
-    assert len(trace.frames["kv"].query("op == 'evict'")["ids"].iloc[0]) == 30_000
+    assert len(kv_frame(trace).query("op == 'evict'")["ids"].iloc[0]) == 30_000
     assert trace.start_unix_ns is not None
     ts = trace.frames["session"]["ts"].iloc[0]
     began, ended = recorded.unix_ns
     assert began - WALL_NS <= trace.start_unix_ns + ts <= ended + WALL_NS
-    allocs = trace.frames["kv"].query("op == 'alloc'")["ts"].to_numpy()
-    frees = trace.frames["kv"].query("op == 'free'")["ts"].to_numpy()
+    allocs = kv_frame(trace).query("op == 'alloc'")["ts"].to_numpy()
+    frees = kv_frame(trace).query("op == 'free'")["ts"].to_numpy()
     assert set(frees[:steps] - allocs) <= {799, 800, 801}
 
 

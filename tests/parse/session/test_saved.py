@@ -88,7 +88,7 @@ def test_a_table_that_is_not_there_has_no_pieces_and_a_broken_one_is_named(tmp_p
     ("change", "why"),
     [
         (lambda text: text[: len(text) - 3], "last line is not whole"),
-        (lambda text: text.replace("timestamp_sec", "time"), "no column timestamp_sec"),
+        (lambda text: "a,b\n1,2\n", "no column timestamp_sec"),
         (lambda text: text.replace("\n3", "\nx3", 1), "timestamp_sec is no number"),
         (lambda text: "", "No columns to parse"),
     ],

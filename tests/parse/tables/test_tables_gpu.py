@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -59,9 +60,13 @@ def with_gpu(
     for place, name in enumerate(("correlation", "pid", "device", "start", "end")):
         gpu[name] = np.array([row[place] for row in ran], dtype=np.int64)
     found = matched(of_graphs, starts, gpu, ["k"])
-    trace.launches, trace.work, trace.gpu = found.launches, found.work, found.gpu
-    trace.api_calls = {"cudaGraphLaunch": len(launches)}
-    return trace
+    return replace(
+        trace,
+        launches=found.launches,
+        work=found.work,
+        gpu=found.gpu,
+        api_calls={"cudaGraphLaunch": len(launches)},
+    )
 
 
 def rows(name: str, trace: Trace) -> list[dict[str, Any]]:
@@ -132,8 +137,7 @@ def test_gpu_time_of_a_step_is_of_all_that_it_started() -> None:
 
 
 def test_a_process_has_the_number_that_it_had() -> None:
-    trace = with_gpu([step(0, 1, FULL)])
-    trace.aliases = {1: 77}
+    trace = replace(with_gpu([step(0, 1, FULL)]), aliases={1: 77})
     assert [r["pid"] for r in rows("cuda_graph_steps", trace)] == [77]
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from frames import At, trace_of
+from frames import At, trace_of, with_budget
 from kv_events import build, kv, pool, rows, step
 
 from profilemate.parse.columns.budget import Budget
 from profilemate.parse.session.coverage import coverage, doubts
-from profilemate.parse.trace.kv_log import FrameLog
-from profilemate.parse.trace.trace import Frames
 
 
 def test_usage_has_one_row_per_step_that_changed_it() -> None:
@@ -85,8 +83,7 @@ def test_the_order_of_the_log_rules_where_time_stamps_run_backwards(at_a_time: i
             kv(130, "free", used=0, ids=(1,)),
         ]
     )
-    assert isinstance(trace.frames, Frames)
-    trace.frames.log = FrameLog(trace.kv.frame(), Budget(rows=at_a_time))
+    trace = with_budget(trace, Budget(rows=at_a_time))
     assert rows(build("kv_block_events", trace), "step") == [(2,), (2,), (2,)]
     assert rows(build("kv_cache_usage", trace)) == [(130, None, 0, None)]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pandas as pd
+from frames import with_budget
 from hypothesis import given, settings
 from pool_model import Life, Pool, World
 from pool_programs import Program, programs, run
 
 from profilemate.parse.columns.budget import Budget
 from profilemate.parse.tables import TABLES, collector_view
-from profilemate.parse.trace.kv_log import FrameLog
-from profilemate.parse.trace.trace import Frames, Trace
+from profilemate.parse.trace.trace import Trace
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, object]]:
@@ -130,8 +130,6 @@ def test_tables_equal_the_witness(program: Program) -> None:
 @given(programs())
 def test_so_they_do_a_few_operations_at_a_time(program: Program) -> None:
     world, trace = run(program)
-    few = FrameLog(trace.frames["kv"], Budget(held=0, rows=2, entries=3, strict=True))
-    assert isinstance(trace.frames, Frames)
-    trace.frames.log = few
+    trace = with_budget(trace, Budget(held=0, rows=2, entries=3, strict=True))
     check_lives(world, trace, say_pools=program.say_pools)
     check_standard(world, trace, say_pools=program.say_pools)

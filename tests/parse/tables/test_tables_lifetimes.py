@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError, replace
+
+import numpy as np
 import pandas as pd
 import pytest
 from frames import trace_of
 from kv_events import build, kv, pool, rows
 
 from profilemate.parse.tables import collector_view
+from profilemate.parse.tables.block_log import EVICT, block_log
 from profilemate.parse.trace.trace import Trace
 
 
@@ -283,7 +287,22 @@ def test_what_is_kept_for_the_next_table_is_not_kept_for_another_trace() -> None
     first, second = trace(10), trace(20)
     assert build("kv_block_lifetimes", first)["active_sec"].tolist() == [90]
     assert build("kv_block_lifetimes", second)["active_sec"].tolist() == [80]
-    second.window = (0, 200)
-    assert build("kv_block_lifetimes", second)["active_sec"].tolist() == [180]
-    second.frames["kv"] = first.frames["kv"]
-    assert build("kv_block_lifetimes", second)["active_sec"].tolist() == [190]
+    longer = replace(second, window=(0, 200))
+    assert build("kv_block_lifetimes", longer)["active_sec"].tolist() == [180]
+    other = replace(longer, kv=first.kv)
+    assert build("kv_block_lifetimes", other)["active_sec"].tolist() == [190]
+    assert build("kv_block_lifetimes", second)["active_sec"].tolist() == [80]
+
+
+def test_entries_that_do_not_fit_into_one_integer_are_not_sorted_wrongly() -> None:
+    row, what = np.array([0, (1 << 31) - 1]), np.array([2 * EVICT, 2 * EVICT])
+    fits = block_log(np.array([5, 5 + (1 << 28) - 1]), row, what)
+    assert (fits.row.tolist(), fits.owner.tolist()) == ([0, (1 << 31) - 1], [5, 4 + (1 << 28)])
+    with pytest.raises(AssertionError):
+        block_log(np.array([5, 5 + (1 << 28)]), row, what)
+
+
+def test_a_trace_is_not_changed_after_it_was_made() -> None:
+    trace = trace_of([])
+    with pytest.raises(FrozenInstanceError):
+        trace.window = (0, 1)  # type: ignore[misc]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,13 @@ def run_of_three() -> Trace:
             step(9500, 4, WORKER, 7, mode="NONE"),
         ]
     )
-    trace.sources = [SourceInfo(Path(n), SourceKind.TORCH, 1) for n in ("a.json", "b.json")]
-    trace.placements = [Placement(5, "first"), Placement(40, "by wall", 7, 2)]
-    trace.sources_of = {WORKER: [1, 0], SECOND: [0]}
-    trace.aliases = {SECOND: 2}
-    return trace
+    return replace(
+        trace,
+        sources=[SourceInfo(Path(n), SourceKind.TORCH, 1) for n in ("a.json", "b.json")],
+        placements=[Placement(5, "first"), Placement(40, "by wall", 7, 2)],
+        sources_of={WORKER: [1, 0], SECOND: [0]},
+        aliases={SECOND: 2},
+    )
 
 
 def test_the_processes_of_a_run_side_by_side() -> None:

@@ -18,6 +18,7 @@ from profilemate.parse.timeline import steps
 from profilemate.parse.timeline.blocks import CachedFree
 from profilemate.parse.timeline.lanes import in_order, lanes
 from profilemate.parse.timeline.tracks import Flows, Words
+from profilemate.parse.trace.kv_log import ALL
 from profilemate.parse.trace.ranks import Process
 
 SLICES = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 12)), max_size=40)
@@ -77,12 +78,13 @@ def test_cached_free_blocks_equal_the_model(program: Program, chunk: int) -> Non
     for do in program.steps:
         world.now += do.pause
         execute(world, do)
-    kv = trace_of(world.events).frames["kv"]
+    trace = trace_of(world.events)
     for (pid, number), truth in world.truth.items():
-        mine = kv[(kv["pid"] == pid) & (kv["pool"] == number)]
+        (whole,) = trace.kv.only({pid}).slices(ALL)
+        of_pool = np.flatnonzero(whole.ints("pool") == number)
         counter, found = CachedFree(), []
-        for begin in range(0, len(mine), chunk):
-            found += counter.feed(mine.iloc[begin : begin + chunk]).tolist()
+        for begin in range(0, len(of_pool), chunk):
+            found += counter.feed(whole.pick(of_pool[begin : begin + chunk])).tolist()
         assert found == truth
 
 
@@ -136,7 +138,7 @@ def test_steps_are_joined_by_number_and_named_by_what_they_did() -> None:
     assert calls.tolist() == [0, 1, 2, -1, -1, -1]
     kind = steps.kinds(frame)
     names = steps.step_names(frame, kind)
-    assert [names.texts[i] for i in names.of] == [
+    assert [names.texts[i] for i in names.codes] == [
         "prefill 9->16 FULL",
         "mixed 9->16 FULL",
         "decode 9->16 FULL",
@@ -146,7 +148,7 @@ def test_steps_are_joined_by_number_and_named_by_what_they_did() -> None:
     ]
     scheduled = steps.call_kinds(trace, calls, kind)
     called = steps.call_names(trace.frames["sched.step"], scheduled)
-    assert [called.texts[i] for i in called.of] == [
+    assert [called.texts[i] for i in called.codes] == [
         "prefill 9 tok",
         "mixed 9 tok",
         "decode 9 tok",
@@ -174,7 +176,7 @@ def test_words_are_spelled_once() -> None:
         return "-".join(map(str, row))
 
     words = Words.spelled(spell, np.array([1, 2, 1]), np.array([5, 6, 5]))
-    assert [words.texts[i] for i in words.of] == ["1-5", "2-6", "1-5"]
+    assert [words.texts[i] for i in words.codes] == ["1-5", "2-6", "1-5"]
     assert len(calls) == 2
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from frames import At, at, trace_of
+from frames import At, at, kv_frame, trace_of
 
 from profilemate.parse.pipeline import build_tables, write_session
 from profilemate.parse.session.describe import describe, session_id
@@ -50,9 +51,9 @@ def test_each_rank_gets_its_own_events_and_the_lead_comes_first() -> None:
     ]
     assert [[p.pid for p in r.processes] for r in ranks] == [[1, 10], [11], [2, 12], [13]]
     lead = ranks[0].trace
-    assert lead.frames["kv"]["ids"].tolist() == [(1,)]
+    assert kv_frame(lead)["ids"].tolist() == [(1,)]
     assert lead.counts["step"] == 1
-    assert ranks[1].trace.frames["kv"].empty
+    assert kv_frame(ranks[1].trace).empty
     # Each has the engine of its data-parallel rank.
     assert ranks[1].trace.engine is lead
     assert ranks[3].trace.engine is ranks[2].trace
@@ -139,8 +140,7 @@ def test_empty_files_are_named_as_they_lie_in_the_session(tmp_path: Path) -> Non
 def test_faults_and_losses_are_told_to_the_user() -> None:
     events = engine(1, 0)
     events[0].event.values["faults"] = 3
-    trace = trace_of(events)
-    trace.lost_batches, trace.broken, trace.unknown = {1: 2}, 1, {"kv.new": 4}
+    trace = replace(trace_of(events), lost_batches={1: 2}, broken=1, unknown={"kv.new": 4})
     ranks = split_ranks(trace)
     warnings = {w.id: w.text for w in describe(trace, ranks, {}, Path("out")).warnings}
     assert warnings == {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise, product
 from typing import Any
 
@@ -60,18 +61,23 @@ def nested() -> Trace:
             record |= {"correlation": number + 1, "launch": number, "name": 1}
             gpu.append(record | {"host_ts": ts + 100, "host_tid": 1})
     trace = trace_of(events)
-    columns = {"launches": LAUNCHES, "gpu": GPU}
+    columns, frames = {"launches": LAUNCHES, "gpu": GPU}, {}
     for name, rows in (("launches", calls), ("gpu", gpu)):
         frame = pd.DataFrame(rows).reindex(columns=list(columns[name]), fill_value=0)
-        setattr(trace, name, frame.astype(dict(columns[name])))
+        frames[name] = frame.astype(dict(columns[name]))
     # Each record is a call's only one: folded they are the same rows.
     work: dict[str, Any] = {name: np.zeros(len(gpu), dtype=np.int64) for name in WORK}
-    work |= {n: trace.gpu[n].to_numpy() for n in WORK if n in GPU}
+    work |= {n: frames["gpu"][n].to_numpy() for n in WORK if n in GPU}
     work |= {"id": np.arange(len(gpu)), "records": work["records"] + 1}
     work["busy"] = work["end"] - work["start"]
-    trace.work = GpuWork(work)
-    trace.names, trace.api_calls = ["cudaGraphLaunch", "kernel"], {"cudaGraphLaunch": len(calls)}
-    return trace
+    return replace(
+        trace,
+        launches=frames["launches"],
+        gpu=frames["gpu"],
+        work=GpuWork(work),
+        names=["cudaGraphLaunch", "kernel"],
+        api_calls={"cudaGraphLaunch": len(calls)},
+    )
 
 
 @pytest.fixture(scope="module")

@@ -171,4 +171,5 @@ CHART = Chart(
     "How long does cached content live, and how long does it lie unused before it goes?",
     ("kv_block_lifetimes.csv", "kv_cache_evictions.csv"),
     draw,
+    needs={"kv_block_lifetimes": tuple(_COLUMNS)},
 )

@@ -108,4 +108,5 @@ CHART = Chart(
     "Do most steps run on CUDA graphs, and when do they not?",
     ("cuda_graph_steps.csv", "cuda_graph_coverage.csv"),
     draw,
+    needs={"cuda_graph_steps": ("timestamp_sec", "runtime_mode", "unpadded_tokens", "dummy")},
 )

@@ -133,4 +133,5 @@ CHART = Chart(
     "What does a replay cost on the host, how long until the GPU starts, how long does it run?",
     ("cuda_graph_replay_latency.csv", "cuda_graph_timeline.csv"),
     draw,
+    needs={"cuda_graph_replay_latency": ("runtime_mode", "num_tokens", "steps")},
 )

@@ -124,4 +124,14 @@ CHART = Chart(
     "Which graphs are hot, and is the workload uniform?",
     ("cuda_graph_usage.csv", "cuda_graph_replay_latency.csv", "cuda_graph_steps.csv"),
     draw,
+    needs={
+        "cuda_graph_replay_latency": ("runtime_mode", "num_tokens", "steps"),
+        "cuda_graph_steps": (
+            "runtime_mode",
+            "num_tokens",
+            "padding_tokens",
+            "unpadded_tokens",
+            "dummy",
+        ),
+    },
 )

@@ -196,4 +196,9 @@ CHART = Chart(
     "Is the cache over- or under-provisioned, and does it run full?",
     ("kv_cache_usage.csv", "kv_cache_evictions.csv", "kv_preemptions.csv"),
     draw,
+    needs={
+        "kv_cache_usage": ("timestamp_sec", "usage_pct"),
+        "kv_cache_evictions": ("timestamp_sec",),
+        "kv_preemptions": ("timestamp_sec",),
+    },
 )

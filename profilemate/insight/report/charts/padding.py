@@ -187,4 +187,15 @@ CHART = Chart(
     "How much is lost to padding, and which sizes would help?",
     ("cuda_graph_padding.csv", "cuda_graph_captures.csv"),
     draw,
+    needs={
+        "cuda_graph_padding": (
+            "runtime_mode",
+            "unpadded_tokens",
+            "padded_tokens",
+            "num_paddings",
+            "count",
+        ),
+        "cuda_graph_captures": ("num_tokens",),
+        "cuda_graph_replay_latency": ("runtime_mode", "num_tokens", "steps"),
+    },
 )

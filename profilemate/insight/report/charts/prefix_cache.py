@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from profilemate.insight.reading import Floats, floats
+from profilemate.insight.reading import Floats, floats, truths
 from profilemate.insight.report.base import Chart, Drawing, Field, Grid, Nothing, Spec
 from profilemate.insight.report.charts import marks
 from profilemate.insight.report.source import Source, plain
@@ -19,7 +19,7 @@ def draw(source: Source) -> Drawing:
     if frame.empty:
         raise Nothing(source.why_empty("kv_prefix_cache"))
     times = floats(frame["timestamp_sec"])
-    again = frame["preempted"].fillna(False).to_numpy(dtype=bool)
+    again = truths(frame["preempted"])
     tokens = np.where(again, 0.0, floats(frame["tokens"]))
     hits = np.where(again, 0.0, floats(frame["hit_tokens"]))
     spans = source.intervals
@@ -113,4 +113,13 @@ CHART = Chart(
     "Does prefix caching work, and from when on?",
     ("kv_prefix_cache.csv",),
     draw,
+    needs={
+        "kv_prefix_cache": (
+            "timestamp_sec",
+            "preempted",
+            "tokens",
+            "hit_tokens",
+            "running_hit_rate",
+        )
+    },
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from profilemate.insight.reading import Floats, floats
+from profilemate.insight.reading import Floats, floats, truths
 from profilemate.insight.report.base import Chart, Drawing, Field, Grid, Nothing, Spec
 from profilemate.insight.report.charts import marks
 from profilemate.insight.report.charts.graph_latency import SHAPE, panel
@@ -98,7 +98,7 @@ def _row(name: str, session: SavedSession) -> dict[str, Any]:
     gpu: list[Floats] = []
     steps = on_graphs = 0
     for piece in session.chunks("cuda_graph_steps", _STEPS):
-        dummy = piece["dummy"].fillna(False).to_numpy(dtype=bool)
+        dummy = truths(piece["dummy"])
         piece = piece[~dummy & ~(floats(piece["unpadded_tokens"]) == 0)]
         steps += len(piece)
         graph = piece["runtime_mode"].isin(["FULL", "PIECEWISE"]).to_numpy(dtype=bool)
@@ -144,4 +144,9 @@ CHART = Chart(
     "Does one rank hold up the others?",
     ("ranks.csv", "ranks/"),
     draw,
+    needs={
+        "ranks": ("rank", "role"),
+        "cuda_graph_steps": tuple(_STEPS),
+        "kv_cache_usage": ("usage_pct",),
+    },
 )

@@ -231,8 +231,10 @@ class Perfetto:
         assert batch.categories is not None
         interner = self._interner
         interner.make_room()
-        names = interner.chosen("name", batch.names.texts, batch.names.of[rows])
-        categories = interner.chosen("category", batch.categories.texts, batch.categories.of[rows])
+        names = interner.chosen("name", batch.names.texts, batch.names.codes[rows])
+        categories = interner.chosen(
+            "category", batch.categories.texts, batch.categories.codes[rows]
+        )
         args = list(spelled(batch.args, rows, interner))
         if interner.has_news:
             interner.tell(self._packet())
