@@ -19,7 +19,7 @@ from profilemate.errors import InputError
 from profilemate.parse.gpu.collected import Collected
 from profilemate.parse.merge.recordings_to_trace import decode_recordings
 from profilemate.parse.readers import open_recording
-from profilemate.parse.readers.kineto import event_stream as json_events
+from profilemate.parse.readers.kineto import window
 from profilemate.parse.readers.kineto.found import nanoseconds
 from profilemate.parse.recording.contract import Recording
 from profilemate.parse.trace.trace import Trace
@@ -203,7 +203,8 @@ def test_equal_to_json_load(
     suffix = data.draw(st.sampled_from([".json", ".json.gz"]))
     path = write(tmp_path_factory.mktemp("any") / f"x{suffix}", text)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_events, "_BLOCK", block)
+        patch.setattr(window, "BLOCK", block)
+        patch.setattr(window, "SMALL", min(block, window.SMALL))
         recording = open_recording(path)
         found = everything(recording)
     expected = by_json_load(text)

@@ -23,13 +23,13 @@ from profilemate.parse.readers.kineto.reading import Reading
 from profilemate.parse.recording.contract import Marker
 from profilemate.schema.live import SIDECAR
 
-SMALLEST, SMALLEST_COMPILED = 1 << 26, 1 << 29
-"""Bytes of a part for which a process is worth its start, by the scanner that is in use."""
+SMALLEST, SMALLEST_COMPILED = 1 << 25, 1 << 29
+"""Bytes of a part for which a process is worth its start: decoded, and scanned."""
 
 _WINDOW = 1 << 20
 _HEAD = 1 << 12  # the first event of a sidecar lies in it
 # What is read here while the other processes start: about a quarter of a second.
-_AHEAD, _AHEAD_COMPILED = 1 << 26, 1 << 28
+_AHEAD, _AHEAD_COMPILED = 1 << 24, 1 << 28
 _EVENT = re.compile(
     rb'\}[ \t\r\n]*,[ \t\r\n]*(?=\{[ \t\r\n]*"(?:ph|name|cat|pid|tid|ts|dur|args|id)"[ \t\r\n]*:)'
 )
