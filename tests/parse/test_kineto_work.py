@@ -120,12 +120,16 @@ def trace(events: list[str], between: str = ",\n") -> str:
     return HEAD + between.join(events) + "]}"
 
 
+def header(value: str) -> str:
+    return f'{{"schemaVersion": 1, "a": {value}, ' + trace([event(1), event(2)])[1:]
+
+
 def header_list(size: int) -> str:
-    return '{"a": [' + "1," * (size // 2) + "1], " + trace([event(1), event(2)])[1:]
+    return header("[" + "1," * (size // 2) + "1]")
 
 
 def header_text(size: int) -> str:
-    return '{"a": "' + "x" * size + '", ' + trace([event(1), event(2)])[1:]
+    return header('"' + "x" * size + '"')
 
 
 def header_that_never_ends(size: int) -> str:

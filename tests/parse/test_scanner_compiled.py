@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import build_scanner
+import environments
 import numpy as np
 import pytest
 import scanners
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from installing import MARKER
 from test_readers_kineto import document, event, kernel, launch
 from test_readers_kineto_fast import LAYOUTS, MANGLED, mangle, many, whole
 
@@ -216,6 +218,39 @@ def test_without_a_compiler_there_is_a_reason(
 def test_the_compiler_has_nothing_to_warn_of(tmp_path: Path) -> None:
     scanners.make_library()
     assert build_scanner.build(tmp_path / "x.so", ("-Werror", "-Wconversion", "-pedantic")) is None
+
+
+def test_setting_up_builds_what_is_missing_or_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In a clone whose environment is complete, with a copy of the library's source."""
+    library = tmp_path / build_scanner.LIBRARY
+    library.parent.mkdir(parents=True)
+    source = tmp_path / build_scanner.SOURCE
+    source.write_bytes((build_scanner.ROOT / build_scanner.SOURCE).read_bytes())
+    monkeypatch.setattr(build_scanner, "ROOT", tmp_path)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    marker = tmp_path / ".venv" / MARKER
+
+    def set_up() -> None:
+        marker.write_text(environments._venv_fingerprint(tmp_path))
+        assert environments.ensure_venv(tmp_path) == python
+
+    set_up()
+    first = library.stat().st_mtime_ns
+    assert build_scanner.is_current(library)
+    set_up()
+    assert library.stat().st_mtime_ns == first
+    source.write_bytes(source.read_bytes() + b"\n")
+    assert not build_scanner.is_current(library)
+    set_up()
+    assert build_scanner.is_current(library)
+    library.write_bytes(b"\x7fELF and nothing else")
+    monkeypatch.setenv("CC", "/no/such/compiler")
+    set_up()
+    assert "which is slow: /no/such/compiler cannot be run" in capfd.readouterr().err
 
 
 def wheel(folder: Path, compiler: str) -> zipfile.ZipFile:

@@ -18,7 +18,7 @@
 #define PM_SOURCE 0
 #endif
 
-enum { SLOTS = 128, MOST_HOLES = 256, VALUES = 7, WIDTH = 10, MOST_PREFIXES = 16 };
+enum { SLOTS = 64, MOST_HOLES = 256, VALUES = 7, WIDTH = 10, MOST_PREFIXES = 16 };
 
 /* No event is sought further than this: what a template is tried on is bounded, whatever comes. */
 enum { REACH = 1 << 16 };

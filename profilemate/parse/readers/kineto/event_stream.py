@@ -24,7 +24,7 @@ TO_THE_END = "its text ends before the last event"
 
 _LONGEST_VALUE = 1 << 23  # characters; what is longer is no event but damage
 _IN_VAIN, _IN_VAIN_A_BYTE = 1 << 20, 8  # characters that may be decoded for nothing
-_FEW = 8  # events: a taker that takes no more is asked less and less often
+_FEW = 4  # events: a taker that takes no more is asked less and less often
 _LONGEST_PAUSE = 256
 _KEYS = "(?:ph|name|cat|pid|tid|ts|dur|args|id|bp|s)"
 _NEXT = re.compile(rf'\{{\s*"{_KEYS}"\s*:')

@@ -16,7 +16,7 @@ from pathlib import Path
 from profilemate.errors import InputError
 
 VARIABLE = "PROFILEMATE_SCANNER"
-SLOTS, VALUES, WIDTH = 128, 7, 10  # as in _scan.c
+SLOTS, VALUES, WIDTH = 64, 7, 10  # as in _scan.c
 
 _SOURCE = Path(__file__).with_name("_scan.c")
 _LIBRARY = Path(__file__).with_name("_scan.so")

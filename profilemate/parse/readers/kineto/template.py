@@ -66,8 +66,9 @@ class Template:
 
     def teach(self, other: Template) -> bool:
         """Take over what another one knows more, if both are of the same kind of event."""
-        kinds = [hole.kind for hole in self.holes]
-        if self.literals != other.literals or kinds != [hole.kind for hole in other.holes]:
+        if self.literals != other.literals:
+            return False
+        if [hole.kind for hole in self.holes] != [hole.kind for hole in other.holes]:
             return False
         for hole, one in zip(self.holes, other.holes, strict=True):
             hole.fraction |= one.fraction
