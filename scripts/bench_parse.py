@@ -59,7 +59,7 @@ sink.read(0, recording)
     "two files": """
 import sys
 from pathlib import Path
-from profilemate.parse.ingest.worker_processes import read_all
+from profilemate.parse.ingest.read_many import read_all
 from profilemate.parse.ingest.read_one import Task
 first = Path(sys.argv[1])
 second = first.with_name("second_" + first.name)

@@ -14,13 +14,18 @@ from typing import Any
 
 import pytest
 from gpu_build import GpuExport
+from test_readers_kineto import kineto_2026, write
+from test_readers_kineto_fast import long_run
 
 from profilemate.errors import InputError, ToolError
-from profilemate.parse.ingest import worker_processes as parallel
+from profilemate.parse.ingest import read_many
+from profilemate.parse.ingest.read_many import read_all
 from profilemate.parse.ingest.read_one import Task
 from profilemate.parse.pipeline import parse_session, read_trace
+from profilemate.parse.readers.kineto import parts
 from profilemate.parse.recording.contract import Recording
 from profilemate.parse.recording.progress import Progress, no_progress
+from profilemate.parse.recording.worker_processes import Share, Workers
 
 HERE = Path(__file__).parent
 
@@ -115,7 +120,7 @@ class Endless(Task):
 def test_a_killed_process_is_said(recordings: list[Path]) -> None:
     tasks = [Task(recordings[0]), Killed(recordings[1]), Task(recordings[2])]
     with pytest.raises(ToolError, match="memory ran out") as caught:
-        parallel.read_all(tasks, jobs=2)
+        read_all(tasks, jobs=2)
     assert caught.value.path == str(recordings[1])
     assert "--jobs 1" in caught.value.hint
 
@@ -123,8 +128,40 @@ def test_a_killed_process_is_said(recordings: list[Path]) -> None:
 def test_an_error_ends_the_others_at_once(recordings: list[Path], tmp_path: Path) -> None:
     tasks = [Endless(recordings[0]), Killed(recordings[1])]
     with pytest.raises(ToolError):
-        parallel.read_all(tasks, jobs=2)
+        read_all(tasks, jobs=2)
     assert not any(alive(pid) for pid in pids(tmp_path))
+
+
+@dataclass(frozen=True, slots=True)
+class Nested(Task):
+    """A recording that takes a process of its own for ever."""
+
+    def open(self, progress: Progress = no_progress) -> Recording:
+        with Workers("nested", [Endless(self.path)], 1) as workers:
+            workers.results()
+        raise AssertionError
+
+
+@dataclass(frozen=True, slots=True)
+class KilledLater(Killed):
+    """The same as `Killed`, once an endless one is being read."""
+
+    def open(self, progress: Progress = no_progress) -> Recording:
+        while not pids(self.path.parent):
+            time.sleep(0.05)
+        return Killed.open(self, progress)
+
+
+def test_an_error_ends_the_processes_of_the_others_too(
+    recordings: list[Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ToolError, match="memory ran out"):
+        read_all([Nested(recordings[0]), KilledLater(recordings[1])], jobs=2)
+    (pid,) = pids(tmp_path)
+    until = time.monotonic() + 60
+    while alive(pid) and time.monotonic() < until:
+        time.sleep(0.05)  # the kernel ends it, and nobody waits for that
+    assert not alive(pid)
 
 
 def pids(folder: Path) -> list[int]:
@@ -143,7 +180,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from test_parallel import Endless
-from profilemate.parse.parallel import read_all
+from profilemate.parse.ingest.read_many import read_all
 
 if __name__ == "__main__":
     read_all([Endless(Path(p)) for p in sys.argv[1:]], jobs=2)
@@ -172,13 +209,63 @@ def test_ctrl_c_ends_all(recordings: list[Path], tmp_path: Path) -> None:
 
 def test_how_many_processes_fit(recordings: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     tasks = [Task(path) for path in recordings]
-    assert parallel.fitting(tasks) == 1  # small ones are not worth a process
-    monkeypatch.setattr(parallel, "_WORTH", 1)
-    monkeypatch.setattr(parallel, "_memory", lambda: 1 << 40)
-    assert parallel.fitting(tasks) == len(os.sched_getaffinity(0))
-    monkeypatch.setattr(parallel, "_memory", lambda: 100 << 20)
-    assert parallel.fitting(tasks) == 1
-    assert parallel.fitting([Task(recordings[0].parent)]) == 1
+    roomy, tight = Share(cores=5, memory=1 << 40), Share(cores=5, memory=100 << 20)
+    assert read_many.fitting(tasks, roomy) == 1  # small ones are not worth a process
+    monkeypatch.setattr(read_many, "_WORTH", 1)
+    assert read_many.fitting(tasks, roomy) == 5
+    assert read_many.fitting(tasks, tight) == 1
+    assert read_many.fitting([Task(recordings[0].parent)], roomy) == 5
+    assert Share(cores=5, memory=2 << 30).processes == 3
+    assert Share.whole().cores == len(os.sched_getaffinity(0))
+    assert Share.whole().memory > 1 << 26
+
+
+# ------------------------------------------------------------------ processes of processes
+
+
+@dataclass(frozen=True, slots=True)
+class InParts(Task):
+    """A trace of which every few bytes are worth a process; says which ones are started."""
+
+    def open(self, progress: Progress = no_progress) -> Recording:
+        started, log = subprocess.Popen, self.path.with_suffix(".started")
+
+        def logged(*arguments: Any, **options: Any) -> Any:
+            with log.open("a") as file:
+                file.write(f"{os.getpid()}\n")
+            return started(*arguments, **options)
+
+        parts.SMALLEST = parts.SMALLEST_COMPILED = 1 << 12
+        subprocess.Popen = logged  # type: ignore[assignment, misc]
+        return Task.open(self, progress)
+
+
+@pytest.mark.parametrize(("cores", "jobs", "each"), [(2, 2, 1), (6, 2, 3), (1, 2, 1), (7, 3, 2)])
+def test_a_process_that_reads_starts_no_more_than_its_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, jobs: int, each: int
+) -> None:
+    """Of a machine of so many cores; until now each of `jobs` started as many as there are."""
+    machine = Share(cores, 1 << 40)
+    monkeypatch.setattr(Share, "whole", lambda: machine)
+    paths = [write(tmp_path / f"{i}.json", long_run(kineto_2026, 400)) for i in range(jobs)]
+    reads = read_all([InParts(path) for path in paths], jobs=jobs)
+    for path, read in zip(paths, reads, strict=True):
+        log = path.with_suffix(".started")
+        started = log.read_text().split() if log.exists() else []
+        assert len(started) == each - 1
+        assert read.activity.api_calls == {"cudaGraphLaunch": 399}
+        assert str(os.getpid()) not in started
+
+
+def test_a_share_of_the_memory_is_a_limit_too() -> None:
+    machine = Share(cores=16, memory=4 << 30)
+    assert (machine.processes, machine.divided(2), machine.divided(2).processes) == (
+        6,
+        Share(8, 2 << 30),
+        3,
+    )
+    assert machine.divided(40) == Share(1, (4 << 30) // 40)
+    assert machine.divided(40).processes == 1
 
 
 # ------------------------------------------------------------------ a cluster
@@ -238,7 +325,7 @@ def test_a_scheduler_that_does_not_answer(
 
 def test_a_process_that_reads_starts_without_pandas() -> None:
     """Which takes longer to import than all the rest."""
-    module = "profilemate.parse.ingest.worker_processes"
+    module = "profilemate.parse.ingest.read_many"
     code = f"import sys; import {module}; print('pandas' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout == "False\n"

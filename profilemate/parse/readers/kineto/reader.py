@@ -23,6 +23,7 @@ from profilemate.parse.readers.kineto.inflate import ZSTD, beginning, unpacked
 from profilemate.parse.readers.kineto.reading import TORCH, VIZTRACER, Reading
 from profilemate.parse.recording.activity import ActivitySink
 from profilemate.parse.recording.contract import Marker, Recording, SourceInfo
+from profilemate.parse.recording.worker_processes import Share
 from profilemate.schema.live import SIDECAR, SIDECAR_END
 
 __all__ = ["KinetoJsonReader", "nanoseconds"]
@@ -35,7 +36,8 @@ _EVENTS = "traceEvents"
 class _KinetoRecording:
     def __init__(self, path: Path, info: SourceInfo, options: OpenOptions) -> None:
         self._path, self._info, self._progress = path, info, options.progress
-        self._workers = 1 if options.streamed else parts.workers()
+        share = options.share or Share.whole()
+        self._processes_at_once = 1 if options.streamed else share.processes
         self._reading = Reading()
 
     @property
@@ -49,7 +51,7 @@ class _KinetoRecording:
 
     def markers(self) -> Iterator[Marker]:
         """Our messages; everything else that is wanted is put aside on the way."""
-        cuts = parts.cuts(self._path, self._workers)
+        cuts = parts.cuts(self._path, self._processes_at_once)
         result = parts.read_parts(self._path, cuts, self._told) if cuts else None
         if result is not None:
             self._reading, markers = result

@@ -84,7 +84,6 @@ class Reading:
         self.header, self.damage = stream.header, stream.damage
         self.repaired, self.broken = stream.repaired, stream.broken
 
-    @property
     def ends_between_events(self) -> bool:
         """Whether a part ended where an event begins, and nothing in it had to be guessed."""
         return self.damage == TO_THE_END and not self.repaired and not self.broken
