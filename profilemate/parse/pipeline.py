@@ -15,8 +15,8 @@ from profilemate.parse.cache import TraceCache
 from profilemate.parse.columns.budget import Budget
 from profilemate.parse.ingest.find_files import gather
 from profilemate.parse.ingest.live_sessions import only_session
+from profilemate.parse.ingest.read_many import read_all
 from profilemate.parse.ingest.read_one import Task
-from profilemate.parse.ingest.worker_processes import read_all
 from profilemate.parse.merge.aligned_recordings import AlignedRecordings, align_recordings
 from profilemate.parse.merge.recordings_to_trace import make_trace
 from profilemate.parse.merge.runs import doubt_several, refuse_several

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import build_scanner
 import debian_chromium
 import debian_nsys
 import debian_packages
@@ -83,14 +84,17 @@ def ensure_venv(clone_root: Path) -> Path:
 
     Redone only when ``pyproject.toml``, the environment's Python or the clone's place has changed:
     the clone is installed as editable, so its code needs no new installation. A ``.venv`` that
-    works, whoever made it, is completed; one whose Python does not run is made anew.
+    works, whoever made it, is completed; one whose Python does not run is made anew. The compiled
+    scanner lies in the clone, not in ``.venv``: it is built whenever it is not that of its source.
     """
     target = clone_root / ".venv"
     python = target / "bin" / "python"
     if complete(target, _venv_fingerprint(clone_root)) and python.exists():
+        _ensure_scanner(clone_root)
         return python
     with locked(f"venv-{digest(str(clone_root))}"):
         if complete(target, _venv_fingerprint(clone_root)) and python.exists():
+            _ensure_scanner(clone_root)
             return python
         need_space(clone_root, 1, "The clone's .venv")
         say(f"installing the clone with its development tools into {target}")
@@ -103,6 +107,16 @@ def ensure_venv(clone_root: Path) -> Path:
         run(command, f"Installing the clone into {target}", cwd=clone_root)
         (target / MARKER).write_text(f"{_venv_fingerprint(clone_root)}\n", encoding="utf-8")
     return python
+
+
+def _ensure_scanner(clone_root: Path) -> None:
+    """Build the compiled scanner if it is missing or of another source; say why it cannot be."""
+    library = clone_root / build_scanner.LIBRARY
+    if build_scanner.is_current(library):
+        return
+    why = build_scanner.build(library)
+    if why is not None:
+        say(f"torch traces are read without the compiled scanner, which is slow: {why}")
 
 
 def _venv_fingerprint(clone_root: Path) -> str:

@@ -18,6 +18,7 @@ from profilemate.parse.ingest.find_files import Tolerant
 from profilemate.parse.readers import open_recording
 from profilemate.parse.recording.contract import Marker, Recording, SourceInfo
 from profilemate.parse.recording.progress import Progress, no_progress
+from profilemate.parse.recording.worker_processes import Share
 
 
 @dataclass(slots=True)
@@ -50,6 +51,7 @@ class Task:
         cache_dir: Where exports are kept.
         records: Keep every GPU record, not only what they are folded to.
         budget: What may be kept in memory.
+        share: What this process and those that it starts may use of the machine; None for all.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class Task:
     cache_dir: Path | None = None
     records: bool = True
     budget: Budget = field(default_factory=Budget)
+    share: Share | None = None
 
     def open(self, progress: Progress = no_progress) -> Recording:
         """Open it.
@@ -71,8 +74,18 @@ class Task:
             nsys=self.nsys,
             progress=progress,
             streamed=self.budget.strict,
+            share=self.share,
         )
         return Tolerant(one) if self.found else one
+
+    def run(self, progress: Progress = no_progress, /) -> Read:
+        """Open it and read it.
+
+        Raises:
+            ProfilemateError: It cannot be read.
+        """
+        one = self.open(progress)
+        return read_recording(one, progress, records=self.records, budget=self.budget)
 
 
 def read_recording(
@@ -95,12 +108,3 @@ def read_recording(
     give_back()
     error = recording.error if isinstance(recording, Tolerant) else None
     return Read(recording.info, messages, activity, ranges, error)
-
-
-def read_task(task: Task, progress: Progress = no_progress) -> Read:
-    """Open a recording and read it.
-
-    Raises:
-        ProfilemateError: It cannot be read.
-    """
-    return read_recording(task.open(progress), progress, records=task.records, budget=task.budget)

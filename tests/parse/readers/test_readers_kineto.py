@@ -15,77 +15,19 @@ import pytest
 from decoded import decode_recordings
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kineto_texts import BASE, document, event, everything, kernel, kineto_2026, launch, write
 
 from profilemate.errors import InputError
-from profilemate.parse.gpu.collected import Collected
 from profilemate.parse.readers import open_recording
-from profilemate.parse.readers.kineto import event_stream
+from profilemate.parse.readers.kineto import window
 from profilemate.parse.readers.kineto.found import nanoseconds
-from profilemate.parse.recording.contract import Recording
 from profilemate.parse.trace.trace import Trace
 
 pytestmark = pytest.mark.usefixtures("scanner")
 
-BASE = 1_759_300_074_000_000_000
-
-
-def event(category: str, name: str, ts: object, dur: object = 2, **more: Any) -> dict[str, Any]:
-    fields = {"ph": "X", "cat": category, "name": name, "pid": 7, "tid": 8, "ts": ts, "dur": dur}
-    return fields | more
-
-
-def launch(
-    ts: object, correlation: int, name: str = "cudaGraphLaunch", **more: Any
-) -> dict[str, Any]:
-    return event("cuda_runtime", name, ts, args={"correlation": correlation}, **more)
-
-
-def kernel(ts: object, correlation: int, name: str = "k", **args: Any) -> dict[str, Any]:
-    args = {"device": 0, "stream": 7, "correlation": correlation, **args}
-    return event("kernel", name, ts, pid=0, tid=7, args=args)
-
-
-def document(events: list[dict[str, Any]], **header: Any) -> dict[str, Any]:
-    return {"schemaVersion": 1, "baseTimeNanoseconds": BASE, **header, "traceEvents": events}
-
-
-def kineto_2026(trace: dict[str, Any]) -> str:
-    """One key a line, as Kineto writes it since April 2026."""
-    head = "".join(
-        f"  {json.dumps(k)}: {json.dumps(v)},\n" for k, v in trace.items() if k != "traceEvents"
-    )
-    events = ",\n".join(
-        "  {\n" + ",\n".join(f'    "{k}": {json.dumps(v)}' for k, v in e.items()) + "\n  }"
-        for e in trace["traceEvents"]
-    )
-    return "{\n" + head + f'  "traceEvents": [\n{events}\n  ]\n}}\n'
-
-
-def write(path: Path, text: str | dict[str, Any]) -> Path:
-    raw = (text if isinstance(text, str) else json.dumps(text)).encode()
-    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
-    return path
-
 
 def opened(path: Path) -> Trace:
     return decode_recordings([open_recording(path)])
-
-
-def everything(recording: Recording) -> dict[str, Any]:
-    """All that a recording gives, as plain lists."""
-    markers = [tuple(m) for m in recording.markers()]
-    sink = Collected()
-    sink.read(0, recording)
-    names = sink.every_name
-    found: dict[str, Any] = {"markers": markers}
-    found["annotations"] = [tuple(m) for m in recording.annotations()]
-    for kind in ("launches", "gpu"):
-        columns = sink.columns(kind)
-        rows = zip(*(c.tolist() for n, c in columns.items() if n != "recording"), strict=True)
-        place = list(columns).index("name")
-        found[kind] = [(*r[:place], names[r[place]], *r[place + 1 :]) for r in rows]
-    found["calls"] = dict(sink.api_calls or {})
-    return found
 
 
 # ------------------------------------------------------------------ against json.load
@@ -203,7 +145,8 @@ def test_equal_to_json_load(
     suffix = data.draw(st.sampled_from([".json", ".json.gz"]))
     path = write(tmp_path_factory.mktemp("any") / f"x{suffix}", text)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(event_stream, "_BLOCK", block)
+        patch.setattr(window, "BLOCK", block)
+        patch.setattr(window, "SMALL", min(block, window.SMALL))
         recording = open_recording(path)
         found = everything(recording)
     expected = by_json_load(text)
