@@ -7,13 +7,16 @@
     ├── ToolError               a program or package that is missing, too old or failed
     └── SchemaError             a message that breaks the wire format
 
-Every one ends the command line with exit code 2 and no traceback. An assertion is for our own
+Every one ends the command line with exit code 2 and no traceback. What to type stands on a line of
+its own, as it is typed, so that it can be copied. An assertion is for our own
 mistakes, never for the user's input.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+
+from profilemate.printable import printable
 
 EXTRAS = {
     "dask": ("distributed>=2024.1",),
@@ -35,26 +38,47 @@ class ProfilemateError(Exception):
         what: What failed, in one clause.
         path: The file or directory it failed on, if any.
         why: The likely reason.
-        hint: What to type or do next.
+        hint: What to do next, in words.
+        command: What to type next: a command, or several. Paths in it went through `shell_word`.
+
+    Parts are kept as they were given; `str` of it, and the command line, print them.
     """
 
     exit_code = 2
 
     def __init__(
-        self, what: str, *, path: Path | str | None = None, why: str = "", hint: str = ""
+        self,
+        what: str,
+        *,
+        path: Path | str | None = None,
+        why: str = "",
+        hint: str = "",
+        command: str | tuple[str, ...] = (),
     ) -> None:
         self.what = what
         self.path = None if path is None else str(path)
         self.why = why
         self.hint = hint
+        self.commands = command if isinstance(command, tuple) else (command,) * bool(command)
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        text = self.what if self.path is None else f"{self.what}: {self.path}"
-        for part in (self.why, self.hint):
-            if part:
-                text += f"\n  {part}"
-        return text
+        return "\n  ".join([self.headline, *map(printable, self.reasons), *self.to_type])
+
+    @property
+    def headline(self) -> str:
+        """What failed, and on which file; one printable line."""
+        return printable(self.what if self.path is None else f"{self.what}: {self.path}")
+
+    @property
+    def reasons(self) -> list[str]:
+        """The likely reason and what to do next, as far as they are known."""
+        return [part for part in (self.why, self.hint) if part]
+
+    @property
+    def to_type(self) -> list[str]:
+        """The commands, a printable line each."""
+        return [printable(command) for command in self.commands]
 
 
 class InputError(ProfilemateError):
@@ -78,9 +102,9 @@ class SchemaError(ProfilemateError):
 
 
 def missing_extra(extra: str) -> str:
-    """What to type where a package of an extra is missing, on a line of its own.
+    """The command that installs what an extra needs.
 
     The packages are named, not the extra: however profilemate came here (a clone on PYTHONPATH, a
     wheel, a registry), pip finds them.
     """
-    return "Install what it needs:\n  pip install " + " ".join(f"'{p}'" for p in EXTRAS[extra])
+    return "pip install " + " ".join(f"'{p}'" for p in EXTRAS[extra])

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from profilemate.printable import printable
+
 
 class Faults:
     """Counts our own faults and reports each place once.
@@ -43,7 +45,7 @@ class Faults:
 def say(text: str, tag: str = "[profilemate] ") -> None:
     """Write one line to stderr, where vLLM's own log goes; a closed stderr is no reason to fail."""
     with suppress(OSError, ValueError, AttributeError):  # sys.stderr may be None
-        sys.stderr.write(f"{tag}{text}\n")
+        sys.stderr.write(f"{tag}{printable(text)}\n")
         sys.stderr.flush()
 
 

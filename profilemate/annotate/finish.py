@@ -23,6 +23,7 @@ import profilemate
 from profilemate.annotate import session_dir
 from profilemate.annotate.faults import Faults, say, shield
 from profilemate.annotate.settings import NSYS, Settings
+from profilemate.printable import shell_word
 from profilemate.schema.live import LOCK, LOG, MARKERS, METADATA, RECORDING
 
 _ROOT = Path(profilemate.__file__).parent.parent
@@ -56,13 +57,15 @@ def start(settings: Settings, env: Mapping[str, str]) -> None:
     if session is None or not needed(session):
         return
     if os.getpid() == 1:
-        say(f"the run's markers are in {session}: `profilemate parse {session}` makes the tables")
+        say(f"the run's markers are in {session}; this makes the tables:")
+        say(f"profilemate parse {shell_word(session)}", tag="  ")
         return
     if not sys.executable or importlib.util.find_spec("pandas") is None:
         say(
             f"the run's markers are in {session}; the tables need pandas, which is not installed "
-            f"here: `profilemate parse {session}` makes them wherever profilemate is installed"
+            "here. Wherever profilemate is installed this makes them:"
         )
+        say(f"profilemate parse {shell_word(session)}", tag="  ")
         return
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     lock = os.open(session / LOCK, flags, 0o600)

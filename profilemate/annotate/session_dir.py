@@ -73,7 +73,8 @@ def usable(settings: Settings, env: MutableMapping[str, str]) -> str:
         return NO_SESSION
     base = _base(settings, env)
     # Nothing is made yet: most processes that import vLLM never run it.
-    there = next((p for p in (base, *base.parents) if os.path.lexists(p)), base)
+    places = (base, *base.parents) if base.is_absolute() else ()
+    there = next((p for p in places if os.path.lexists(p)), base)
     why = _unusable(there)
     if not why:
         return ""
@@ -91,6 +92,8 @@ def _unusable(folder: Path) -> str:
     could be put where the run did not mean it to be: the folder is ours or root's, and where others
     may write it is sticky, as /tmp is.
     """
+    if not folder.is_absolute():
+        return "begins with the home folder of nobody here"
     if not folder.is_dir():
         return "is no directory"
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -113,11 +116,14 @@ def _is_own(session: Path) -> bool:
 
 
 def _base(settings: Settings, env: Mapping[str, str]) -> Path:
-    """The folder that the session lies in."""
+    """The folder that the session lies in; one that is not absolute cannot be had."""
     # Absolute: a process may change its working directory.
     given = env.get(SESSION)
     place = Path(given).parent if given else Path(settings.directory)
-    return place.expanduser().absolute()
+    try:
+        return place.expanduser().absolute()
+    except RuntimeError:  # `~` of a user without a home, as in many a container
+        return place
 
 
 def find(settings: Settings, env: Mapping[str, str]) -> Path | None:
@@ -140,6 +146,8 @@ def make(settings: Settings, env: Mapping[str, str]) -> Path:
         OSError: It cannot be made.
     """
     base = _base(settings, env)
+    if not base.is_absolute():
+        raise FileNotFoundError(f"{base} {_unusable(base)}")
     if given := env.get(SESSION):
         session = base / Path(given).name
         _fill(session, datetime.fromtimestamp(began_ns(env) / 1e9))

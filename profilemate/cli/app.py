@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import profilemate
 from profilemate.cli import cache as cache_
@@ -12,6 +15,7 @@ from profilemate.cli import compare, export, hta, perfetto, report, scrub, show,
 from profilemate.cli import parse as parse_
 from profilemate.cli import run as run_
 from profilemate.cli.examples import examples
+from profilemate.printable import printable
 
 HELP = """What vLLM's CUDA graphs and KV cache really did.
 
@@ -26,7 +30,35 @@ HELP = """What vLLM's CUDA graphs and KV cache really did.
      profilemate compare before after
 """
 
+
+# typer brought a click of its own from some version on: this is the class of whichever it has.
+_UsageError: Any = typer.BadParameter.__mro__[1]
+
+
+@contextmanager
+def _usage_printable() -> Iterator[None]:
+    """What was typed is quoted where it was wrong: a shell's `*` types names of files."""
+    try:
+        yield
+    except _UsageError as error:
+        error.message = printable(error.message)
+        raise
+
+
+class _Commands(TyperGroup):
+    """All commands: words of the command line are outside text, too."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _usage_printable():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _usage_printable():
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
+    cls=_Commands,
     help=HELP,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

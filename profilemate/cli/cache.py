@@ -41,9 +41,12 @@ def cache(context: typer.Context, folder: Folder = None) -> None:
     """Show how much is kept."""
     if context.invoked_subcommand is None:
         from profilemate.parse.cache import limit
-        from profilemate.parse.cache.files import places
+        from profilemate.parse.cache.files import NO_HOME, places
 
-        for place in places(folder):
+        found = places(folder)
+        if not found:
+            show.note(NO_HOME)
+        for place in found:
             most = f", at most {limit() / 1e6:g} MB" if place.bounded else ""
             show.line(f"{place.what}: {_amount(len(place.files), place.size)}{most}")
             show.line(f"  {place.folder}")
@@ -52,9 +55,12 @@ def cache(context: typer.Context, folder: Folder = None) -> None:
 @app.command(epilog=examples("profilemate cache clear"))
 def clear(folder: Folder = None) -> None:
     """Remove all of it. It is made again when it is needed."""
-    from profilemate.parse.cache.files import places, remove, sweep
+    from profilemate.parse.cache.files import NO_HOME, places, remove, sweep
 
-    for place in places(folder):
+    found = places(folder)
+    if not found:
+        show.note(NO_HOME)
+    for place in found:
         freed = [remove(path) for path, _, _ in place.files]
         sweep(place.folder)
         show.line(f"removed {_amount(len(freed), sum(freed))} of {place.what}")

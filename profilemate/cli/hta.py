@@ -7,7 +7,7 @@ from typing import Annotated
 
 from profilemate.cli import options, show
 from profilemate.cli.examples import examples
-from profilemate.cli.reading import decoded_traces
+from profilemate.cli.reading import decoded_traces, say_if_uncached
 
 EXAMPLES = examples(
     "profilemate hta session",
@@ -40,6 +40,7 @@ def hta(
     """
     from profilemate.errors import OutputError
     from profilemate.hta import run as hta_
+    from profilemate.printable import shell_word
 
     if out is None:
         if not source.is_dir():
@@ -47,9 +48,13 @@ def hta(
                 "there is no session to write to",
                 path=source,
                 why="this is a trace",
-                hint=f"Name a directory: profilemate hta {source} -o DIR",
+                hint="Name a directory:",
+                command=f"profilemate hta {shell_word(source)} -o DIR",
             )
         out = source
-    result = hta_.hta(source, out, force=force, decoded=decoded_traces(no_cache))
+    decoded = decoded_traces(no_cache)
+    result = hta_.hta(source, out, force=force, decoded=decoded)
+    say_if_uncached(decoded)
     show.sections(hta_.sections(result))
-    show.line(f"\nwrote {out / hta_.SUMMARY} and hta_*.csv")
+    show.line()
+    show.line(f"wrote {out / hta_.SUMMARY} and hta_*.csv")

@@ -38,6 +38,13 @@ Timeline = Annotated[
     bool,
     typer.Option("--timeline", help="Write timeline.pftrace too, for `profilemate view DIR`."),
 ]
+SafeCsv = Annotated[
+    bool,
+    typer.Option(
+        "--safe-csv",
+        help="Write an apostrophe before texts that a spreadsheet would run as a formula.",
+    ),
+]
 
 
 def parse(
@@ -47,6 +54,7 @@ def parse(
     quiet: options.Quiet = False,
     as_json: Annotated[bool, options.json("the summary as JSON")] = False,
     timeline: Timeline = False,
+    safe_csv: SafeCsv = False,
     nsys: options.Nsys = None,
     cache: options.CacheFolder = None,
     jobs: options.Jobs = None,
@@ -65,7 +73,9 @@ def parse(
         nsys, cache, no_cache, max_memory, jobs, scheduler, quiet=quiet, bar=not as_json
     )
     with asked as how:
-        session = parse_session(traces, out, force=force, timeline=timeline, **how)
+        session = parse_session(
+            traces, out, force=force, timeline=timeline, safe_csv=safe_csv, **how
+        )
     if as_json:
         show.as_json(session.summary)
     elif not quiet:

@@ -21,6 +21,12 @@ def decoded_traces(no_cache: bool, folder: Path | None = None) -> TraceCache | N
     return None if no_cache else TraceCache(folder)
 
 
+def say_if_uncached(decoded: TraceCache | None) -> None:
+    """Say on stderr why nothing is kept, if that is so: the answer is all there."""
+    if decoded is not None and decoded.note is not None:
+        show.note(decoded.note)
+
+
 @contextmanager
 def reading(
     nsys: Path | None,
@@ -35,7 +41,7 @@ def reading(
 ) -> Iterator[How]:
     """How to read recordings, by the options that say so.
 
-    At the end it is said on stderr why nothing is kept, if that is so: the answer is all there.
+    Says at the end why nothing is kept, if that is so.
     """
     from profilemate.parse.columns.budget import memory_limit
 
@@ -50,5 +56,5 @@ def reading(
             "scheduler": scheduler,
             "limit": limit,
         }
-    if not quiet and decoded is not None and decoded.note is not None:
-        show.say(f"note: {decoded.note}")
+    if not quiet:
+        say_if_uncached(decoded)

@@ -12,6 +12,7 @@ import typer
 from profilemate.cli import ended, options, show
 from profilemate.cli.examples import examples
 from profilemate.errors import InputError, ProfilemateError, ToolError
+from profilemate.printable import shell_word
 from profilemate.record.plan import Plan, Recorder, choose, make_plan
 from profilemate.record.start import run as start
 from profilemate.record.start import settle
@@ -78,7 +79,7 @@ def run(
     folder = out or Path(f"profilemate_{datetime.now():%Y%m%d_%H%M%S}")
     plan = _plan(command, asked[0] if asked else choose(nsys_path), folder, steps, nodes, nsys_path)
     for note in plan.notes:
-        show.say(f"note: {note}")
+        show.note(note)
     show.say(f"$ {plan.line()}")
     if dry:
         return
@@ -122,6 +123,8 @@ def _parse(plan: Plan, code: int, nsys: Path | None) -> None:
         with ended.in_order(), show.progress(False) as progress:
             session = parse_session(found, plan.session, force=True, nsys=nsys, progress=progress)
     except ProfilemateError as e:
-        e.hint = e.hint or f"The recording is kept: profilemate parse {found[0]}"
+        if not e.commands:
+            e.hint = f"{e.hint} The recording is kept:".lstrip()
+            e.commands = (f"profilemate parse {shell_word(found[0])}",)
         raise
     show.session(session)

@@ -1,4 +1,8 @@
-"""Words and tables on the terminal. Nothing else prints."""
+"""Words and tables on the terminal. Nothing else prints.
+
+Whatever is printed goes through `text`, `wrapped` or `line`, and so through `printable`: it may
+come from a recording, and a recording from anybody. Rich's own markup is never used.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from profilemate.errors import ProfilemateError
+from profilemate.printable import printable, printable_lines
 
 if TYPE_CHECKING:
     from profilemate.cli.annotate_status import Status
@@ -38,34 +42,58 @@ def _err() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def line(text: str) -> None:
-    """Print a line as it is."""
-    out().print(Text(text))
+def text(value: str, style: str = "") -> Text:
+    """One line of text that prints as it stands: no markup, and nothing that a terminal obeys."""
+    return Text(printable(value), style)
 
 
-def say(text: str) -> None:
+def row_of(*cells: str | Text) -> list[Text]:
+    """Cells of a table; texts as they stand."""
+    return [text(cell) if isinstance(cell, str) else cell for cell in cells]
+
+
+def line(value: str = "", style: str = "") -> None:
+    """Print a line."""
+    out().print(text(value, style))
+
+
+def heading(title: str, *, first: bool = False) -> None:
+    """Print a title, an empty line above it unless it is the first thing."""
+    if not first:
+        line()
+    line(title, "bold")
+
+
+def say(value: str) -> None:
     """Print a line on stderr, which the output of a recorded command does not share."""
-    _err().print(Text(text))
+    _err().print(text(value))
 
 
-def raw(text: str) -> None:
-    """Print a whole document, byte for byte."""
-    sys.stdout.write(text)
+def note(value: str) -> None:
+    """Print on stderr what whoever typed the command should know."""
+    say(f"note: {value}")
+
+
+def raw(document: str) -> None:
+    """Print a whole document: byte for byte, except where a terminal would obey it."""
+    sys.stdout.write(printable_lines(document) if sys.stdout.isatty() else document)
 
 
 def as_json(value: Mapping[str, Any]) -> None:
     """Print a JSON object, for machines: in ASCII, which every locale can write."""
-    out().print(Text(json.dumps(value, indent=2)))
+    spelled = json.dumps(value, indent=2).replace("\x7f", "\\u007f")  # DEL is ASCII, too
+    out().print(Text(spelled))
 
 
 def fail(error: ProfilemateError) -> None:
-    """Print what failed, where, why, and what to type next."""
+    """Print what failed, where, why, and what to type next: that on lines of its own, uncut."""
     console = _err()
-    head = error.what if error.path is None else f"{error.what}: {error.path}"
-    console.print(f"[bold red]error:[/] {escape(head)}")
-    for part in (error.why, error.hint):
-        for text in wrapped(part, console.width - 2, whole_words=True) if part else ():
-            console.print(f"  {escape(text)}")
+    console.print(Text.assemble(("error:", "bold red"), " ", text(error.headline)))
+    for part in error.reasons:
+        for words in wrapped(part, console.width - 2, whole_words=True):
+            console.print(text(f"  {words}"))
+    for command in error.to_type:
+        console.print(text(f"  {command}"))
 
 
 @contextmanager
@@ -75,7 +103,8 @@ def progress(quiet: bool) -> Iterator[Any]:
     if quiet or not console.is_terminal:
         yield lambda what, done, total: None
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    what_ = TextColumn("{task.description}", markup=False)
+    columns = (SpinnerColumn(), what_, BarColumn(), TimeElapsedColumn())
     bar = Progress(*columns, console=console, transient=True)
     start, task = time.monotonic(), bar.add_task("", total=None)
 
@@ -84,7 +113,7 @@ def progress(quiet: bool) -> Iterator[Any]:
             if time.monotonic() - start < SLOW_S:
                 return
             bar.start()
-        bar.update(task, description=escape(what), completed=done, total=total)
+        bar.update(task, description=printable(what), completed=done, total=total)
 
     try:
         yield tell
@@ -94,26 +123,26 @@ def progress(quiet: bool) -> Iterator[Any]:
 
 def facts(console: Console, rows: Sequence[tuple[str, str]], style: str = "dim") -> None:
     """Print names and values in two columns, wrapped; nothing is padded on the right."""
-    indent = 2 + max(len(name) for name, _ in rows)
+    indent = 2 + max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
         first, *rest = wrapped(value, console.width - indent)
-        console.print(Text.assemble((name.ljust(indent), style), first))
-        for line_ in rest:
-            console.print(Text(" " * indent + line_))
+        console.print(Text.assemble(text(name.ljust(indent), style), text(first)))
+        for words in rest:
+            console.print(text(" " * indent + words))
 
 
 def sections(titled: list[tuple[str, list[tuple[str, str]]]]) -> None:
     """Titled lists of names and values, an empty line between two."""
     console = out()
     for i, (title, rows) in enumerate(titled):
-        console.print(("\n" if i else "") + f"[bold]{escape(title)}[/]")
+        heading(title, first=not i)
         facts(console, rows)
 
 
-def wrapped(text: str, width: int, *, whole_words: bool = False) -> list[str]:
-    """The text in lines; a word longer than a line is cut, or stays whole to be copied."""
+def wrapped(value: str, width: int, *, whole_words: bool = False) -> list[str]:
+    """The text in printable lines; a word longer than a line is cut, or stays whole."""
     lines = textwrap.wrap(
-        text, max(20, width), break_on_hyphens=False, break_long_words=not whole_words
+        printable(value), max(20, width), break_on_hyphens=False, break_long_words=not whole_words
     )
     return lines or [""]
 
@@ -121,13 +150,14 @@ def wrapped(text: str, width: int, *, whole_words: bool = False) -> list[str]:
 def session(session: Session) -> None:
     """The short summary of a parsed session."""
     facts(out(), session.facts())
-    line("")
+    line()
     sections(session.sections())
     console = out()
     for warning in session.warnings:
-        line("")
+        line()
         facts(console, [("note:", warning)])
-    line(f"\nwrote {session.path}")
+    line()
+    line(f"wrote {session.path}")
 
 
 def timeline(result: Result) -> None:
@@ -137,13 +167,16 @@ def timeline(result: Result) -> None:
         (name, ", ".join(f"{n} {what}" for what, n in _events(count).items() if n))
         for name, count in written.tracks.items()
     ]
-    facts(out(), rows)
+    if rows:
+        facts(out(), rows)
+        line()
     if outside := sum(result.outside.values()):
-        line(f"\n{outside} events lie outside the window")
+        line(f"{outside} events lie outside the window")
+        line()
     for warning in result.warnings:
-        line("")
         facts(out(), [("note:", warning)])
-    line(f"\nwrote {written.path} ({written.size / 1e6:.1f} MB, {written.events} events)")
+        line()
+    line(f"wrote {written.path} ({written.size / 1e6:.1f} MB, {written.events} events)")
 
 
 def _events(count: Count) -> dict[str, int]:
@@ -166,13 +199,15 @@ def annotation(status: Status) -> None:
     rows += [(name, version or "not installed here") for name, version in status.versions.items()]
     rows += [("sink", status.sink)] if status.sink else []
     rows += [("live session", status.session)] if status.session else []
-    rows += [("complaint", text) for text in settings.complaints]
+    rows += [("complaint", complaint) for complaint in settings.complaints]
     facts(console, rows)
     if status.vllm is None:
-        line("\nNo vLLM here: run this in vLLM's own environment to see its hooks.")
+        line()
+        line("No vLLM here: run this in vLLM's own environment to see its hooks.")
         return
     found = [h for h in status.hooks if h.state == "installed"]
-    line(f"\n{len(found)} of {len(status.hooks)} hooks find their place in this vLLM.")
+    line()
+    line(f"{len(found)} of {len(status.hooks)} hooks find their place in this vLLM.")
     if len(found) == len(status.hooks):
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
@@ -180,5 +215,5 @@ def annotation(status: Status) -> None:
         table.add_column(column, overflow="fold")
     for hook in status.hooks:
         if hook.state != "installed":
-            table.add_row(hook.name, escape(hook.why))
+            table.add_row(*row_of(hook.name, hook.why))
     console.print(table)

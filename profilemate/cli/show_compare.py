@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from profilemate.cli.show import facts, line, out
+from profilemate.cli.show import facts, heading, line, out, row_of, text
 from profilemate.insight.compare import (
     DURATIONS,
     FALSE_ALARMS,
@@ -29,12 +29,12 @@ def comparison(found: Comparison, *, every: bool) -> None:
     console = out()
     facts(console, [("A", str(found.a.path)), ("B", str(found.b.path))])
     if found.caveats:
-        line("")
-        facts(console, [("note:", text) for text in found.caveats], style="yellow")
+        line()
+        facts(console, [("note:", caveat) for caveat in found.caveats], style="yellow")
     table = _table("", "A", "B", "change", "metric")
     for row in found.metrics:
-        table.add_row(*_metric(row))
-    line("")
+        table.add_row(*row_of(*_metric(row)))
+    line()
     _print(table)
     if found.graphs.rows:
         _graphs(found, every=every)
@@ -44,10 +44,10 @@ def outcomes(conditions: Sequence[Condition], failed: Sequence[Condition]) -> No
     """What was asked with --fail-on, and which of it holds."""
     console = out()
     if conditions:
-        console.print("\n[bold]Conditions[/]")
+        heading("Conditions")
     for condition in conditions:
         word = ("fails   ", "bold red") if condition in failed else ("passes  ", "bold green")
-        console.print(Text.assemble(word, condition.text))
+        console.print(Text.assemble(word, text(condition.text)))
 
 
 def _table(first: str, *others: str) -> Table:
@@ -64,8 +64,8 @@ def _print(table: Table) -> None:
     console = out()
     with console.capture() as capture:
         console.print(table)
-    for text in capture.get().splitlines():
-        console.print(Text.from_ansi(text.rstrip()))
+    for drawn in capture.get().splitlines():
+        console.print(Text.from_ansi(drawn.rstrip()))
 
 
 def _metric(row: MetricRow) -> tuple[str, str, str, Text, str]:
@@ -80,14 +80,14 @@ def _metric(row: MetricRow) -> tuple[str, str, str, Text, str]:
 
 
 def _change(row: MetricRow) -> Text:
-    text, tone = spelled.change(row)
-    return Text(text, style={"worse": "red", "better": "green"}.get(tone, ""))
+    change, tone = spelled.change(row)
+    return text(change, {"worse": "red", "better": "green"}.get(tone, ""))
 
 
 def _graphs(found: Comparison, *, every: bool) -> None:
     console, rows = out(), found.graphs.rows
     shown = rows if every else rows[:_FEW]
-    console.print("\n[bold]Graphs[/]")
+    heading("Graphs")
     what = f"{DURATIONS[found.graphs.duration]}, ms"
     said = [("compared", f"{what}; slower and faster are more than noise (q < {FALSE_ALARMS:g})")]
     together = spelled.all_graphs(found.graphs)
@@ -96,8 +96,8 @@ def _graphs(found: Comparison, *, every: bool) -> None:
     facts(console, said)
     table = _table("graph", "steps A", "steps B", "p50 A", "p50 B", "change", "")
     for row in shown:
-        table.add_row(*_graph(row))
-    line("")
+        table.add_row(*row_of(*_graph(row)))
+    line()
     _print(table)
     if len(shown) < len(rows):
         line(f"{len(rows) - len(shown)} more graphs with fewer steps: --all shows them")
@@ -111,7 +111,7 @@ def _graph(row: GraphRow) -> tuple[str | Text, ...]:
         spell(row.p50[0], "ms"),
         spell(row.p50[1], "ms"),
         spelled.relative(row.change),
-        Text(spelled.verdict(row.outcome), style=_STYLES.get(row.outcome, "")),
+        text(spelled.verdict(row.outcome), _STYLES.get(row.outcome, "")),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from profilemate.cli.show import facts, line, out, wrapped
+from profilemate.cli.show import facts, heading, line, out, text, wrapped
 from profilemate.insight.findings import THRESHOLDS, Finding, Severity, Unjudged, Verdict
 from profilemate.insight.headline import Line
 from profilemate.parse.session.saved import SavedSession
@@ -34,18 +34,18 @@ def verdict(
     """
     console = out()
     name = session.metadata.session_id or session.path.name
-    for text in wrapped(name, console.width):
-        line(text)
+    for words in wrapped(name, console.width):
+        line(words)
     facts(console, [(f.label, f.text) for f in figures])
-    console.print("\n[bold]Findings[/]")
+    heading("Findings")
     for finding in found.findings:
         _finding(console, finding, brief=finding.severity == "good" and not details)
     if not found.findings:
         line("Nothing could be judged.")
     if found.unjudged:
-        console.print("\n[bold]Not judged[/]")
+        heading("Not judged")
         facts(console, _reasons(found.unjudged))
-    line("")
+    line()
     line(_sum(found))
 
 
@@ -54,9 +54,9 @@ def _finding(console: Console, finding: Finding, *, brief: bool) -> None:
     title = finding.title if finding.rank is None else f"{finding.rank}: {finding.title}"
     first, *rest = wrapped(title, console.width - _INDENT)
     bold = "" if brief else "bold"
-    console.print(Text.assemble((word.ljust(_INDENT), style), (first, bold)))
-    for text in rest:
-        console.print(Text(" " * _INDENT + text, style=bold))
+    console.print(Text.assemble((word.ljust(_INDENT), style), text(first, bold)))
+    for words in rest:
+        console.print(text(" " * _INDENT + words, bold))
     if brief:
         return
     _indented(console, finding.detail)
@@ -68,9 +68,9 @@ def _finding(console: Console, finding: Finding, *, brief: bool) -> None:
             _indented(console, f"{finding.flag} {value}", style="cyan")
 
 
-def _indented(console: Console, text: str, style: str = "") -> None:
-    for part in wrapped(text, console.width - _INDENT):
-        console.print(Text(" " * _INDENT + part, style=style))
+def _indented(console: Console, value: str, style: str = "") -> None:
+    for part in wrapped(value, console.width - _INDENT):
+        console.print(text(" " * _INDENT + part, style))
 
 
 def _reasons(unjudged: Sequence[Unjudged]) -> list[tuple[str, str]]:

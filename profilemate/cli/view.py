@@ -12,6 +12,7 @@ import typer
 
 from profilemate.cli import ended, options, show
 from profilemate.cli.examples import examples
+from profilemate.printable import shell_word
 
 EXAMPLES = examples(
     "profilemate view session",
@@ -53,7 +54,8 @@ def view(
 
     With the extra `view` everything is on this machine and works offline: the Perfetto
     UI is served to this machine alone until its tab is closed, or until Ctrl-C. Without it the
-    page is ui.perfetto.dev, which fetches the trace from here; nothing is uploaded.
+    page is ui.perfetto.dev, which fetches the trace from here; nothing is uploaded. The address
+    holds a secret: without it nobody else on this machine gets anything.
     """
     from profilemate.parse.columns.budget import memory_limit
     from profilemate.view.find import report_of, timeline_of
@@ -68,18 +70,21 @@ def view(
     with (
         ended.in_order(),
         show.progress(quiet=False) as progress,
-        timeline_of(what, nsys, progress, cached=not no_cache, limit=limit) as trace,
+        timeline_of(
+            what, nsys, progress, cached=not no_cache, note=show.note, limit=limit
+        ) as trace,
     ):
         server = Server(site_of(trace, shipped_ui(), port))
         try:
             _open(server.url, no_browser)
             if os.environ.get("SSH_CONNECTION"):
-                tunnel = f"ssh -L {server.port}:127.0.0.1:{server.port} {socket.gethostname()}"
-                show.line(f"from another machine: {tunnel}, then open the address there")
+                show.line("from another machine, and then open the address there:")
+                here = shell_word(socket.gethostname())
+                show.line(f"  ssh -L {server.port}:127.0.0.1:{server.port} {here}")
             show.line("close the tab, or press Ctrl-C here, to end")
             server.run()
         except KeyboardInterrupt:
-            show.line("")
+            show.line()
 
 
 def _open(address: str, no_browser: bool) -> None:

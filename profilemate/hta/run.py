@@ -27,6 +27,7 @@ from profilemate.parse.readers import open_recording
 from profilemate.parse.session.coverage import Coverage, coverage
 from profilemate.parse.session.saved import METADATA, SavedSession
 from profilemate.parse.writers.one_file import write_file
+from profilemate.printable import shell_word
 
 SUMMARY = "hta_summary.json"
 TABLES = ("temporal", "kernel_types", "kernels", "idle", "idle_intervals", "launches")
@@ -66,7 +67,8 @@ def torch_traces(path: Path) -> list[Path]:
                 "A trace of this session is not there any more",
                 path=source.path,
                 why=f"{path / METADATA} names it as a source.",
-                hint="Give the trace itself: profilemate hta TRACE -o DIR",
+                hint="Give the trace itself:",
+                command="profilemate hta TRACE -o DIR",
             )
         found.append(there[0])
     if not found:
@@ -113,7 +115,8 @@ def hta(
                 "HTA reads torch profiler traces only",
                 path=trace,
                 why=f"It is: {kind}.",
-                hint=f"Its tables: profilemate parse {trace}",
+                hint="Its tables need no HTA:",
+                command=f"profilemate parse {shell_word(trace)}",
             )
     found = coverage(read_trace(traces, decoded=decoded, records=False))
     with tempfile.TemporaryDirectory(prefix="profilemate-hta-") as folder:
@@ -138,7 +141,8 @@ def _analysis() -> Any:
         raise ToolError(
             "HTA is not here",
             why=f"It cannot be imported: {e}.",
-            hint=missing_extra("hta"),
+            hint="Install what it needs:",
+            command=missing_extra("hta"),
         ) from e
     return TraceAnalysis
 
@@ -179,7 +183,8 @@ def _run(analyse: Any, copied: Sequence[Copy]) -> tuple[dict[str, pd.DataFrame],
             "HTA failed on this trace",
             path=copied[0].source,
             why=f"{type(e).__name__}: {e}",
-            hint="profilemate parse reads it without HTA.",
+            hint="Its tables need no HTA:",
+            command=f"profilemate parse {shell_word(copied[0].source)}",
         ) from e
     per_rank = [frame.assign(rank=rank) for rank, frame in launches.items()]
     launched = pd.concat(per_rank, ignore_index=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from profilemate.errors import ProfilemateError
 from profilemate.parse.ingest.live_sessions import being_written
 from profilemate.parse.pipeline import parse_session
+from profilemate.printable import printable, printable_lines
 from profilemate.schema.live import MARKERS, RUN_LINK
 
 WAIT_S = 120
@@ -32,7 +33,7 @@ def main(session: str) -> int:
     folder = path / MARKERS
     while busy := being_written(folder):
         if time.monotonic() > deadline:
-            _log(f"after {WAIT_S} s these are still being written: {', '.join(busy)}")
+            _log(f"after {WAIT_S} s these are still being written: {printable(', '.join(busy))}")
             return 1
         time.sleep(0.05)
     try:
@@ -41,8 +42,8 @@ def main(session: str) -> int:
         _log(f"error: {error}")
         return error.exit_code
     for warning in done.warnings:
-        _log(f"note: {warning}")
-    _log(f"wrote the tables of {path}")
+        _log(f"note: {printable(warning)}")
+    _log(f"wrote the tables of {printable(path)}")
     _forget_run(path)
     return 0
 
@@ -56,4 +57,5 @@ def _forget_run(session: Path) -> None:
 
 
 def _log(text: str) -> None:
-    sys.stderr.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}\n")
+    """Add to the log, which people read on terminals; only an error of ours has several lines."""
+    sys.stderr.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {printable_lines(text)}\n")

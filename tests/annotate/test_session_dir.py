@@ -187,8 +187,9 @@ def test_without_pandas_it_says_how_else(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     finish.start(asked, env)
     finish.start(asked, env)
-    (line,) = capsys.readouterr().err.splitlines()
-    assert f"`profilemate parse {session}`" in line
+    line, command = capsys.readouterr().err.splitlines()
+    assert command == f"  profilemate parse {session}", "to be copied"
+    assert str(session) in line
     assert "pandas" in line
     assert not (session / "parse.log").exists()
 
@@ -199,8 +200,9 @@ def test_as_process_one_nothing_outlives_us(
     session, env, asked = session_with_marker(tmp_path)
     monkeypatch.setattr("os.getpid", lambda: 1)
     finish.start(asked, env)
-    (line,) = capsys.readouterr().err.splitlines()
-    assert f"`profilemate parse {session}`" in line
+    line, command = capsys.readouterr().err.splitlines()
+    assert command == f"  profilemate parse {session}", "to be copied"
+    assert str(session) in line
     assert not (session / "parse.log").exists()
 
 

@@ -227,7 +227,7 @@ def test_a_torch_trace_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotThisFormatError) as caught:
         scrub(path, tmp_path / "y.sqlite")
     assert caught.value.what == "A torch profiler trace cannot be scrubbed"
-    assert "nsys export" not in caught.value.hint
+    assert caught.value.commands == (f"profilemate parse {path} -o session",)
 
 
 # ---------------------------------------------------------------------- looking for leaks

@@ -80,7 +80,8 @@ def parse_condition(text: str) -> Condition:
         raise InputError(
             f"there is no metric {name!r}",
             why=f"Did you mean {near[0]}?" if near else "",
-            hint="List them: profilemate compare --metrics",
+            hint="List them:",
+            command="profilemate compare --metrics",
         )
     number = float(plus_minus + digits)
     kind: Kind = "relative" if percent else "change" if plus_minus else "value"

@@ -101,7 +101,8 @@ def _known(name: str) -> str:
     raise InputError(
         f"there is no threshold {name!r}",
         why=f"Did you mean {near[0]}?" if near else "",
-        hint="List them: profilemate report --thresholds",
+        hint="List them:",
+        command="profilemate report --thresholds",
     )
 
 

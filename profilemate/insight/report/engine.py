@@ -30,7 +30,8 @@ def library() -> ModuleType:
     except ImportError as e:
         raise ToolError(
             "the report needs vl-convert, which is not installed",
-            hint=missing_extra("report"),
+            hint="Install what it needs:",
+            command=missing_extra("report"),
         ) from e
     return vl_convert
 

@@ -131,7 +131,8 @@ def _environment() -> Any:
     except ImportError as e:
         raise ToolError(
             "the report needs jinja2, which is not installed",
-            hint=missing_extra("report"),
+            hint="Install what it needs:",
+            command=missing_extra("report"),
         ) from e
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_asset),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profilemate.errors import InputError
-from profilemate.parse.cache.files import SUFFIX, default_folder, remove, shrink
+from profilemate.parse.cache.files import NO_HOME, SUFFIX, default_folder, remove, shrink
 from profilemate.parse.trace.trace import Trace
 
 if TYPE_CHECKING:  # needs pyarrow
@@ -57,10 +57,16 @@ class TraceCache:
     """
 
     def __init__(self, folder: Path | None = None, *, worth_s: float = WORTH_S) -> None:
-        self.folder = folder or default_folder()
+        self._folder = folder or default_folder()
         self.note: str | None = None
         self._worth_s = worth_s
         self._limit = limit()
+
+    @property
+    def folder(self) -> Path:
+        """The folder; of a user who can have none nothing asks for it."""
+        assert self._folder is not None
+        return self._folder
 
     def slot(
         self, found: Mapping[Path, bool], nsys: Path | None, *, records: bool = True
@@ -73,6 +79,9 @@ class TraceCache:
             records: Every GPU record is asked for, not only what is folded of them.
         """
         if not self._limit:
+            return None
+        if self._folder is None:
+            self.note = NO_HOME
             return None
         found = dict(found)
         try:

@@ -28,9 +28,17 @@ File = tuple[Path, int, int]
 """A file, its bytes, and when it was last used, ns."""
 
 
-def default_folder() -> Path:
-    """Where decoded traces are kept: beside the exports of reports."""
-    return default_cache_dir().with_name("decoded")
+NO_HOME = (
+    "nothing is cached: this user has no home folder, and neither PROFILEMATE_CACHE nor "
+    "XDG_CACHE_HOME names another"
+)
+"""Said where `default_folder` is None."""
+
+
+def default_folder() -> Path | None:
+    """Where decoded traces are kept: beside the exports of reports; None for nowhere."""
+    exported = default_cache_dir()
+    return None if exported is None else exported.with_name("decoded")
 
 
 def kept(folder: Path) -> list[File]:
@@ -122,8 +130,13 @@ class Place:
 
 
 def places(folder: Path | None = None) -> list[Place]:
-    """What is kept, in the user's cache folder or in one that was named with `--cache`."""
+    """What is kept, in the user's cache folder or in one that was named with `--cache`.
+
+    None at all for a user who has no such folder: see `NO_HOME`.
+    """
     decoded, exported = folder or default_folder(), folder or default_cache_dir()
+    if decoded is None or exported is None:
+        return []
     return [
         Place("decoded recordings", decoded, kept(decoded), True),
         Place("exports of reports", exported, exports(exported), False),

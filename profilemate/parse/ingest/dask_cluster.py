@@ -53,7 +53,8 @@ def read_on(address: str, tasks: Sequence[Task], progress: Progress) -> list[Rea
         raise ToolError(
             f"The Dask scheduler at {address} does not answer",
             why=str(e) or type(e).__name__,
-            hint="Is it running, and can it be reached from here? Start one: dask scheduler",
+            hint="Is it running, and can it be reached from here? Start one:",
+            command="dask scheduler",
         ) from e
     with client:
         # Whoever started the cluster has shared out the cores: a task has one of its worker's.
@@ -110,6 +111,7 @@ def _distributed() -> Any:
         raise ToolError(
             "Reading on a cluster needs Dask",
             why=str(e),
-            hint=missing_extra("dask"),
+            hint="Install what it needs:",
+            command=missing_extra("dask"),
         ) from e
     return distributed

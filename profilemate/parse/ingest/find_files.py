@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from profilemate.errors import InputError
 from profilemate.parse.ingest.live_sessions import markers_of
 from profilemate.parse.readers import find_recordings
+from profilemate.parse.readers.refusals import unreadable
 from profilemate.parse.recording.activity import ActivitySink
 from profilemate.parse.recording.contract import Marker, Recording, SourceInfo
 from profilemate.schema.live import MARKERS
@@ -33,6 +34,15 @@ def gather(paths: Sequence[Path]) -> dict[Path, bool]:
         if not inside:
             found[path] = False
     return found
+
+
+def vanished(found: Mapping[Path, bool]) -> bool:
+    """Whether one that was found in a directory is not there any more.
+
+    Args:
+        found: What `gather` said.
+    """
+    return any(searched and not path.exists() for path, searched in found.items())
 
 
 def _inside(folder: Path) -> list[Path]:
@@ -76,7 +86,8 @@ class Tolerant:
         """Its messages, as far as it can be read."""
         try:
             yield from self._recording.markers()
-        except InputError as error:
+        except (InputError, OSError) as e:
+            error = e if isinstance(e, InputError) else unreadable(self.info.path, e)
             self.error = error
             why = f" ({error.why.rstrip('.')})" if error.why else ""
             self.info.notes.append(f"{self.info.path.name} is left out. {error.what}{why}.")

@@ -16,6 +16,7 @@ from profilemate.parse.events.messages import Messages
 from profilemate.parse.gpu.collected import Collected
 from profilemate.parse.ingest.find_files import Tolerant
 from profilemate.parse.readers import open_recording
+from profilemate.parse.readers.refusals import unreadable
 from profilemate.parse.recording.contract import Marker, Recording, SourceInfo
 from profilemate.parse.recording.progress import Progress, no_progress
 from profilemate.parse.recording.worker_processes import Share
@@ -101,10 +102,13 @@ def read_recording(
         InputError: It is damaged beyond reading.
     """
     messages, activity = Messages(budget), Collected(records=records)
-    messages.read(0, recording.markers(), progress)
-    activity.read(0, recording)
-    marked = len(messages.rows["step"]) > 0
-    ranges = [] if marked else list(recording.annotations())
+    try:
+        messages.read(0, recording.markers(), progress)
+        activity.read(0, recording)
+        marked = len(messages.rows["step"]) > 0
+        ranges = [] if marked else list(recording.annotations())
+    except OSError as e:  # it was removed meanwhile, or its disk fails
+        raise unreadable(recording.info.path, e) from e
     give_back()
     error = recording.error if isinstance(recording, Tolerant) else None
     return Read(recording.info, messages, activity, ranges, error)

@@ -17,6 +17,7 @@ from profilemate.parse.ingest.live_sessions import markers_of
 from profilemate.parse.merge.aligned_recordings import AlignedRecordings
 from profilemate.parse.merge.process_identity import Union
 from profilemate.parse.recording.activity import STEP_PREFIXES
+from profilemate.printable import shell_word
 from profilemate.schema.live import MARKERS
 
 NEAR_NS = 1_000_000_000
@@ -135,9 +136,9 @@ def refuse_several(recordings: AlignedRecordings, named: Sequence[Path]) -> None
         raise InputError(
             f"There are recordings of {len(runs)} runs here",
             path=named[0] if len(named) == 1 else None,
-            why="\n  ".join(lines),
-            hint="Parse one at a time:\n  "
-            + "\n  ".join(f"profilemate parse {_typed(recordings, run)}" for run in runs),
+            why=" ".join(lines),
+            hint="Parse one at a time:",
+            command=tuple(f"profilemate parse {_typed(recordings, run)}" for run in runs),
         )
 
 
@@ -175,5 +176,5 @@ def _typed(recordings: AlignedRecordings, run: Run) -> str:
     paths = [recordings.infos[m].path for m in sorted(run.members)]
     sessions = {session_of(path) for path in paths}
     if len(sessions) == 1 and (session := sessions.pop()) is not None:
-        return str(session)
-    return " ".join(map(str, paths))
+        return shell_word(session)
+    return " ".join(map(shell_word, paths))

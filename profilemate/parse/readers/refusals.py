@@ -9,6 +9,7 @@ from pathlib import Path
 
 from profilemate.errors import InputError, NotThisFormatError
 from profilemate.parse.readers.base import Reader
+from profilemate.printable import shell_word
 
 EXAMPLES = (
     "A recording is an nsys report (.nsys-rep), its export (.sqlite), a directory of .parquet "
@@ -26,19 +27,20 @@ class Stranger:
     magic: bytes
     what: str
     hint: str = EXAMPLES
+    command: str = ""
 
 
 _UNPACK = "Unpack it and open what is in it."
-_EXPORT = "Export the report as sqlite instead: nsys export --type sqlite REPORT.nsys-rep"
+_EXPORT = ("Export the report as sqlite instead:", "nsys export --type sqlite REPORT.nsys-rep")
 _STRANGERS = (
     Stranger(b"\x89PNG\r\n\x1a\n", "a PNG image"),
     Stranger(b"\xff\xd8\xff", "a JPEG image"),
     Stranger(b"%PDF", "a PDF document"),
     Stranger(b"PK\x03\x04", "a zip archive", _UNPACK),
     Stranger(b"\x7fELF", "a program"),
-    Stranger(b"\x89HDF\r\n\x1a\n", "an HDF5 file, perhaps an export of nsys", _EXPORT),
-    Stranger(b"ARROW1", "an Arrow file, perhaps an export of nsys", _EXPORT),
-    Stranger(b"\xff\xff\xff\xff", "perhaps an Arrow stream, an export of nsys", _EXPORT),
+    Stranger(b"\x89HDF\r\n\x1a\n", "an HDF5 file, perhaps an export of nsys", *_EXPORT),
+    Stranger(b"ARROW1", "an Arrow file, perhaps an export of nsys", *_EXPORT),
+    Stranger(b"\xff\xff\xff\xff", "perhaps an Arrow stream, an export of nsys", *_EXPORT),
     Stranger(b"PAR1", "a single parquet file", "Open the directory that it lies in."),
     Stranger(b"\x1f\x8b", "a gzip file of something else than a trace", _UNPACK),
     Stranger(b"\x28\xb5\x2f\xfd", "a zstd file of something else than a trace", _UNPACK),
@@ -55,8 +57,12 @@ def no_such_path(path: Path) -> InputError:
     close = [name for name in siblings if Path(name).stem == path.name]
     close += difflib.get_close_matches(path.name, siblings, n=3, cutoff=0.6)
     names = ", ".join(str(path.parent / name) for name in dict.fromkeys(close))
-    hint = f"Did you mean {names}?" if names else f"Look what is there: ls {path.parent}"
-    return InputError("No such file or directory", path=path, hint=hint)
+    return InputError(
+        "No such file or directory",
+        path=path,
+        hint=f"Did you mean {names}?" if names else "Look what is there:",
+        command=() if names else f"ls {shell_word(path.parent)}",
+    )
 
 
 def unreadable(path: Path, error: OSError) -> InputError:
@@ -65,7 +71,8 @@ def unreadable(path: Path, error: OSError) -> InputError:
         "Cannot read this",
         path=path,
         why=error.strerror or str(error),
-        hint=f"See who may: ls -ld {path}",
+        hint="See who may:",
+        command=f"ls -ld {shell_word(path)}",
     )
 
 
@@ -92,12 +99,13 @@ def not_a_file(path: Path) -> InputError:
 def no_recording(path: Path, inside: Sequence[Path]) -> InputError:
     """A directory that is not a recording itself; `inside` are the recordings in it."""
     if inside:
-        names = " ".join(str(p) for p in inside[:_SHOWN])
+        names, more = " ".join(map(shell_word, inside[:_SHOWN])), len(inside) > _SHOWN
         return InputError(
             "This directory is no recording itself",
             path=path,
             why=f"It holds {len(inside)}.",
-            hint=f"Name those that belong to one run: {names}{' ...' * (len(inside) > _SHOWN)}",
+            hint="Name those that belong to one run" + (", such as:" if more else ":"),
+            command=f"profilemate parse {names}",
         )
     return InputError("There is no recording in this directory", path=path, why=EXAMPLES)
 
@@ -117,8 +125,8 @@ def _identify(path: Path) -> Stranger:
         return Stranger(
             b"",
             "an unfinished nsys recording that was never turned into a report",
-            "Turn it into one with the QdstrmImporter that lies beside nsys: "
-            f"QdstrmImporter -i {path.name}",
+            "Turn it into one with the QdstrmImporter that lies beside nsys:",
+            f"QdstrmImporter -i {shell_word(path)}",
         )
     if head.lstrip()[:1] in (b"{", b"["):
         return _JSON
@@ -139,4 +147,5 @@ def not_a_recording(path: Path, readers: Iterable[Reader]) -> NotThisFormatError
         path=path,
         why=f"{promised or 'By its content '}it is {stranger.what}.",
         hint=stranger.hint,
+        command=stranger.command,
     )

@@ -16,7 +16,7 @@ from profilemate.parse.session.metadata_parts import Clock, Dropped, Hooks, Json
 from profilemate.parse.session.warnings import SessionWarning, warnings_of
 from profilemate.schema.live import RECORDING
 
-OPTIONAL = ("files", "timeline", "warnings", RECORDING)
+OPTIONAL = ("files", "timeline", "warnings", "safe_csv", RECORDING)
 """Keys whose absence says nothing, or that have not always been there and can be made again."""
 
 
@@ -37,6 +37,7 @@ class Metadata:
         warnings: What whoever reads the figures must know, each once.
         timeline: Facts on timeline.pftrace, where there is one.
         files: Relative paths of all files that were written; None before they were.
+        safe_csv: Texts in the tables that a spreadsheet would run have an apostrophe in front.
         recording: The run goes on, or was killed: there are no tables yet.
         unread: What of metadata.json could not be read, a sentence each. Not written.
     """
@@ -63,6 +64,7 @@ class Metadata:
     warnings: tuple[SessionWarning, ...] = ()
     timeline: Mapping[str, object] | None = None
     files: tuple[str, ...] | None = None
+    safe_csv: bool | None = None
     recording: bool | None = None
     unread: tuple[str, ...] = ()
 
@@ -102,6 +104,7 @@ class Metadata:
         }
         told |= {} if self.timeline is None else {"timeline": dict(self.timeline)}
         told |= {} if self.files is None else {"files": list(self.files)}
+        told |= {} if self.safe_csv is None else {"safe_csv": self.safe_csv}
         return told | ({} if self.recording is None else {RECORDING: self.recording})
 
     @classmethod
@@ -135,6 +138,7 @@ class Metadata:
             empty_files=said.words("empty_files"),
             timeline=said.whole("timeline"),
             files=said.texts("files") if "files" in document else None,
+            safe_csv=said.truth("safe_csv"),
             recording=said.truth(RECORDING),
         )
         stored = document.get("warnings")

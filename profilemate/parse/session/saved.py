@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from shlex import quote
+from typing import Any
 
 import pandas as pd
 from pandas.api.types import is_string_dtype
@@ -20,8 +20,15 @@ from profilemate.parse.tables import TABLES
 from profilemate.parse.tables.base import Column
 from profilemate.parse.tables.cuda_graph_latency import FURTHER_KEY_COLUMNS
 from profilemate.parse.tables.cuda_graphs import KEY_COLUMNS
+from profilemate.parse.writers.safe_cells import unguarded
+from profilemate.printable import shell_word
 
 METADATA = "metadata.json"
+_READ: dict[str, Any] = {
+    "na_values": ["None"],
+    "keep_default_na": False,
+    "dtype_backend": "numpy_nullable",
+}
 _TEXTS = ("value", "ids")
 """Spellings of columns that may hold text."""
 
@@ -58,14 +65,16 @@ class SavedSession:
                 "This is no session directory",
                 path=path,
                 why=f"There is no {METADATA} in it.",
-                hint="Make one: profilemate parse TRACE -o session",
+                hint="Make one:",
+                command="profilemate parse TRACE -o session",
             ) from e
         except NotADirectoryError as e:
             raise InputError(
                 "This is no session directory",
                 path=path,
                 why="It is a file; a session is a directory that was made of a recording.",
-                hint=f"If it is a recording: profilemate parse {quote(str(path))} -o session",
+                hint="If it is a recording:",
+                command=f"profilemate parse {shell_word(path)} -o session",
             ) from e
         except (OSError, ValueError) as e:
             raise _unreadable("The session", file, e) from e
@@ -126,7 +135,7 @@ class SavedSession:
                 if layout.heading:
                     self._frames[name] = _summary(file)
                 else:
-                    self._frames[name] = _rows(file, layout.columns)
+                    self._frames[name] = _rows(file, layout.columns, self._texts)
             except FileNotFoundError:
                 self._frames[name] = pd.DataFrame(columns=columns)
             except (OSError, ValueError) as e:
@@ -149,16 +158,19 @@ class SavedSession:
             with pd.read_csv(
                 file,
                 usecols=there,
-                na_values=["None"],
-                keep_default_na=False,
-                dtype_backend="numpy_nullable",
                 chunksize=rows,
+                **_READ,
             ) as pieces:
-                yield from (_filled(piece, columns)[list(columns)] for piece in pieces)
+                for piece in pieces:
+                    yield _filled(self._texts(piece), columns)[list(columns)]
         except FileNotFoundError:
             return
         except (OSError, ValueError) as e:
             raise _unreadable("A table", file, e) from e
+
+    def _texts(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """What was read, without what guards it from spreadsheets."""
+        return unguarded(frame, **_READ) if self.metadata.safe_csv else frame
 
     def ranks(self) -> dict[str, SavedSession]:
         """The further ranks of the session, by the name of their folder."""
@@ -168,7 +180,9 @@ class SavedSession:
         return {p.name: SavedSession(p, self.metadata) for p in sorted(folder.iterdir())}
 
 
-def _rows(file: Path, columns: Sequence[Column]) -> pd.DataFrame:
+def _rows(
+    file: Path, columns: Sequence[Column], texts: Callable[[pd.DataFrame], pd.DataFrame]
+) -> pd.DataFrame:
     """The rows of a CSV file, which may have been edited, or have lost its end.
 
     Raises:
@@ -180,9 +194,7 @@ def _rows(file: Path, columns: Sequence[Column]) -> pd.DataFrame:
             opened.seek(-1, os.SEEK_END)
             if opened.read() != b"\n":
                 raise ValueError("its last line is not whole")
-    frame = pd.read_csv(
-        file, na_values=["None"], keep_default_na=False, dtype_backend="numpy_nullable"
-    )
+    frame = texts(pd.read_csv(file, **_READ))
     if not any(c.name in frame.columns for c in columns):
         raise ValueError(f"it has no column {', '.join(c.name for c in columns)}")
     frame = _filled(frame, [c.name for c in columns])
@@ -206,7 +218,8 @@ def _unreadable(what: str, file: Path, why: object) -> InputError:
         f"{what} cannot be read",
         path=file,
         why=f"{said}: was it cut short, edited, or written by another version?",
-        hint="Parse the recording again: profilemate parse TRACE -o SESSION --force",
+        hint="Parse the recording again:",
+        command="profilemate parse TRACE -o SESSION --force",
     )
 
 

@@ -109,7 +109,7 @@ def write_timeline(
     scope = Scope(trace, _window(trace, options), options.kernels)
     with replaced_file(out, force=force) as file:
         written = _write(scope, file, out, progress)
-    return Result(written, +scope.outside, _warnings(written))
+    return Result(written, +scope.outside, _warnings(written, outside=scope.outside.total()))
 
 
 def check(out: Path, *, force: bool) -> None:
@@ -157,9 +157,9 @@ def _window(trace: Trace, options: Options) -> tuple[int, int] | None:
     return first, last
 
 
-def _warnings(written: Written) -> list[str]:
+def _warnings(written: Written, *, outside: int) -> list[str]:
     found = []
-    if not written.events:
+    if not written.events and not outside:
         found.append("the recording holds nothing that a timeline could show")
     if written.size > BROWSER_BYTES:
         found.append(

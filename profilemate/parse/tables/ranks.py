@@ -80,13 +80,13 @@ def _row(trace: Trace, rank: RankTrace, process: Process) -> dict[str, object]:
     placed = None if source is None else trace.placements[source]
     return {
         "rank": rank.rank.folder,
-        "role": process.role or None,
-        "host": process.host,
+        "role": _utf8(process.role or None),
+        "host": _utf8(process.host),
         "pid": trace.aliases.get(process.pid, process.pid),
         "dp_rank": process.dp,
         "pp_rank": process.pp,
         "tp_rank": process.tp,
-        "recording": None if source is None else trace.sources[source].path.name,
+        "recording": None if source is None else _utf8(trace.sources[source].path.name),
         "clock_offset_ms": None if placed is None else placed.offset,
         "clock_error_ms": None if placed is None else placed.error,
         "events": process.events,
@@ -95,6 +95,11 @@ def _row(trace: Trace, rank: RankTrace, process: Process) -> dict[str, object]:
         "replay_p50_ms": p50,
         "replay_on": where,
     }
+
+
+def _utf8(text: str | None) -> str | None:
+    """The text as the CSV file will have it: a name need not be UTF-8, a column of texts is."""
+    return None if text is None else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _replays(trace: Trace, pid: int) -> tuple[int, int | None, str | None]:

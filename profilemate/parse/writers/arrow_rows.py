@@ -94,8 +94,8 @@ def _quoted(text: Any) -> Any:
 
 def _by_csv(value: str) -> str:
     file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerow([value, ""])
-    return file.getvalue()[:-2]
+    csv.writer(file, lineterminator="\r\n").writerow([value, ""])  # quotes both of them
+    return file.getvalue()[: -len(",\r\n")]
 
 
 def _fixed(column: pd.Series, known: Any, digit_ns: int, decimals: int) -> Any:

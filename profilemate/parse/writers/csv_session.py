@@ -13,20 +13,9 @@ from typing import Protocol
 import pandas as pd
 
 from profilemate.parse.writers.replace import may_replace, replaced_directory
+from profilemate.parse.writers.safe_cells import ColumnLayout, guarded
 from profilemate.parse.writers.session_names import METADATA, session_file
 from profilemate.parse.writers.spelling import SPELLINGS, UNITS
-
-
-class ColumnLayout(Protocol):
-    """A column as a writer needs it. `profilemate.parse.tables.Column` is one."""
-
-    @property
-    def name(self) -> str:
-        """Its name in the header."""
-
-    @property
-    def spelling(self) -> str:
-        """A key of `SPELLINGS`."""
 
 
 class TableLayout(Protocol):
@@ -58,12 +47,15 @@ class CsvSession:
         out: The directory to make.
         layout: How each table is spelled, by name: `profilemate.parse.tables.TABLES`.
         force: Replace `out` if it exists and is empty or a session; see `replaced_directory`.
+        safe: Guard texts that a spreadsheet would run; see `safe_cells`.
     """
 
-    def __init__(self, out: Path, layout: Mapping[str, TableLayout], *, force: bool) -> None:
+    def __init__(
+        self, out: Path, layout: Mapping[str, TableLayout], *, force: bool, safe: bool = False
+    ) -> None:
         self._out = out
         self._layout = layout
-        self._force = force
+        self._force, self._safe = force, safe
         self._is_ours = session_file(table.file for table in layout.values())
 
     def check(self) -> None:
@@ -118,7 +110,7 @@ class CsvSession:
                 (frame,) = [rows] if isinstance(rows, pd.DataFrame) else rows
                 _write(directory / layout.file, summary_text(frame, layout))
             else:
-                write_csv(directory / layout.file, rows, layout)
+                write_csv(directory / layout.file, rows, layout, safe=self._safe)
 
 
 def spelled(frame: pd.DataFrame, columns: Sequence[ColumnLayout]) -> list[list[str]]:
@@ -126,8 +118,11 @@ def spelled(frame: pd.DataFrame, columns: Sequence[ColumnLayout]) -> list[list[s
     return [SPELLINGS[column.spelling](frame[column.name]) for column in columns]
 
 
-def write_csv(path: Path, rows: Rows, layout: TableLayout) -> None:
-    """Write one table: a header always, line feeds, quotes only where a value needs them."""
+def write_csv(path: Path, rows: Rows, layout: TableLayout, *, safe: bool = False) -> None:
+    """Write one table: a header always, line feeds, quotes only where a value needs them.
+
+    A `safe` one has no cell that a spreadsheet takes for a formula; see `safe_cells`.
+    """
     names, fast = [column.name for column in layout.columns], _arrow()
     with path.open("wb") as file:
         file.write(_text([names]))
@@ -135,7 +130,9 @@ def write_csv(path: Path, rows: Rows, layout: TableLayout) -> None:
             assert list(frame.columns) == names, layout.file
             # In slices: the text of a table is many times its frame.
             for start in range(0, len(frame), _SLICE):
-                file.write(_rows(frame.iloc[start : start + _SLICE], layout, fast))
+                part = frame.iloc[start : start + _SLICE]
+                part = guarded(part, layout.columns) if safe else part
+                file.write(_rows(part, layout, fast))
 
 
 def _rows(part: pd.DataFrame, layout: TableLayout, fast: Fast | None) -> bytes | memoryview:
@@ -145,9 +142,22 @@ def _rows(part: pd.DataFrame, layout: TableLayout, fast: Fast | None) -> bytes |
     return _text(zip(*spelled(part, layout.columns), strict=True))
 
 
+class _Lines:
+    """Takes rows that end with carriage return and line feed, and writes them with the latter.
+
+    The csv module quotes a text that holds what ends its lines, and no other end of a line.
+    """
+
+    def __init__(self, text: io.StringIO) -> None:
+        self._text = text
+
+    def write(self, row: str) -> int:
+        return self._text.write(f"{row[:-2]}\n")
+
+
 def _text(rows: Iterable[Iterable[str]]) -> bytes:
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(_Lines(text), lineterminator="\r\n").writerows(rows)
     # Request ids are foreign text: a lone surrogate must not cost the user the table.
     return text.getvalue().encode("utf-8", errors="backslashreplace")
 

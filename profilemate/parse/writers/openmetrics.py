@@ -112,5 +112,6 @@ def _need_client() -> None:
         raise ToolError(
             "Metrics cannot be written",
             why="The package prometheus_client is not installed.",
-            hint=missing_extra("export"),
+            hint="Install what it needs:",
+            command=missing_extra("export"),
         ) from e

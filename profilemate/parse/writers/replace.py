@@ -34,6 +34,31 @@ def _output_error(error: OSError, path: Path, *, replaces: bool) -> OutputError:
     return OutputError("cannot write the session", path=path, why=f"{reason}; {kept}", hint=hint)
 
 
+def _place(target: Path) -> tuple[int, int] | None:
+    """Which directory is there; None for none."""
+    try:
+        found = os.lstat(target)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _quicker(path: Path, *, gone: bool) -> OutputError:
+    """What to say where somebody else changed the directory while this process wrote.
+
+    Args:
+        path: The directory.
+        gone: It was there and is not any more.
+    """
+    if gone:
+        why = "another process moved it away meanwhile, and this one wrote nothing"
+        hint = "see what is there now, and try again"
+    else:
+        why = "another process wrote it meanwhile: that one is untouched, and this one left nothing"
+        hint = "choose another directory with -o, or replace that one with --force"
+    return OutputError("cannot write the session", path=path, why=why, hint=hint)
+
+
 @contextmanager
 def replaced_directory(out: Path, *, force: bool, ours: Callable[[str], bool]) -> Iterator[Path]:
     """Give an empty directory to fill, which becomes `out` when the block ends without an error.
@@ -62,6 +87,7 @@ def replaced_directory(out: Path, *, force: bool, ours: Callable[[str], bool]) -
     except OSError as e:
         raise _output_error(e, target.parent, replaces=old) from e
     moves: list[tuple[Path, Path]] = []
+    before = _place(target)
     try:
         new = scratch / NEW
         new.mkdir()  # a directory with the mode that the user's umask says; mkdtemp's is private
@@ -81,6 +107,8 @@ def replaced_directory(out: Path, *, force: bool, ours: Callable[[str], bool]) -
                 hint=f"they are all in {scratch}",
             ) from e
         _remove(scratch, lock)
+        if isinstance(e, OSError) and _place(target) != before:
+            raise _quicker(out, gone=_place(target) is None) from e
         if isinstance(e, OSError):
             raise _output_error(e, out, replaces=old) from e
         raise

@@ -16,8 +16,11 @@ from places import RECORDING
 
 from profilemate.annotate.sinks import sidecar
 from profilemate.annotate.sinks.sidecar import SidecarSink
-from profilemate.errors import OutputError
+from profilemate.errors import InputError, OutputError
+from profilemate.parse import pipeline
+from profilemate.parse.ingest import read_one
 from profilemate.parse.ingest.live_sessions import being_written
+from profilemate.parse.ingest.read_many import read_all
 from profilemate.parse.pipeline import parse_session
 from profilemate.parse.readers import open_recording
 
@@ -180,3 +183,67 @@ def test_a_failure_changes_nothing(
     with pytest.raises(OutputError, match="no space is left"):
         parse_session([session])
     assert {str(p): p.read_bytes() for p in session.rglob("*") if p.is_file()} == before
+
+
+def segments(session: Path) -> list[Path]:
+    """The segments of the first process, the oldest first."""
+    names: dict[str, list[Path]] = {}
+    for path in (session / "markers").iterdir():
+        names.setdefault(path.name.partition(".")[0], []).append(path)
+    return sorted(next(n for n in names.values() if len(n) > 2), key=lambda p: len(p.name))
+
+
+@pytest.mark.parametrize("when", ["before it is opened", "once it is open"])
+def test_a_segment_that_is_dropped_meanwhile_is_not_missed(
+    when: str, clock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sidecar under its cap drops its oldest segment just after the session was listed."""
+    session = replay(clock, tmp_path / "session", cap=8 * 50_000)
+    oldest = segments(session)[0]
+    aside = tmp_path / "aside"
+    oldest.rename(aside)
+    parse_session([session])
+    without = {p.name: p.read_bytes() for p in session.glob("*.csv")}
+    aside.rename(oldest)
+    listed = []
+
+    def drop_before(tasks: Any, *args: Any, **how: Any) -> Any:
+        listed.append(len(tasks))
+        oldest.unlink(missing_ok=True)
+        return read_all(tasks, *args, **how)
+
+    def drop_after(path: Path, **how: Any) -> Any:
+        opened = open_recording(path, **how)
+        if path == oldest:
+            listed.append(0)
+            oldest.unlink()
+        return opened
+
+    if when == "before it is opened":
+        monkeypatch.setattr(pipeline, "read_all", drop_before)
+    else:
+        monkeypatch.setattr(read_one, "open_recording", drop_after)
+    done = parse_session([session])
+    assert {p.name: p.read_bytes() for p in session.glob("*.csv")} == without
+    assert not any("left out" in note for note in done.metadata.notes)
+    if when == "before it is opened":
+        first, second = listed
+        assert first == second + 1
+
+
+def test_a_session_that_never_stands_still_ends_in_an_error(
+    clock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = replay(clock, tmp_path / "session")
+    tries = []
+
+    def another(tasks: Any, *args: Any, **how: Any) -> Any:
+        tries.append(tasks)
+        old = tasks[0].path
+        old.rename(old.with_name(f"{len(tries)}.trace.json"))
+        return read_all(tasks, *args, **how)
+
+    monkeypatch.setattr(pipeline, "read_all", another)
+    with pytest.raises(InputError, match="No such file"):
+        parse_session([session])
+    assert len(tries) == 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import shlex
 import socket
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def test_a_png_under_its_own_name(tmp_path: Path) -> None:
         ("a.h5", b"\x89HDF\r\n\x1a\n123", "an HDF5 file", "nsys export --type sqlite"),
         ("a.arrows", b"\xff\xff\xff\xff\x08", "Arrow stream", "nsys export --type sqlite"),
         ("NVTX_EVENTS.parquet", b"PAR1abc", "a single parquet file", "directory"),
-        ("a.qdstrm", b"\x01\x02", "never turned into a report", "QdstrmImporter -i a.qdstrm"),
+        ("a.qdstrm", b"\x01\x02", "never turned into a report", "QdstrmImporter -i /"),
         ("a.json", b' {"a": 1}', "JSON without the list traceEvents", ".json"),
         ("a.json", b"[]", "JSON without the list traceEvents", ".json"),
         ("a.json.gz", gzip.compress(b"hello"), "of something else than a trace", "Unpack it"),
@@ -92,7 +93,7 @@ def test_files_of_other_kinds(
     error = refusal(path)
     assert isinstance(error, NotThisFormatError)
     assert what in error.why
-    assert hint in error.hint
+    assert hint in error.hint + " ".join(error.commands)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -116,7 +117,7 @@ def test_a_path_that_does_not_exist_suggests_what_is_nearly_called_so(tmp_path: 
 
 
 def test_a_path_that_is_like_nothing_there(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "zzz").hint == f"Look what is there: ls {tmp_path}"
+    assert refusal(tmp_path / "zzz").commands == (f"ls {tmp_path}",)
     assert refusal(tmp_path / "no" / "such" / "folder").hint == "Check the path."
 
 
@@ -134,7 +135,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(io, "open", no)
     error = refusal(path)
     assert isinstance(error, InputError)
-    assert (error.why, error.hint) == ("Permission denied", f"See who may: ls -ld {path}")
+    assert (error.why, error.commands) == ("Permission denied", (f"ls -ld {path}",))
 
 
 def test_a_link_that_leads_to_itself(tmp_path: Path) -> None:
@@ -166,8 +167,9 @@ def test_a_directory_of_recordings_names_them(tmp_path: Path) -> None:
         Export([Row(1, "pm1.preempt")]).write(tmp_path / f"{name}.sqlite")
     error = refusal(tmp_path)
     assert error.why == "It holds 8."
-    assert str(tmp_path / "a.sqlite") in error.hint
-    assert error.hint.endswith("f.sqlite ...")
+    (command,) = error.commands
+    names = [str(tmp_path / f"{name}.sqlite") for name in "abcdef"]
+    assert shlex.split(command) == ["profilemate", "parse", *names]
 
 
 def test_recordings_in_a_directory_each_once(tmp_path: Path) -> None:

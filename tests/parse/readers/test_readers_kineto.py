@@ -320,7 +320,7 @@ def test_a_trace_of_viztracer_is_refused(tmp_path: Path) -> None:
     subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
     with pytest.raises(InputError, match="trace of VizTracer, not of torch") as caught:
         opened(trace)
-    assert "profilemate run" in caught.value.hint
+    assert caught.value.commands == ("profilemate run -- vllm serve MODEL",)
 
 
 def test_a_trace_of_another_program_is_refused_and_one_of_torch_is_not(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_without_pyarrow_the_pip_command_is_named(
     monkeypatch.setattr(builtins, "__import__", no)
     with pytest.raises(ToolError) as caught:
         open_recording(directory)
-    assert "pip install 'pyarrow" in caught.value.hint
+    assert "pip install 'pyarrow" in caught.value.commands[0]
 
 
 @pytest.mark.parametrize("table", ["StringIds", "NVTX_EVENTS"])
@@ -139,7 +139,7 @@ def test_a_file_that_was_cut_short(tmp_path: Path, table: str) -> None:
         list(open_recording(directory).markers())
     assert caught.value.path == str(path)
     assert "damaged or was cut short" in caught.value.why
-    assert "--type parquetdir" in caught.value.hint
+    assert "--type parquetdir" in caught.value.commands[0]
 
 
 def test_a_directory_of_other_parquet_files(tmp_path: Path) -> None:

@@ -220,7 +220,7 @@ def test_a_database_of_something_else(tmp_path: Path) -> None:
     with pytest.raises(NotThisFormatError) as caught:
         open_recording(path)
     assert caught.value.what == "This sqlite database is not an export of Nsight Systems"
-    assert "nsys export --type sqlite" in caught.value.hint
+    assert "nsys export --type sqlite" in caught.value.commands[0]
 
 
 def test_a_layout_that_nobody_knows(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_of_a_truncated_export_with_nothing_left_one_message(tmp_path: Path, sha
     assert error.what == "Cannot read the sqlite export"
     assert error.path == str(path)
     assert "damaged or was cut short" in error.why
-    assert "nsys export --type sqlite" in error.hint
+    assert "nsys export --type sqlite" in error.commands[0]
 
 
 @pytest.mark.parametrize("share", [0.75, 0.8, 0.9, 0.913, 0.927, 0.99, 0.999])

@@ -47,7 +47,8 @@ def test_a_recording_in_place_of_a_session(tmp_path: Path) -> None:
     (tmp_path / "run.nsys-rep").write_bytes(b"x")
     with pytest.raises(InputError, match="no session directory") as caught:
         SavedSession.open(tmp_path / "run.nsys-rep")
-    assert caught.value.hint.endswith("run.nsys-rep -o session")
+    path = tmp_path / "run.nsys-rep"
+    assert caught.value.commands == (f"profilemate parse {path} -o session",)
 
 
 def test_a_table_of_a_newer_version_is_empty(tmp_path: Path) -> None:
@@ -101,4 +102,4 @@ def test_a_table_that_was_changed(tmp_path: Path, change: Callable[[str], str], 
         SavedSession.open(tmp_path / "s").table("kv_cache_usage")
     assert caught.value.path == str(file)
     assert why in caught.value.why
-    assert "profilemate parse TRACE" in caught.value.hint
+    assert "profilemate parse TRACE" in caught.value.commands[0]

@@ -33,10 +33,14 @@ COLUMNS: dict[str, tuple[str, str, st.SearchStrategy[Any]]] = {
 
 
 def by_csv(frame: pd.DataFrame, spellings: list[str]) -> bytes:
-    file = io.StringIO(newline="")
+    """Row by row, each with the line end that has the csv module quote both of its characters."""
+    lines = []
     columns = [SPELLINGS[s](frame.iloc[:, i]) for i, s in enumerate(spellings)]
-    csv.writer(file, lineterminator="\n").writerows(zip(*columns, strict=True))
-    return file.getvalue().encode()
+    for row in zip(*columns, strict=True):
+        file = io.StringIO(newline="")
+        csv.writer(file, lineterminator="\r\n").writerow(row)
+        lines.append(file.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(lines).encode()
 
 
 @settings(max_examples=100)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from frames import At, at, trace_of
 from profilemate.errors import OutputError
 from profilemate.parse.tables import TABLES
 from profilemate.parse.writers import CsvSession, csv_session, leftovers
+from profilemate.parse.writers.replace import replaced_directory
 
 FULL: dict[str, Any] = {"mode": "FULL", "num_tokens": 256}
 EVENTS = [
@@ -155,8 +157,8 @@ def test_a_link_to_a_session_stays_a_link(tmp_path: Path) -> None:
 def failing(error: BaseException, *, on: str = "kv_block_events.csv") -> Any:
     real = csv_session.write_csv
 
-    def write_csv(path: Path, frame: pd.DataFrame, layout: Any) -> None:
-        real(path, frame, layout)
+    def write_csv(path: Path, frame: pd.DataFrame, layout: Any, **how: Any) -> None:
+        real(path, frame, layout, **how)
         if path.name == on:
             raise error
 
@@ -241,6 +243,42 @@ def test_what_cannot_be_put_back_is_kept_and_named(
     scratch = Path(failed.value.hint.removeprefix("they are all in "))
     everything = tree(scratch / "new") | tree(out)
     assert {name: everything[name] for name in before} == before
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_of_two_that_make_one_directory_the_later_says_so(force: bool, tmp_path: Path) -> None:
+    out = tmp_path / "session"
+
+    def make(name: str, meanwhile: Callable[[], object]) -> None:
+        with replaced_directory(out, force=force, ours=lambda _: True) as new:
+            (new / "metadata.json").write_text(json.dumps({"session_id": name}))
+            meanwhile()
+
+    with pytest.raises(OutputError) as lost:
+        make("slow", lambda: make("quick", int))
+    assert str(lost.value) == (
+        f"cannot write the session: {out}\n"
+        "  another process wrote it meanwhile: that one is untouched, and this one left nothing\n"
+        "  choose another directory with -o, or replace that one with --force"
+    )
+    assert tree(tmp_path) == {"session/metadata.json": b'{"session_id": "quick"}'}
+    assert os.listdir(tmp_path) == ["session"], "no leftover"
+
+
+def test_what_another_process_moved_away_is_not_called_unchanged(tmp_path: Path) -> None:
+    out = write(tmp_path / "session")
+    whole = tree(out)
+
+    def make() -> None:
+        with replaced_directory(out, force=True, ours=lambda _: True) as new:
+            (new / "metadata.json").write_text('{"session_id": "slow"}')
+            out.rename(tmp_path / "elsewhere")
+
+    with pytest.raises(OutputError, match="another process moved it away meanwhile") as lost:
+        make()
+    assert "unchanged" not in str(lost.value)
+    assert os.listdir(tmp_path) == ["elsewhere"]
+    assert tree(tmp_path / "elsewhere") == whole
 
 
 def test_a_file_is_no_session(tmp_path: Path) -> None:

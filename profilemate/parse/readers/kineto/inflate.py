@@ -52,7 +52,11 @@ def zstd() -> ModuleType:
             return importlib.import_module(name)
         except ImportError:
             continue
-    raise ToolError("Nothing here unpacks zstd", hint="Unpack it. Or: " + missing_extra("fast"))
+    raise ToolError(
+        "Nothing here unpacks zstd",
+        hint="Unpack it. Or install what it needs:",
+        command=missing_extra("fast"),
+    )
 
 
 class DamagedError(Exception):

@@ -190,7 +190,8 @@ def of_another_program(path: Path, reading: Reading) -> InputError:
         path=path,
         why=f"None of its {reading.count} events is a CUDA or HIP call, a GPU record, a range of "
         "vLLM's or a message of profilemate.",
-        hint="Record vLLM: profilemate run -- vllm serve ... (Perfetto opens this one as it is).",
+        hint="Perfetto opens this one as it is. Record vLLM:",
+        command="profilemate run -- vllm serve MODEL",
     )
 
 

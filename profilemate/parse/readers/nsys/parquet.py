@@ -48,7 +48,8 @@ class _Parquet:
                 "Reading a parquet export needs pyarrow",
                 path=path,
                 why=str(e),
-                hint=missing_extra("parquet"),
+                hint="Install what it needs:",
+                command=missing_extra("parquet"),
             ) from e
         self.arrow = pyarrow
         self.compute = pyarrow.compute
@@ -61,7 +62,8 @@ class _Parquet:
             "Cannot read the parquet export",
             path=self._path / (table + SUFFIX),
             why=f"It is damaged or was cut short ({error}).",
-            hint="Export the report again: nsys export --type parquetdir -f true REPORT.nsys-rep",
+            hint="Export the report again:",
+            command="nsys export --type parquetdir -f true REPORT.nsys-rep",
         )
 
     @contextmanager

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from profilemate.parse.readers.nsys.parquet import NsysParquetReader
 from profilemate.parse.readers.nsys.sqlite import NsysSqliteReader
 from profilemate.parse.recording.activity import ActivitySink
 from profilemate.parse.recording.contract import Marker, Recording, SourceInfo, SourceKind
+from profilemate.printable import shell_word
 
 MAGIC = b"NVIDIA Tegra Profiler Report "
 _END = b"[END]"  # last bytes of every whole report of 2022.4 and 2023.4
@@ -35,13 +37,26 @@ _TOO_OLD = re.compile(r"Version number is invalid|newer than your current versio
 _VERSION = re.compile(r"(\d{4})[.@](\d+)[.@](\d+)(?:[.@](\d+))?")
 
 
-def default_cache_dir() -> Path:
-    """Where exports are kept: `$PROFILEMATE_CACHE/exports`, or the user's cache folder."""
+def default_cache_dir() -> Path | None:
+    """Where exports are kept: `$PROFILEMATE_CACHE/exports`, or the user's cache folder.
+
+    None for a user without a home, as in many a container: nothing is kept then.
+    """
     own = os.environ.get("PROFILEMATE_CACHE")
     if own:
         return Path(own) / "exports"
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "profilemate" / "exports"
+    shared = os.environ.get("XDG_CACHE_HOME")
+    try:
+        base = Path(shared) if shared else Path.home() / ".cache"
+    except RuntimeError:
+        return None
+    return base / "profilemate" / "exports"
+
+
+@lru_cache(maxsize=1)
+def _passing_folder() -> tempfile.TemporaryDirectory[str]:
+    """Where exports are while this process lives, which removes it at its end."""
+    return tempfile.TemporaryDirectory(prefix="profilemate-exports-")
 
 
 def report_version(path: Path) -> str | None:
@@ -79,7 +94,8 @@ class Nsys:
                 "nsys does not start",
                 path=self.path,
                 why=e.strerror or str(e),
-                hint="Try it by hand: nsys --version. PROFILEMATE_NSYS names another one.",
+                hint="PROFILEMATE_NSYS names another one. Try this one by hand:",
+                command=f"{shell_word(self.path)} --version",
             ) from e
 
     def version(self) -> str:
@@ -131,8 +147,9 @@ def find_nsys(given: Path | None, report: Path) -> Nsys:
         "An nsys report can only be read with the help of nsys, and none was found",
         path=report,
         why=f"There is no program {named}." if named else "There is no nsys on the PATH.",
-        hint="Set PROFILEMATE_NSYS=/path/to/bin/nsys, or export the report where it was recorded "
-        f"and open that instead: nsys export --type sqlite {report.name}",
+        hint="Set PROFILEMATE_NSYS to one. Or export the report where it was recorded, and open "
+        "that:",
+        command=f"nsys export --type sqlite {shell_word(Path(report.name))}",
     )
 
 
@@ -142,7 +159,8 @@ class _Exports:
     def __init__(self, report: Path, options: OpenOptions) -> None:
         self._report, self._options = report, options
         self._nsys = find_nsys(options.nsys, report)
-        self._cache = options.cache_dir or default_cache_dir()
+        kept = options.cache_dir or default_cache_dir()
+        self._cache = Path(_passing_folder().name) if kept is None else kept
         facts = report.stat()
         identity = (str(report.resolve()), facts.st_size, facts.st_mtime_ns)
         key = repr((*identity, self._nsys.version(), wanted_tables()))
@@ -249,15 +267,18 @@ def _failed(
     nsys: Nsys, report: Path, done: subprocess.CompletedProcess[str]
 ) -> ToolError | InputError:
     lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-    said = "\n  ".join(lines[-_LAST_LINES:]) or f"exit code {done.returncode} and not a word"
+    said = (
+        "; ".join(line.strip() for line in lines[-_LAST_LINES:])
+        or f"exit code {done.returncode} and not a word"
+    )
     if _TOO_OLD.search(done.stderr + done.stdout):
         wrote = report_version(report) or "a newer one"
         return ToolError(
             f"nsys {nsys.version()} is older than the nsys {wrote} that wrote this report",
             path=report,
             why=f"{nsys.path} said: {said}",
-            hint=f"Name a newer one: PROFILEMATE_NSYS=/path/to/bin/nsys, or export the report "
-            f"where it was recorded: nsys export --type sqlite {report.name}",
+            hint="Set PROFILEMATE_NSYS to a newer one, or export the report where it was recorded:",
+            command=f"nsys export --type sqlite {shell_word(Path(report.name))}",
         )
     if not _is_whole(report):
         return InputError(
@@ -271,7 +292,8 @@ def _failed(
         f"nsys {nsys.version()} could not export this report",
         path=report,
         why=f"{nsys.path} said: {said}",
-        hint=f"Try it by hand: nsys export --type sqlite {report.name}",
+        hint="Try it by hand:",
+        command=f"{shell_word(nsys.path)} export --type sqlite {shell_word(report)}",
     )
 
 

@@ -236,7 +236,8 @@ def damaged(path: Path, reason: str) -> InputError:
         "Cannot read the sqlite export",
         path=path,
         why=f"It is damaged or was cut short ({reason}); perhaps nsys was still writing it.",
-        hint="Export the report again: nsys export --type sqlite -f true -o OUT.sqlite REPORT",
+        hint="Export the report again:",
+        command="nsys export --type sqlite -f true -o OUT.sqlite REPORT.nsys-rep",
     )
 
 
@@ -273,6 +274,7 @@ class NsysSqliteReader:
                 "This sqlite database is not an export of Nsight Systems",
                 path=path,
                 why="It has none of the tables NVTX_EVENTS, StringIds or META_DATA_EXPORT.",
-                hint="Make one: nsys export --type sqlite -o OUT.sqlite REPORT.nsys-rep",
+                hint="Make one:",
+                command="nsys export --type sqlite -o OUT.sqlite REPORT.nsys-rep",
             )
         return _SqliteRecording(path, facts, store.damage, options.progress)

@@ -274,6 +274,7 @@ def builder() -> Any:
         raise ToolError(
             "A timeline cannot be written",
             why="The package perfetto is not installed here.",
-            hint=missing_extra("perfetto"),
+            hint="Install what it needs:",
+            command=missing_extra("perfetto"),
         ) from e
     return proto_builder
