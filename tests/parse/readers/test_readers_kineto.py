@@ -93,6 +93,11 @@ def by_json_load(text: str) -> dict[str, Any]:
     def us(value: Any) -> int:
         return int((Decimal(str(value)) * 1000).to_integral_value())
 
+    def whole(value: Any, otherwise: int = -1) -> int:
+        """A number, or its digits in quotes, as some old writers have them."""
+        digits = isinstance(value, str) and value.isascii() and value.isdecimal()
+        return int(value) if digits or isinstance(value, int) else otherwise
+
     found: dict[str, Any] = {n: [] for n in ("markers", "annotations", "launches", "gpu")}
     calls: dict[str, int] = {}
     kinds = {"kernel": 0, "gpu_memcpy": 1, "gpu_memset": 2}
@@ -101,22 +106,22 @@ def by_json_load(text: str) -> dict[str, Any]:
         if e["ph"] not in ("X", "i"):
             continue
         ts, dur = us(e["ts"]), us(e.get("dur", 0))
-        pid = e["pid"] if isinstance(e["pid"], int) else -1
+        pid, tid = whole(e["pid"]), whole(e["tid"])
         args, name = e.get("args", {}), e["name"]
         if e["cat"] in kinds:
             row = [ts, ts + dur, None]
-            row += [args.get("device", pid), args.get("stream", e["tid"])]
-            row += [args.get(k, 0) for k in ("correlation", "graph id", "graph node id")]
+            row += [whole(args.get("device"), pid), whole(args.get("stream"), tid)]
+            row += [whole(args.get(k), 0) for k in ("correlation", "graph id", "graph node id")]
             found["gpu"].append([*row, kinds[e["cat"]], name])
         elif e["cat"] in ("cuda_runtime", "cuda_driver"):
             calls[name] = calls.get(name, 0) + 1
             callers.add(pid)
             if "GraphLaunch" in name and '"' not in name:
-                row = [ts, dur, pid, e["tid"], args.get("correlation", 0), name]
+                row = [ts, dur, pid, tid, whole(args.get("correlation"), 0), name]
                 found["launches"].append(tuple(row))
         elif e["cat"] != "gpu_user_annotation" and name.startswith(("pm1.", "execute_")):
             kind = "markers" if name.startswith("pm1.") else "annotations"
-            found[kind].append((ts, dur if "dur" in e else None, pid, e["tid"], name))
+            found[kind].append((ts, dur if "dur" in e else None, pid, tid, name))
     if len(callers) <= 1:
         (pid,) = callers or {-1}
         found["gpu"] = [tuple(pid if v is None else v for v in row) for row in found["gpu"]]
