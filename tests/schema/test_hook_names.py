@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from profilemate.annotate.hook import Group, Hook
 
 from profilemate import schema
 from profilemate.annotate.hooks import HOOKS, gpu_timing
