@@ -68,7 +68,7 @@ def decoded(stored: Sequence[Sequence[Marker]], budget: Budget) -> Trace:
     return merge([read_recording(Stored(some), budget=budget) for some in stored])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(programs(), st.integers(0, 1 << 30))
 def test_the_log_and_the_tables_are_the_same(program: Program, seed: int) -> None:
     rng = random.Random(seed)

@@ -119,7 +119,7 @@ def expected_summary(pool: Pool, total: int | None) -> list[dict[str, object]]:
     return [lines]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(programs())
 def test_tables_equal_the_witness(program: Program) -> None:
     world, trace = run(program)
@@ -127,7 +127,7 @@ def test_tables_equal_the_witness(program: Program) -> None:
     check_standard(world, trace, say_pools=program.say_pools)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(programs())
 def test_so_they_do_a_few_operations_at_a_time(program: Program) -> None:
     world, trace = run(program)
