@@ -1,7 +1,8 @@
 """Builds the compiled scanner of torch traces into the wheel, where there is a C compiler.
 
 hatchling runs this (`pip install`, `pip wheel`). Without a compiler the wheel is pure Python, and
-everything works, slower. `python scripts/build_scanner.py` builds it in this clone.
+everything works, slower. `python scripts/build_scanner.py` builds it in this clone, and
+`scripts/setup` whenever the clone's is missing or of another source.
 """
 
 from __future__ import annotations
@@ -22,6 +23,21 @@ SOURCE, LIBRARY = FOLDER / "_scan.c", FOLDER / "_scan.so"
 FLAGS = ("-O2", "-std=c11", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra")
 
 
+def _checksum() -> int:
+    return zlib.crc32((ROOT / SOURCE).read_bytes())
+
+
+def is_current(library: Path) -> bool:
+    """Whether a library is there, can be loaded, and was built of the source as it is now."""
+    # In a process of its own: what is loaded once is not loaded anew when the file has changed.
+    code = "import ctypes, sys; print(ctypes.CDLL(sys.argv[1]).pm_source() & 0xFFFFFFFF)"
+    if not library.exists():
+        return False
+    command = [sys.executable, "-c", code, str(library)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() == str(_checksum())
+
+
 def build(target: Path, flags: tuple[str, ...] = ()) -> str | None:
     """Build the library; return why it could not be built.
 
@@ -33,7 +49,7 @@ def build(target: Path, flags: tuple[str, ...] = ()) -> str | None:
     if not compiler or os.name != "posix":
         return "there is no C compiler"
     source = ROOT / SOURCE
-    name = f"-DPM_SOURCE={zlib.crc32(source.read_bytes())}u"
+    name = f"-DPM_SOURCE={_checksum()}u"
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         made = Path(folder, target.name)
         command = [*compiler.split(), *FLAGS, *flags, name, str(source), "-o", str(made)]

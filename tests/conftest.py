@@ -9,7 +9,9 @@ import pytest
 from hypothesis import settings
 
 # How long an example takes says how busy the machine is, not whether the code is right.
-settings.register_profile("any machine", deadline=None)
+# Half of the examples that hypothesis draws by itself; `--hypothesis-profile thorough` draws more.
+settings.register_profile("any machine", deadline=None, max_examples=50)
+settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile("any machine")
 
 

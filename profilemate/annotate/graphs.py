@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from profilemate.schema import GRAPH_KEY, KINDS
+from profilemate.schema.modes import EAGER, PIECEWISE
 
 if TYPE_CHECKING:
     from profilemate.annotate.outlet import Outlet
@@ -88,7 +89,7 @@ class Graphs:
             launches = self._launches.setdefault((self.phase, key), {}).setdefault(owner, [])
             if (id(holder), piece) not in launches:
                 launches.append((id(holder), piece))
-            if piece is None and key[0] == "PIECEWISE":
+            if piece is None and key[0] == PIECEWISE:
                 piece = launches.index((id(holder), piece))
         tag = (*key, owner, model, piece, pieces)
         setattr(graph, TAG, tag)
@@ -127,7 +128,7 @@ class Graphs:
         Two classes may hold graphs of one key (a micro-batched and an ordinary one): a step runs
         those of one of them.
         """
-        if key[0] == "NONE":
+        if key[0] == EAGER:
             return 0
         if not self._launches or key[0] is None:
             return None

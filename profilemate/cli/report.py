@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -86,9 +87,9 @@ def report(
     from profilemate.cli.show_report import verdict as show_verdict
     from profilemate.insight.findings import Thresholds, find
     from profilemate.insight.findings import as_json as findings_json
-    from profilemate.insight.findings.file import write_findings
     from profilemate.insight.headline import headline
     from profilemate.parse.session.saved import SavedSession
+    from profilemate.parse.writers.one_file import write_file
 
     limits = Thresholds.parse(threshold or ())
     saved = SavedSession.open(session)
@@ -97,7 +98,9 @@ def report(
         verdict = find(saved, limits)
         written = pages(saved, verdict, page, png, progress)
     if write:
-        write_findings(session, findings_json(verdict))
+        text = json.dumps(findings_json(verdict), indent=2) + "\n"
+        hint = "print them instead, and write them where you may: --json > findings.json"
+        write_file(session / "findings.json", text, force=True, what="findings", hint=hint)
     if as_json:
         show.as_json(findings_json(verdict))
     else:

@@ -18,6 +18,7 @@ from profilemate.insight.compare import (
     MetricRow,
     spelled,
 )
+from profilemate.insight.figures.base import spell
 
 _FEW = 12  # graphs shown without --all
 _STYLES = {"slower": "bold red", "faster": "bold green"}
@@ -71,8 +72,8 @@ def _metric(row: MetricRow) -> tuple[str, str, str, Text, str]:
     unit = row.metric.unit
     return (
         spelled.title(row.metric),
-        spelled.number(row.a, unit),
-        spelled.number(row.b, unit),
+        spell(row.a, unit),
+        spell(row.b, unit),
         _change(row),
         row.metric.name,
     )
@@ -107,8 +108,8 @@ def _graph(row: GraphRow) -> tuple[str | Text, ...]:
         row.graph,
         f"{row.steps[0]:,}",
         f"{row.steps[1]:,}",
-        spelled.number(row.p50[0], "ms"),
-        spelled.number(row.p50[1], "ms"),
+        spell(row.p50[0], "ms"),
+        spell(row.p50[1], "ms"),
         spelled.relative(row.change),
         text(spelled.verdict(row.outcome), _STYLES.get(row.outcome, "")),
     )

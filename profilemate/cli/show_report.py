@@ -9,7 +9,7 @@ from rich.text import Text
 
 from profilemate.cli.show import facts, heading, line, out, text, wrapped
 from profilemate.insight.findings import THRESHOLDS, Finding, Severity, Unjudged, Verdict
-from profilemate.insight.headline import Figure
+from profilemate.insight.headline import Line
 from profilemate.parse.session.saved import SavedSession
 
 _WORDS: dict[Severity, tuple[str, str]] = {
@@ -22,7 +22,7 @@ _INDENT = 10
 
 
 def verdict(
-    session: SavedSession, figures: Sequence[Figure], found: Verdict, *, details: bool
+    session: SavedSession, figures: Sequence[Line], found: Verdict, *, details: bool
 ) -> None:
     """Headline figures, findings worst first, and what could not be judged.
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from profilemate.parse.session.saved import SavedSession
+from profilemate.parse.tables import TABLES
 
 
 class NoData(Exception):  # noqa: N818 - a result, not an error
@@ -28,7 +29,8 @@ def rows_of(session: SavedSession, name: str, columns: Iterable[str]) -> pd.Data
     """
     frame = session.table(name)
     if frame.empty:
-        raise NoData(session.metadata.empty_files.get(f"{name}.csv") or f"{name}.csv has no rows")
+        file = TABLES[name].file
+        raise NoData(session.metadata.empty_files.get(file) or f"{file} has no rows")
     return table_of(session, name, columns)
 
 

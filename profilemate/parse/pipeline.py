@@ -10,15 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-import pandas as pd
-
 from profilemate.errors import InputError
 from profilemate.parse.cache import TraceCache
 from profilemate.parse.columns.budget import Budget
 from profilemate.parse.ingest.find_files import gather, vanished
 from profilemate.parse.ingest.live_sessions import only_session
+from profilemate.parse.ingest.read_many import read_all
 from profilemate.parse.ingest.read_one import Task
-from profilemate.parse.ingest.worker_processes import read_all
 from profilemate.parse.merge.aligned_recordings import AlignedRecordings, align_recordings
 from profilemate.parse.merge.recordings_to_trace import make_trace
 from profilemate.parse.merge.runs import doubt_several, refuse_several
@@ -188,19 +186,6 @@ def _doubts(
         return []
     doubt = doubt_several(recordings)
     return [] if doubt is None else [doubt]
-
-
-def build_tables(
-    trace: Trace, progress: Progress = no_progress, *, run: Trace | None = None
-) -> dict[str, pd.DataFrame]:
-    """Every table of a trace, by name.
-
-    Args:
-        trace: The trace of one rank.
-        progress: Told how many tables there are yet to build.
-        run: The trace of the whole run, where that is more.
-    """
-    return Built(trace, progress, run=run).frames()
 
 
 def parse_session(

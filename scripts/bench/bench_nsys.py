@@ -2,13 +2,12 @@
 
 Every contestant is a process of its own; they take turns. `bare` is SQLite alone: count and sum of
 end - start over the three large tables, the least that anybody who looks at each row can take.
-`ours` reads the trace and folds the GPU records of every replay, `ours, by SQLite` without looking
-at pages of the file, `pandas` joins what it reads with `read_sql`. All but the first must find the
-same. `--files` reads two copies one after the other and at a time.
+`ours` reads the trace and folds the GPU records of every replay, `pandas` joins what it reads with
+`read_sql`. All but the first must find the same. `--files` reads two copies one after the other and
+at a time.
 
 The least of some rounds is given of the wall clock and of the CPU, the most of the memory: on a
-machine with other work the ratio of CPU seconds says more than that of the wall clock, which for
-ours, with its two threads, depends on a second core that is free.
+machine with other work the ratio of CPU seconds says more than that of the wall clock.
 """
 
 from __future__ import annotations
@@ -28,7 +27,6 @@ from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts" / "data")]
@@ -64,14 +62,6 @@ def ours(paths: list[Path], jobs: int = 1) -> dict[str, int]:
     }
 
 
-def slowly(paths: list[Path]) -> dict[str, int]:
-    """The same where SQLite gives every row, as it does of tables that are unusual."""
-    from profilemate.parse.readers.nsys import store as nsys_store
-
-    with patch.object(nsys_store, "opened_pages", return_value=None):
-        return ours(paths)
-
-
 def pandas_(paths: list[Path]) -> dict[str, int]:
     """`pandas.read_sql` and merges, as one would write it by hand."""
     import numpy as np
@@ -102,7 +92,6 @@ def pandas_(paths: list[Path]) -> dict[str, int]:
 CONTESTANTS: dict[str, Callable[[list[Path]], dict[str, int]]] = {
     "bare SELECT": bare,
     "ours": ours,
-    "ours, by SQLite": slowly,
     "pandas": pandas_,
 }
 SEVERAL = {"one after the other": 1, "two at a time": 2}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests" / "support" / "e2e"), str(ROOT / "scripts")]
+sys.path[:0] = [str(ROOT / "tests" / "support" / "e2e"), str(ROOT / "scripts" / "env")]
 
 import engine  # noqa: E402
 import environments  # noqa: E402

@@ -61,7 +61,7 @@ sink.read(0, recording)
     "two files": """
 import sys
 from pathlib import Path
-from profilemate.parse.ingest.worker_processes import read_all
+from profilemate.parse.ingest.read_many import read_all
 from profilemate.parse.ingest.read_one import Task
 first = Path(sys.argv[1])
 second = first.with_name("second_" + first.name)
@@ -98,11 +98,11 @@ parse_trace_file(sys.argv[1])
 TITLES = {
     "inflate": "reading and unpacking only (the floor)",
     "columns": "profilemate, to columns",
-    "columns, numpy": "the same without the compiled scanner",
+    "columns, exact": "the same without the compiled scanner",
     "columns, one core": "profilemate, to columns, one core",
-    "columns, numpy, one core": "the same without the compiled scanner, one core",
+    "columns, exact, one core": "the same without the compiled scanner, one core",
     "columns, twice at once": "profilemate, to columns, twice at once, a core each",
-    "columns, numpy, twice at once": "the same without the compiled scanner, twice, a core each",
+    "columns, exact, twice at once": "the same without the compiled scanner, twice, a core each",
     "two files, 1 job": "profilemate, two such files, one after the other",
     "two files, 1 job, one core": "profilemate, two such files, one after the other, one core",
     "two files, 2 jobs": "profilemate, two such files at a time",
@@ -147,8 +147,8 @@ def run_one(name: str, trace: Path, out: Path, python: str, core: int) -> Run:
     if name.endswith("one core"):
         command = ["taskset", "-c", str(core), *command]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PROFILEMATE_CACHE_MB": "0"}
-    if "numpy" in name:
-        environment["PROFILEMATE_SCANNER"] = "numpy"
+    if "exact" in name:
+        environment["PROFILEMATE_SCANNER"] = "exact"
     begin = time.monotonic()
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=out.parent)
@@ -163,10 +163,10 @@ def run_one(name: str, trace: Path, out: Path, python: str, core: int) -> Run:
 
 def contestants(trace: Path, megabytes: float, hta: str | None) -> list[str]:
     """Who reads a trace of this size."""
-    found = ["inflate", "columns", "columns, numpy"]
+    found = ["inflate", "columns", "columns, exact"]
     if trace.suffix != ".gz" and megabytes >= 150:
-        found += ["columns, one core", "columns, numpy, one core"]
-        found += ["columns, twice at once", "columns, numpy, twice at once"]
+        found += ["columns, one core", "columns, exact, one core"]
+        found += ["columns, twice at once", "columns, exact, twice at once"]
     elif megabytes >= 900:
         found += ["two files, 1 job", "two files, 1 job, one core", "two files, 2 jobs"]
     found.append("parse")

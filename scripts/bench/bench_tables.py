@@ -25,7 +25,8 @@ sys.path.insert(0, str(ROOT))
 from profilemate import schema  # noqa: E402
 from profilemate.parse.columns.budget import Budget, memory_limit  # noqa: E402
 from profilemate.parse.ingest.read_one import read_recording  # noqa: E402
-from profilemate.parse.merge.recordings_to_trace import merge  # noqa: E402
+from profilemate.parse.merge.aligned_recordings import align_recordings  # noqa: E402
+from profilemate.parse.merge.recordings_to_trace import make_trace  # noqa: E402
 from profilemate.parse.pipeline import write_session  # noqa: E402
 from profilemate.parse.recording.activity import ActivitySink  # noqa: E402
 from profilemate.parse.recording.contract import Marker, SourceInfo, SourceKind  # noqa: E402
@@ -132,7 +133,7 @@ def measured(operations: int, limit: int | None) -> list[str]:
     made = used() - start
     start = used()
     budget = Budget.of(limit, tempfile.gettempdir())
-    trace = merge([read_recording(Recording(operations), budget=budget)])
+    trace = make_trace(align_recordings([read_recording(Recording(operations), budget=budget)]))
     read = used() - start - made
     start = used()
     with tempfile.TemporaryDirectory() as folder:

@@ -63,7 +63,8 @@ def parsed(messages: list[str], folder: Path) -> Path:
     script = """
 import sys
 from pathlib import Path
-from profilemate.parse.merge.recordings_to_trace import decode_recordings
+sys.path.append("tests/support")
+from decoded import decode_recordings
 from profilemate.parse.pipeline import write_session
 from profilemate.parse.recording.contract import Marker, SourceInfo, SourceKind
 class Stored:

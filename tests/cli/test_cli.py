@@ -84,11 +84,12 @@ def test_version_and_module() -> None:
     first, second = run("--version").stdout.splitlines()
     assert first == f"profilemate {profilemate.__version__}"
     assert second == f"scanner of torch traces: {native.description()}"
-    done = run("--version", env={native.VARIABLE: "numpy"})
-    assert "numpy (the compiled one is switched off by PROFILEMATE_SCANNER)" in done.stdout
+    done = run("--version", env={native.VARIABLE: "exact"})
+    assert "none, which is slow: the compiled scanner" in done.stdout
+    assert "is switched off by PROFILEMATE_SCANNER. Unset PROFILEMATE_SCANNER." in done.stdout
     done = run("--version", env={native.VARIABLE: "rust"})
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
-    assert "Set it to numpy or compiled" in done.stderr
+    assert "Set it to exact or compiled" in done.stderr
 
 
 def test_shell_completion_is_offered() -> None:

@@ -62,7 +62,7 @@ def big_tables(slower: float = 1.0) -> dict[str, Rows]:
         ],
         "kv_cache_usage": usage((0, 1), (50, 123_456_789), total=123_456_790),
         "kv_preemptions": [{"timestamp_sec": 1, "request_id": LONG, "tokens_lost": 999_999_999}],
-        "kv_prefix_cache": [{"running_queries": 10**12, "running_hits": 1}] * 30,
+        "kv_prefix_cache": [{"tokens": 10**12, "hit_tokens": 1}] * 30,
     }
 
 
@@ -156,7 +156,8 @@ def test_findings_that_cannot_be_written_are_an_error(bundled: Path, tmp_path: P
     (session / "findings.json").mkdir()
     done = run("report", session, "--write")
     assert done.returncode == 2
-    assert "findings.json" in done.stderr
+    assert "cannot write the findings" in done.stderr
+    assert "--json > findings.json" in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.stderr
 
 

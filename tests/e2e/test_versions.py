@@ -98,7 +98,12 @@ def version(
     model: Path,
 ) -> Version:
     name: str = request.param
-    check_targets = [sys.executable, str(ROOT / "scripts" / "check_targets.py"), "--path", name]
+    check_targets = [
+        sys.executable,
+        str(ROOT / "scripts" / "env" / "check_targets.py"),
+        "--path",
+        name,
+    ]
     done = subprocess.run(check_targets, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     overlay = [Path(p) for p in done.stdout.strip().split(os.pathsep)]

@@ -16,11 +16,11 @@ import made_gpu_files
 import made_gpu_run
 import pandas as pd
 import pytest
+from leaks import find_leaks
 from places import DATA, EXPECTED
 
 from profilemate.parse.pipeline import parse_session
 from profilemate.parse.tables import TABLES
-from profilemate.scrub.scrub import find_leaks
 
 FILES = {
     "vllm_cpu_server": ("recording.sqlite",),

@@ -120,21 +120,24 @@ def tables(scale: int) -> dict[str, Rows]:
             {
                 "runtime_mode": "FULL",
                 "steps": 10 * scale,
-                "step_share": 0.1 * scale,
-                "token_share": 0.2 * scale,
                 "gpu_graph_share": 0.3 * scale,
                 "unpadded_tokens": 90,
-                "padded_tokens": 100,
-                "padding_tokens": 10 * scale,
-                "graphs_captured": 5 * scale,
                 "graphs_never_replayed": 2 * scale,
             },
-            {"runtime_mode": "NONE", "steps": 5, "unpadded_tokens": 7, "padding_tokens": 0},
+            {"runtime_mode": "NONE", "steps": 5, "unpadded_tokens": 7},
         ],
-        "cuda_graph_captures": [graph(8)],
+        "cuda_graph_padding": [
+            {"runtime_mode": mode, "unpadded_tokens": before, "padded_tokens": 10, "count": count}
+            for mode, before, count in (("FULL", 10 - scale, 3), ("FULL", None, 4), ("NONE", 10, 5))
+        ],
+        "cuda_graph_captures": [graph(8 * n) for n in range(5 * scale)],
         "kv_cache_usage": usage((0, 100 * scale), (1, 0), (2, 0)),
         "kv_cache_evictions": [{"timestamp_sec": 1, "lifetime_sec": 3 * scale}] * scale,
-        "kv_prefix_cache": [{"running_queries": 100, "running_hits": 20 * scale}],
+        "kv_prefix_cache": [
+            {"preempted": False, "tokens": 60, "hit_tokens": 15 * scale},
+            {"preempted": True, "tokens": 70, "hit_tokens": 70},
+            {"preempted": False, "tokens": 40, "hit_tokens": 5 * scale},
+        ],
         "kv_preemptions": [{"request_id": "r", "tokens_lost": 8}] * scale,
     }
 
@@ -149,8 +152,8 @@ def test_every_figure_by_hand(tmp_path: Path) -> None:
         "replay_mean": (1, 2),
         "step_host_p50": (4, 8),
         "tokens_per_sec": (40 / 1.004, 70 / 1.008),
-        "graph_steps_pct": (10, 20),
-        "graph_tokens_pct": (20, 40),
+        "graph_steps_pct": (1000 / 15, 2000 / 25),
+        "graph_tokens_pct": (9000 / 97, 9000 / 97),
         "graph_gpu_pct": (30, 60),
         "eager_decode_pct": (50, 50),
         "padding_pct": (10, 20),
@@ -174,7 +177,7 @@ def test_every_figure_by_hand(tmp_path: Path) -> None:
 
 def test_what_was_not_recorded_is_none_and_not_nought(tmp_path: Path) -> None:
     a = write_session(tmp_path / "a", {"kv_cache_usage": usage((0, 1), (1, 2))})
-    b = write_session(tmp_path / "b", {"cuda_graph_coverage": coverage(5)})
+    b = write_session(tmp_path / "b", {"cuda_graph_coverage": coverage(5)}, hooks={})
     rows = {r.metric.name: (r.a, r.b) for r in compare(a, b).metrics}
     assert "replay_p50" not in rows
     known = {n: rows[n] for n in ("kv_evictions", "preemptions", "steps")}

@@ -102,7 +102,9 @@ def test_thresholds_move_the_verdict(tmp_path: Path) -> None:
 
 
 def test_without_kv_events_nothing_is_said_of_the_cache(tmp_path: Path) -> None:
-    verdict = judged(tmp_path, {}, empty_files={"kv_cache_usage.csv": "the KV hooks were skipped"})
+    files = ("kv_cache_usage.csv", "kv_cache_summary.txt")
+    empty = dict.fromkeys(files, "the KV hooks were skipped")
+    verdict = judged(tmp_path, {}, empty_files=empty, hooks={})
     assert not of(verdict, "kv-")
     assert not of(verdict, "preemptions")
     assert why(verdict, "kv-usage") == "the KV hooks were skipped"
@@ -218,9 +220,7 @@ def test_no_preemption_is_good(tmp_path: Path) -> None:
 
 
 def lookups(number: int, hits: int) -> list[dict[str, object]]:
-    return [
-        {"preempted": False, "running_queries": 1000, "running_hits": hits} for _ in range(number)
-    ]
+    return [{"preempted": False, "tokens": 1000, "hit_tokens": hits} for _ in range(number)]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from saved_build import Rows, coverage, graph, usage, write_session
+from saved_build import Rows, graph, usage, write_session
 
 from profilemate.insight.headline import headline
 
@@ -64,6 +64,13 @@ def test_how_long_evicted_content_lived(tmp_path: Path) -> None:
 
 
 def test_steps_without_a_token_are_told_apart(tmp_path: Path) -> None:
-    rows = coverage(full=15, none=2, unpadded_tokens=42, empty_steps=3)
+    rows = [
+        {"runtime_mode": mode, "steps": n, "unpadded_tokens": tokens, "empty_steps": empty}
+        for mode, n, tokens, empty in (
+            ("FULL", 15, 40, 3),
+            ("PIECEWISE", 0, None, 0),
+            ("NONE", 2, 2, 0),
+        )
+    ]
     found = figures(tmp_path / "s", {"cuda_graph_coverage": rows})
     assert found["steps"] == "17, 42 tokens, 3 more without any token"

@@ -19,10 +19,10 @@ from recorded import real_traces
 
 from profilemate.annotate.hooks import HOOKS
 from profilemate.errors import InputError, OutputError, ToolError
+from profilemate.insight.figures import kv
+from profilemate.insight.figures.graphs import CAPTURE_HOOKS
 from profilemate.insight.metrics import SPECS, families
 from profilemate.insight.metrics.export import FORMATS, export
-from profilemate.insight.metrics.graphs import CAPTURE_HOOKS
-from profilemate.insight.metrics.kv import SUMMARY
 from profilemate.parse.pipeline import parse_session, write_session
 from profilemate.parse.session.saved import SavedSession
 
@@ -187,8 +187,8 @@ def test_units_and_names_follow_the_conventions() -> None:
 
 def test_the_hooks_that_make_a_zero_a_count_exist() -> None:
     known = {hook.name for hook in HOOKS}
-    asked = {hook for *_, hook in SUMMARY if hook} | set(CAPTURE_HOOKS)
-    assert asked | {"Scheduler._preempt_request", "KVCacheManager.lookup"} <= known
+    asked = {kv.ALLOCATE, kv.FREE, kv.EVICT, kv.PREEMPT, kv.LOOK_UP, *CAPTURE_HOOKS}
+    assert asked <= known
 
 
 def test_an_existing_file_is_kept_without_force(tmp_path: Path) -> None:

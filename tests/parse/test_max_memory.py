@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from build import Stored, batch
+from decoded import merge
 from frames import At
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,7 +34,6 @@ from profilemate.parse.columns.id_lists import IdLists
 from profilemate.parse.columns.partition import Batches, Divided
 from profilemate.parse.columns.spool import Blocks, array
 from profilemate.parse.ingest.read_one import read_recording
-from profilemate.parse.merge.recordings_to_trace import merge
 from profilemate.parse.pipeline import read_trace
 from profilemate.parse.recording.contract import Marker
 from profilemate.parse.session.tables_on_demand import Built
@@ -68,7 +68,7 @@ def decoded(stored: Sequence[Sequence[Marker]], budget: Budget) -> Trace:
     return merge([read_recording(Stored(some), budget=budget) for some in stored])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(programs(), st.integers(0, 1 << 30))
 def test_the_log_and_the_tables_are_the_same(program: Program, seed: int) -> None:
     rng = random.Random(seed)
@@ -289,11 +289,13 @@ def test_memory_hardly_grows_with_the_operations(tmp_path: Path) -> None:
         code = (
             "import sys, resource, pathlib, bench_tables as b\n"
             "from profilemate.parse.columns.budget import Budget\n"
-            "from profilemate.parse.merge.recordings_to_trace import merge\n"
+            "from profilemate.parse.merge.aligned_recordings import align_recordings\n"
+            "from profilemate.parse.merge.recordings_to_trace import make_trace\n"
             "from profilemate.parse.pipeline import write_session\n"
             "from profilemate.parse.ingest.read_one import read_recording\n"
             "budget = Budget(held=1 << 20, rows=1 << 12, entries=1 << 14, strict=True)\n"
-            "trace = merge([read_recording(b.Recording(int(sys.argv[1])), budget=budget)])\n"
+            "read = read_recording(b.Recording(int(sys.argv[1])), budget=budget)\n"
+            "trace = make_trace(align_recordings([read]))\n"
             "write_session(trace, pathlib.Path(sys.argv[2]))\n"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
         )

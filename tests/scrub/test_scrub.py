@@ -12,16 +12,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from build import PUSH_POP, VERSIONS, Export, Row
+from decoded import decode_recordings
+from leaks import find_leaks
 from places import ROOT
 from recorded import NSYS_VARIABLES, Recorded, nsys_of, real_traces, record
 
 from profilemate import schema
 from profilemate.errors import InputError, NotThisFormatError, OutputError
-from profilemate.parse.merge.recordings_to_trace import decode_recordings
 from profilemate.parse.readers import open_recording
 from profilemate.parse.trace.trace import Trace
 from profilemate.schema import Event, Value
-from profilemate.scrub.scrub import find_leaks, scrub
+from profilemate.scrub.scrub import scrub
 
 HOST = "box-7.lab"
 SECRETS = (

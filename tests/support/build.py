@@ -13,10 +13,10 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from decoded import decode_recordings
 from places import SCHEMAS
 
 from profilemate import schema
-from profilemate.parse.merge.recordings_to_trace import decode_recordings
 from profilemate.parse.recording.activity import ActivitySink
 from profilemate.parse.recording.contract import Marker, SourceInfo, SourceKind
 from profilemate.parse.trace.trace import Trace

@@ -16,6 +16,14 @@ from profilemate.parse.tables import TABLES
 
 Rows = Iterable[Mapping[str, object]]
 
+HOOKS = (
+    "BlockPool.get_new_blocks",
+    "BlockPool._maybe_evict_cached_block",
+    "KVCacheManager.lookup",
+    "Scheduler._preempt_request",
+)
+"""Of an engine: without them a 0 counts nothing."""
+
 METADATA: dict[str, Any] = {
     "session_id": "session_20261124_100000",
     "start_time": "2026-11-24T10:00:00+00:00",
@@ -27,7 +35,7 @@ METADATA: dict[str, Any] = {
     "clock": {"alignment_error_ms": 0.1},
     "coverage": {"launches": None, "launches_with_gpu_records": None, "kernels": None},
     "processes": [{"host": "h", "role": "engine", "rank": "dp0_pp0_tp0", "faults": 0}],
-    "hooks": {"installed": {"KVCacheManager.lookup": "x"}, "skipped": {}, "waiting": {}},
+    "hooks": {"installed": dict.fromkeys(HOOKS, "x"), "skipped": {}, "waiting": {}},
     "events": {"step": 100},
     "dropped": {
         "unknown_events": {},
@@ -60,6 +68,8 @@ def write_tables(folder: Path, tables: Mapping[str, Rows]) -> None:
     assert set(tables) <= set(TABLES), set(tables) - set(TABLES)
     for name, layout in TABLES.items():
         rows, columns = list(tables.get(name, ())), [c.name for c in layout.columns]
+        if name == "kv_cache_summary":
+            rows = _summary(tables, rows)
         for row in rows:
             columns += [c for c in row if c in LATER and c not in columns]
             assert set(row) <= set(columns), (name, set(row) - set(columns))
@@ -72,6 +82,25 @@ def write_tables(folder: Path, tables: Mapping[str, Rows]) -> None:
             writer.writerows(
                 [row.get(c) if row.get(c) is not None else "None" for c in columns] for row in rows
             )
+
+
+def _summary(
+    tables: Mapping[str, Rows], rows: list[Mapping[str, object]]
+) -> list[Mapping[str, object]]:
+    """The summary that parse writes beside these tables; what is given stays."""
+    levels = list(tables.get("kv_cache_usage", ()))
+    if not levels:
+        return rows
+    evicted = [row.get("lifetime_sec") for row in tables.get("kv_cache_evictions", ())]
+    lives = [float(str(life)) for life in evicted if life is not None]
+    found: dict[str, object] = {
+        "Total blocks available": levels[0]["total_blocks"],
+        "Peak blocks used": max(int(str(row["num_blocks"])) for row in levels),
+        "Total evictions": len(evicted),
+    }
+    if lives:
+        found["Avg block lifetime"] = f"{sum(lives) / len(lives):.3f}s"
+    return [{**found, **(rows[0] if rows else {})}]
 
 
 def usage(*levels: tuple[float, int], total: int = 1000) -> list[dict[str, object]]:

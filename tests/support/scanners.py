@@ -1,4 +1,4 @@
-"""Both scanners of torch traces, and the compiled one's library."""
+"""Both ways to read torch traces, and the compiled one's library."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from recorded import leave_out
 
 from profilemate.parse.readers.kineto import native
 
-NAMES = ("numpy", "compiled")
+NAMES = ("exact", "compiled")
 
 
 def make_library() -> None:

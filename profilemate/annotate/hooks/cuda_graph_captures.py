@@ -18,6 +18,7 @@ from profilemate.annotate.graphs import Key
 from profilemate.annotate.hook import Hook, Method, Target
 from profilemate.annotate.hooks.graph_key import key_of, mode_name
 from profilemate.annotate.wrapping import Arguments, compile_wrapper, observe
+from profilemate.schema.modes import FULL, PIECEWISE
 
 if TYPE_CHECKING:
     from profilemate.annotate.emit import Emitter
@@ -99,7 +100,7 @@ def wrap_graph_wrapper(original: Method, emitter: Emitter) -> Method:
         for descriptor, entry in list(vars(wrapper)["concrete_cudagraph_entries"].items()):
             if entry.cudagraph is None:
                 continue
-            model, piece, pieces = _piece(wrapper) if mode == "PIECEWISE" else (None, None, None)
+            model, piece, pieces = _piece(wrapper) if mode == PIECEWISE else (None, None, None)
             emitter.graphs.claim(
                 entry.cudagraph,
                 key_of(mode, descriptor),
@@ -170,7 +171,7 @@ def wrap_manager(original: Method, emitter: Emitter) -> Method:
     def claim(manager: Any) -> None:
         main = type(manager).__name__ in ("CudaGraphManager", "ModelCudaGraphManager")
         for descriptor, graph in list(manager.graphs.items()):
-            emitter.graphs.claim(graph, key_of("FULL", descriptor), manager, main=main)
+            emitter.graphs.claim(graph, key_of(FULL, descriptor), manager, main=main)
 
     return _claiming(original, emitter, claim)
 
@@ -180,7 +181,7 @@ def wrap_ubatches(original: Method, emitter: Emitter) -> Method:
 
     def claim(wrapper: Any) -> None:
         context = sys.modules["vllm.forward_context"].get_forward_context()
-        key = key_of("FULL", context.batch_descriptor)
+        key = key_of(FULL, context.batch_descriptor)
         for held in list(wrapper.cudagraphs.values()):
             emitter.graphs.claim(held.cudagraph, key, wrapper, main=True)
 
@@ -195,7 +196,7 @@ def wrap_encoder(original: Method, emitter: Emitter) -> Method:
             tokens, axes = budget if isinstance(budget, tuple) else (budget, ())
             further = [f"path:{path}"] if path not in (None, "default") else []
             further += [f"axes:{axes}"] if axes else []
-            key: Key = ("FULL", tokens, None, None, None, None, ",".join(further) or None)
+            key: Key = (FULL, tokens, None, None, None, None, ",".join(further) or None)
             emitter.graphs.claim(held.graph, key, manager, model="encoder")
 
     return _claiming(original, emitter, claim)

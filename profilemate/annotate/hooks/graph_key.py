@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from profilemate.annotate.graphs import Key
+from profilemate.schema.modes import EAGER, FULL, PIECEWISE
 
 _KNOWN = {"cg_mode", "num_tokens", "num_reqs", "uniform", "uniform_decode", "has_lora"}
 _KNOWN |= {"num_active_loras"}
@@ -39,7 +40,7 @@ def key_of(mode: str, descriptor: Any, with_lora: bool | None = None) -> Key:
         reqs = values["num_reqs"]
         if tokens_each and reqs and tokens_each * reqs == values["num_tokens"]:
             del values["uniform_token_count"]  # says nothing new
-        by_engine = mode == "PIECEWISE" and with_lora is not None
+        by_engine = mode == PIECEWISE and with_lora is not None
         has_lora = with_lora if by_engine else loras is not None
     further = ",".join(
         f"{name}:{getattr(value, 'name', value)}"
@@ -68,5 +69,5 @@ def _defaults(descriptor: Any) -> dict[str, Any]:
 def mode_name(mode: Any) -> str:
     """The name of a CUDAGraphMode, or of what stands for one: vLLM 0.16 says True for FULL."""
     if isinstance(mode, bool):
-        return "FULL" if mode else "NONE"
+        return FULL if mode else EAGER
     return str(getattr(mode, "name", mode))

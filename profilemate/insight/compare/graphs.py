@@ -18,10 +18,13 @@ from profilemate.insight.compare.noise import (
     compare_together,
     q_values,
 )
+from profilemate.insight.figures.base import ranked
+from profilemate.insight.figures.steps import counting, step_rows
 from profilemate.insight.graph_names import graph_names
-from profilemate.insight.reading import floats, texts, truths
+from profilemate.insight.reading import NoData, floats
 from profilemate.parse.columns.arrays import Ints
 from profilemate.parse.session.saved import GRAPH_COLUMNS, SavedSession
+from profilemate.parse.tables.step_rows import on_graphs
 
 Outcome = Literal["slower", "faster", "same", "few", "only A", "only B"]
 
@@ -115,12 +118,12 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _on_graphs(session: SavedSession) -> pd.DataFrame:
-    """Steps that ran on a graph, without dummy ones."""
-    frame = session.table("cuda_graph_steps")
-    if frame.empty or not {"runtime_mode", "dummy"} <= set(frame.columns):
-        return frame.iloc[:0]
-    on_graph = np.isin(texts(frame["runtime_mode"]), ["FULL", "PIECEWISE"])
-    return frame[on_graph & ~truths(frame["dummy"])]
+    """Steps that count and ran on a graph."""
+    try:
+        frame = step_rows(session, "runtime_mode")
+    except NoData:
+        return session.table("cuda_graph_steps").iloc[:0]
+    return frame[on_graphs(frame["runtime_mode"]) & counting(frame)]
 
 
 def _series(frame: pd.DataFrame, column: str) -> dict[str, tuple[Floats, Ints]]:
@@ -160,10 +163,3 @@ def _row(name: str, pair: tuple[Floats, Floats], test: Test | None, q: float | N
     if q < FALSE_ALARMS:
         outcome = "slower" if test.effect > 0.5 else "faster"
     return replace(row, change=change, longer=test.effect, p=test.p, outcome=outcome)
-
-
-def ranked(values: Floats, percent: int) -> float | None:
-    """The percentile by nearest rank, as the tables have it; None of no values."""
-    if not len(values):
-        return None
-    return float(np.sort(values)[max(-(-len(values) * percent // 100), 1) - 1])

@@ -17,14 +17,6 @@ def title(metric: Metric) -> str:
     return f"{metric.title}, {metric.unit}" if metric.unit else metric.title
 
 
-def number(value: float | None, unit: str) -> str:
-    """A figure in the digits of its unit, `-` where it is not known."""
-    if value is None:
-        return "-"
-    digits = {"ms": 3, "%": 2, "/s": 1, "s": 3}.get(unit, 0)
-    return f"{value:,.{digits}f}"
-
-
 def change(row: MetricRow) -> tuple[str, Tone]:
     """The change of a figure, and whether it is for better or worse where that can be said.
 

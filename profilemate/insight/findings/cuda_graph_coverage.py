@@ -4,48 +4,45 @@ from __future__ import annotations
 
 import numpy as np
 
+from profilemate.insight.figures.graphs import captured_sizes
+from profilemate.insight.figures.steps import (
+    EAGER_DECODE,
+    GRAPH_GPU,
+    GRAPH_STEPS,
+    GRAPH_TOKENS,
+    STEPS,
+    decode_steps,
+    modes_of,
+)
 from profilemate.insight.findings.base import BANDS, OURS, Finding, Rule, When
 from profilemate.insight.findings.capture_sizes import as_config, best_sizes, fewest
-from profilemate.insight.findings.cuda_graph_padding import captured_sizes, tokens_per_request
+from profilemate.insight.findings.cuda_graph_padding import tokens_per_request
 from profilemate.insight.findings.thresholds import Thresholds
-from profilemate.insight.reading import (
-    NoData,
-    count,
-    floats,
-    percent,
-    rows_of,
-    texts,
-    total,
-    truths,
-)
+from profilemate.insight.reading import NoData, count, floats, percent
 from profilemate.parse.session.saved import SavedSession
-
-GRAPHS = ("FULL", "PIECEWISE")
+from profilemate.parse.tables.step_rows import on_graphs
+from profilemate.schema.modes import FULL, PIECEWISE
 
 
 def _coverage(session: SavedSession, t: Thresholds) -> list[Finding]:
-    frame = rows_of(session, "cuda_graph_coverage", ("runtime_mode", "steps"))
-    mode, steps = texts(frame["runtime_mode"]), floats(frame["steps"])
-    on_graph, told = np.isin(mode, GRAPHS), mode != ""
-    every, known = int(np.nansum(steps)), int(np.nansum(steps[told]))
+    modes = modes_of(session)
+    every, known = int(STEPS.of(session)), modes.count(modes.known)
     if known < t["graph_steps_min"]:
         raise NoData(
             f"{count(known, 'model step')} of which it is known whether it ran on a graph; "
             f"{t['graph_steps_min']:g} are needed"
         )
-    part = frame[on_graph]
-    graphs = int(np.nansum(steps[on_graph]))
-    share = graphs / known
-    tokens, gpu = total(part, "token_share"), total(part, "gpu_graph_share")
+    graphs, share = modes.count(modes.on_graph), GRAPH_STEPS.of(session) / 100
+    tokens, gpu = (f.value(session).value for f in (GRAPH_TOKENS, GRAPH_GPU))
     evidence = {
         "steps": every,
         "steps_on_graphs": graphs,
         "steps_on_graphs_pct": round(100 * share, 2),
-        "full_steps": int(np.nansum(steps[mode == "FULL"])),
-        "piecewise_steps": int(np.nansum(steps[mode == "PIECEWISE"])),
+        "full_steps": modes.count(modes.mode == FULL),
+        "piecewise_steps": modes.count(modes.mode == PIECEWISE),
         "steps_unknown": every - known,
-        "tokens_on_graphs_pct": None if tokens is None else round(100 * tokens, 2),
-        "gpu_time_on_graphs_pct": None if gpu is None else round(100 * gpu, 2),
+        "tokens_on_graphs_pct": None if tokens is None else round(tokens, 2),
+        "gpu_time_on_graphs_pct": None if gpu is None else round(gpu, 2),
     }
     if not graphs:
         return [
@@ -63,8 +60,8 @@ def _coverage(session: SavedSession, t: Thresholds) -> list[Finding]:
             )
         ]
     detail = f"{graphs:,} of {count(known, 'step')}"
-    detail += "" if tokens is None else f", {percent(tokens)} of their tokens"
-    detail += "" if gpu is None else f", {percent(gpu)} of all GPU time"
+    detail += "" if tokens is None else f", {percent(tokens / 100)} of their tokens"
+    detail += "" if gpu is None else f", {percent(gpu / 100)} of all GPU time"
     detail += f" on graphs: {evidence['full_steps']:,} FULL, {evidence['piecewise_steps']:,} "
     detail += "PIECEWISE."
     if every > known:
@@ -96,22 +93,19 @@ COVERAGE = Rule(
 
 
 def _eager_decode(session: SavedSession, t: Thresholds) -> list[Finding]:
-    columns = ("runtime_mode", "unpadded_tokens", "prefill_tokens", "decode_tokens", "dummy")
-    frame = rows_of(session, "cuda_graph_steps", columns)
-    mode, tokens = texts(frame["runtime_mode"]), floats(frame["unpadded_tokens"])
-    prefill, decode = floats(frame["prefill_tokens"]), floats(frame["decode_tokens"])
-    real = ~truths(frame["dummy"]) & (mode != "")
-    if np.isnan(prefill[real]).all():
-        raise NoData("the recording does not tell decode steps from prefill")
-    if not np.isin(mode[real], GRAPHS).any():
+    found = decode_steps(session)
+    frame, eager = found.frame, found.eager
+    tokens, on_graph = (
+        floats(frame["unpadded_tokens"]),
+        found.known & on_graphs(frame["runtime_mode"]),
+    )
+    if not on_graph.any():
         raise NoData("no step ran on a CUDA graph: see graph-coverage")
-    decodes = real & (prefill == 0) & (decode > 0)
-    eager = decodes & (mode == "NONE")
-    every, missed = int(decodes.sum()), int(eager.sum())
+    every, missed = int(found.decode.sum()), int(eager.sum())
     if every < t["graph_steps_min"]:
         raise NoData(f"{count(every, 'decode step')}; {t['graph_steps_min']:g} are needed")
-    share = missed / every
-    ran = floats(frame["num_tokens"])[real & (mode != "NONE")]
+    share = EAGER_DECODE.of(session) / 100
+    ran = floats(frame["num_tokens"])[on_graph]
     sizes = captured_sizes(session) or tuple(np.unique(ran[~np.isnan(ran)]).astype(int).tolist())
     if not sizes:
         raise NoData("the recording does not say what sizes its graphs have")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from profilemate.insight.figures.graphs import (
+    PADDING,
+    PADDING_GPU,
+    Padded,
+    captured_sizes,
+    padded_steps,
+)
 from profilemate.insight.findings.base import OURS, Finding, Rule, When
 from profilemate.insight.findings.capture_sizes import (
     Proposal,
@@ -20,8 +25,6 @@ from profilemate.insight.reading import (
     count,
     floats,
     percent,
-    rows_of,
-    texts,
     total,
     truths,
 )
@@ -29,58 +32,6 @@ from profilemate.parse.session.saved import SavedSession
 
 _SLACK = 0.01  # what vLLM pads and what its list explains may differ by this share
 _WORTH = 0.75  # a list that leaves more than this of the padding is not worth a restart
-
-
-@dataclass(frozen=True, slots=True)
-class Padded:
-    """The steps on graphs whose tokens are known: unpadded tokens -> steps, and the sums."""
-
-    steps: dict[int, int]
-    tokens: int
-    padded: int
-    seen_sizes: tuple[int, ...]
-
-    @property
-    def padding(self) -> int:
-        """Tokens that padding added."""
-        return self.padded - self.tokens
-
-    @property
-    def share(self) -> float:
-        """Padding, of the padded tokens."""
-        return self.padding / self.padded
-
-
-def padded_steps(session: SavedSession) -> Padded:
-    """Read cuda_graph_padding.csv.
-
-    Raises:
-        NoData: No step on a graph is in it, or not with its tokens.
-    """
-    frame = rows_of(
-        session, "cuda_graph_padding", ("runtime_mode", "unpadded_tokens", "padded_tokens", "count")
-    )
-    on_graph = np.isin(texts(frame["runtime_mode"]), ["FULL", "PIECEWISE"])
-    unpadded, padded = floats(frame["unpadded_tokens"]), floats(frame["padded_tokens"])
-    known = on_graph & ~np.isnan(unpadded) & ~np.isnan(padded)
-    if not on_graph.any():
-        raise NoData("no step ran on a CUDA graph")
-    if not known.any():
-        raise NoData("the recording does not say how many tokens its steps had before padding")
-    number = floats(frame["count"])[known].astype(np.int64)
-    before, after = unpadded[known].astype(np.int64), padded[known].astype(np.int64)
-    steps: dict[int, int] = {}
-    for size, times in zip(before.tolist(), number.tolist(), strict=True):
-        steps[size] = steps.get(size, 0) + times
-    sums = int((before * number).sum()), int((after * number).sum())
-    return Padded(steps, *sums, tuple(np.unique(after).tolist()))
-
-
-def captured_sizes(session: SavedSession) -> tuple[int, ...]:
-    """Sizes that were captured in the recording, in order; none where it saw no capture."""
-    frame = session.table("cuda_graph_captures")
-    sizes = floats(frame["num_tokens"])
-    return tuple(np.unique(sizes[~np.isnan(sizes)]).astype(np.int64).tolist())
 
 
 def tokens_per_request(session: SavedSession) -> int:
@@ -102,23 +53,23 @@ def _judge(session: SavedSession, t: Thresholds) -> list[Finding]:
     steps = sum(seen.steps.values())
     if steps < t["graph_steps_min"]:
         raise NoData(f"{count(steps, 'step')} on graphs; {t['graph_steps_min']:g} are needed")
-    coverage = session.table("cuda_graph_coverage")
-    wasted, on_graphs = (total(coverage, c) for c in ("padding_gpu_ms", "gpu_graph_ms"))
-    gpu = None if wasted is None or not on_graphs else wasted / on_graphs
+    share = PADDING.of(session) / 100
+    wasted = total(session.table("cuda_graph_coverage"), "padding_gpu_ms")
+    gpu = PADDING_GPU.value(session).value
     evidence: dict[str, float | int | str | None] = {
-        "padding_pct": round(100 * seen.share, 2),
+        "padding_pct": round(100 * share, 2),
         "padding_tokens": seen.padding,
         "padded_tokens": seen.padded,
         "steps": steps,
         "padding_gpu_ms": None if wasted is None else round(wasted, 3),
-        "padding_gpu_pct": None if gpu is None else round(100 * gpu, 2),
+        "padding_gpu_pct": None if gpu is None else round(gpu, 2),
     }
     detail = f"{seen.padding:,} of {seen.padded:,} tokens on graphs were padding"
     if gpu is not None and wasted is not None:
-        detail += f", and up to {wasted:,.1f} ms ({percent(gpu)}) of the graphs' GPU time"
+        detail += f", and up to {wasted:,.1f} ms ({percent(gpu / 100)}) of the graphs' GPU time"
     detail += "."
-    if seen.share <= t["padding_good"]:
-        title = f"Padding is small: {percent(seen.share)} of the tokens on graphs"
+    if share <= t["padding_good"]:
+        title = f"Padding is small: {percent(share)} of the tokens on graphs"
         return [RULE.finding("padding-good", title, detail, evidence)]
     proposal, said = _better(session, seen, t["padding_good"])
     turn = None
@@ -130,9 +81,9 @@ def _judge(session: SavedSession, t: Thresholds) -> list[Finding]:
             f"{count(len(proposal.sizes), 'size')}"
         )
         turn = ("--compilation-config", as_config(proposal.sizes), why)
-    high = seen.share >= t["padding_high"]
+    high = share >= t["padding_high"]
     word = "wasteful" if high else "noticeable"
-    title = f"Padding is {word}: {percent(seen.share)} of the tokens on graphs"
+    title = f"Padding is {word}: {percent(share)} of the tokens on graphs"
     name = "padding-high" if high else "padding-some"
     return [RULE.finding(name, title, f"{detail} {said}".strip(), evidence, turn=turn)]
 
@@ -140,7 +91,7 @@ def _judge(session: SavedSession, t: Thresholds) -> list[Finding]:
 def _better(session: SavedSession, seen: Padded, target: float) -> tuple[Proposal | None, str]:
     """A better list, if the padding follows from the list at all, and what to say of it."""
     captured = captured_sizes(session)
-    now = captured or seen.seen_sizes
+    now = captured or tuple(sorted(seen.by_size))
     explained = padding_of(seen.steps, now)
     if explained is None or abs(explained - seen.padding) > _SLACK * seen.padded:
         return None, (

@@ -4,35 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 
+from profilemate.insight.figures.graphs import CAPTURED, HOTTEST, REPLAYED, captured_sizes, replays
+from profilemate.insight.figures.graphs import UNUSED as UNUSED_GRAPHS
+from profilemate.insight.figures.steps import STEPS, counting, modes_of, step_rows
 from profilemate.insight.findings.base import BANDS, OURS, Finding, Rule, When
 from profilemate.insight.findings.capture_sizes import as_config
-from profilemate.insight.findings.cuda_graph_padding import captured_sizes
 from profilemate.insight.findings.thresholds import Thresholds
 from profilemate.insight.graph_names import graph_names
-from profilemate.insight.reading import (
-    NoData,
-    count,
-    floats,
-    percent,
-    rows_of,
-    texts,
-    total,
-    truths,
-)
+from profilemate.insight.reading import NoData, count, floats, percent, rows_of, texts, total
 from profilemate.parse.session.saved import SavedSession
+from profilemate.schema.modes import FULL, PIECEWISE, on_graph
 
 _BY_KERNELS = ("kernels:", "launches:")  # several sizes may launch the same kernels
 
 
 def _diversity(session: SavedSession, t: Thresholds) -> list[Finding]:
-    frame = rows_of(session, "cuda_graph_replay_latency", ("runtime_mode", "steps", "descriptor"))
+    frame, share = replays(session, "runtime_mode", "descriptor")
     steps = floats(frame["steps"])
     every = int(steps.sum())
     if every < t["graph_steps_min"]:
         raise NoData(f"{count(every, 'step')} on graphs; {t['graph_steps_min']:g} are needed")
     if any(name.startswith(_BY_KERNELS) for name in texts(frame["descriptor"])):
         raise NoData("the recording tells graphs apart by their kernels, not by their sizes")
-    share = np.sort(steps / every)[::-1]
+    hottest, share = HOTTEST.of(session) / 100, np.sort(share)[::-1]
     top = graph_names(frame)[int(steps.argmax())]
     for_most = int(np.searchsorted(np.cumsum(share), 0.9 - 1e-9)) + 1
     used = share[share > 0]
@@ -40,17 +34,17 @@ def _diversity(session: SavedSession, t: Thresholds) -> list[Finding]:
         "graphs": len(used),
         "steps": every,
         "hottest": top,
-        "hottest_pct": round(100 * float(share[0]), 2),
+        "hottest_pct": round(100 * hottest, 2),
         "graphs_for_90_pct": for_most,
         "effective_graphs": round(float(np.exp(-(used * np.log(used)).sum())), 2),
     }
-    detail = f"{top} carries {percent(share[0])} of {count(every, 'step')} on graphs"
+    detail = f"{top} carries {percent(hottest)} of {count(every, 'step')} on graphs"
     most = count(for_most, "graph carries", "graphs carry")
     detail += f"; {most} 90 %, {len(used)} were used." if len(used) > 1 else "."
-    if share[0] >= t["dominant_share"]:
-        title = f"Uniform workload: one graph carries {percent(share[0])} of the replays"
+    if hottest >= t["dominant_share"]:
+        title = f"Uniform workload: one graph carries {percent(hottest)} of the replays"
         return [DIVERSITY.finding("workload-uniform", title, detail, evidence)]
-    if share[0] < t["diverse_share"]:
+    if hottest < t["diverse_share"]:
         title = f"Diverse workload: {count(for_most, 'graph')} for 90 % of the replays"
         return [DIVERSITY.finding("workload-diverse", title, detail, evidence)]
     title = f"Mixed workload: {count(for_most, 'graph')} for 90 % of the replays"
@@ -78,24 +72,22 @@ DIVERSITY = Rule(
 
 
 def _unused(session: SavedSession, t: Thresholds) -> list[Finding]:
-    captures = rows_of(session, "cuda_graph_captures", ("runtime_mode", "num_tokens"))
-    coverage = rows_of(session, "cuda_graph_coverage", ("graphs_never_replayed",))
-    steps, unused = total(coverage, "steps"), total(coverage, "graphs_never_replayed")
-    replayed = total(coverage, "graphs_replayed")
-    if unused is None:
-        raise NoData("replays cannot be told by their descriptor")
-    if (steps or 0) < t["graph_steps_min"] or not replayed:
-        raise NoData(f"{count(steps or 0, 'step')} and {count(replayed or 0, 'graph')} replayed")
+    rows_of(session, "cuda_graph_captures", ("runtime_mode", "num_tokens"))
+    coverage = modes_of(session).frame
+    captured, unused = int(CAPTURED.of(session)), UNUSED_GRAPHS.of(session)
+    steps, replayed = STEPS.of(session), REPLAYED.value(session).value or 0
+    if steps < t["graph_steps_min"] or not replayed:
+        raise NoData(f"{count(steps, 'step')} and {count(replayed, 'graph')} replayed")
     cost = (total(coverage, "never_replayed_capture_ms") or 0.0) / 1e3
     evidence: dict[str, float | int | str | None] = {
-        "captured": len(captures),
+        "captured": captured,
         "never_replayed": int(unused),
-        "never_replayed_pct": round(100 * unused / len(captures), 2),
+        "never_replayed_pct": round(100 * unused / captured, 2),
         "capture_sec": round(cost, 3),
     }
     if not unused:
         title = "Every captured graph was replayed"
-        detail = f"{count(len(captures), 'graph')} captured, none in vain."
+        detail = f"{count(captured, 'graph')} captured, none in vain."
         return [UNUSED.finding("captures-used", title, detail, evidence)]
     by_mode = dict(
         zip(
@@ -104,8 +96,8 @@ def _unused(session: SavedSession, t: Thresholds) -> list[Finding]:
             strict=True,
         )
     )
-    parts = [f"{n:,.0f} {m}" for m, n in by_mode.items() if m and m != "NONE" and n > 0]
-    detail = f"{', '.join(parts)} of {count(len(captures), 'captured graph')}"
+    parts = [f"{n:,.0f} {m}" for m, n in by_mode.items() if on_graph(m) and n > 0]
+    detail = f"{', '.join(parts)} of {count(captured, 'captured graph')}"
     detail += f", {cost:.1f} s of start-up and their memory for nothing in this run."
     value, kept, why = _shorter(session)
     turn = None if value is None else ("--compilation-config", value, why)
@@ -128,7 +120,7 @@ def _shorter(session: SavedSession) -> tuple[str | None, int, str]:
     keep = [s for s in sizes if s in used or s == max(sizes)]
     captured, replayed = texts(captures["runtime_mode"]), texts(usage["runtime_mode"])
     mode = ""
-    if "PIECEWISE" in captured and "PIECEWISE" not in replayed and "FULL" in replayed:
+    if PIECEWISE in captured and PIECEWISE not in replayed and FULL in replayed:
         mode = "FULL_DECODE_ONLY"
     if len(keep) == len(sizes) and not mode:
         return None, len(keep), ""
@@ -164,12 +156,11 @@ UNUSED = Rule(
 
 def _late(session: SavedSession, t: Thresholds) -> list[Finding]:
     captures = rows_of(session, "cuda_graph_captures", ("capture_time_sec",))
-    steps = rows_of(session, "cuda_graph_steps", ("timestamp_sec", "unpadded_tokens", "dummy"))
-    at = floats(steps["timestamp_sec"])
-    real = ~truths(steps["dummy"]) & (floats(steps["unpadded_tokens"]) > 0)
-    if not real.any():
+    steps = step_rows(session, "timestamp_sec")
+    begins = floats(steps["timestamp_sec"])[counting(steps)]
+    if not len(begins):
         raise NoData("no step with tokens was recorded")
-    first = float(at[real].min())
+    first = float(begins.min())
     when = floats(captures["capture_time_sec"])
     late = when > first + 0.0005  # the table's times have three decimals
     evidence = {
@@ -194,7 +185,7 @@ LATE = Rule(
     name="capture-time",
     area="CUDA graphs",
     question="Were graphs captured in the middle of serving?",
-    doc="Captures after the begin of the first step with tokens that is no dummy step.",
+    doc="Captures after the begin of the first step that is no dummy one and not without tokens.",
     verdicts={
         "captures-late": When("warning", "any"),
         "captures-before": When("good", "none"),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from profilemate.insight.figures.steps import counting, step_rows
 from profilemate.insight.findings.base import OURS, Evidence, Finding, Rule, Severity, When
 from profilemate.insight.findings.thresholds import Thresholds
 from profilemate.insight.graph_names import graph_names
-from profilemate.insight.reading import NoData, count, floats, percent, rows_of, texts, truths
+from profilemate.insight.reading import NoData, count, floats, percent, rows_of, texts
 from profilemate.parse.session.saved import SavedSession
+from profilemate.schema.modes import PIECEWISE
 
 _SLOWED = (
     " torch's profiler slows the host a good deal: record with Nsight Systems before you act on it."
@@ -22,10 +24,9 @@ def _by_torch(session: SavedSession) -> bool:
 
 
 def _launches(session: SavedSession, t: Thresholds) -> list[Finding]:
-    columns = ("runtime_mode", "launch_ms", "graph_gpu_busy_ms", "dummy")
-    frame = rows_of(session, "cuda_graph_steps", columns)
+    frame = step_rows(session, "runtime_mode", "launch_ms", "graph_gpu_busy_ms")
     launch, busy = floats(frame["launch_ms"]), floats(frame["graph_gpu_busy_ms"])
-    known = (launch > 0) & (busy > 0) & ~truths(frame["dummy"])
+    known = (launch > 0) & (busy > 0) & counting(frame)
     steps = int(known.sum())
     if not steps:
         raise NoData("no step has both the time of its graph launches and that of the GPU")
@@ -40,7 +41,7 @@ def _launches(session: SavedSession, t: Thresholds) -> list[Finding]:
         "launch_bound_pct": round(100 * share, 2),
         "launch_p50_ms": round(float(np.median(launch[known])), 4),
         "gpu_busy_p50_ms": round(float(np.median(busy[known])), 4),
-        "piecewise": int((bound & (mode == "PIECEWISE")).sum()),
+        "piecewise": int((bound & (mode == PIECEWISE)).sum()),
     }
     detail = (
         f"The median step spends {evidence['launch_p50_ms']:.3f} ms in graph launches and "
@@ -87,14 +88,14 @@ LAUNCHES = Rule(
 
 
 def _host(session: SavedSession, t: Thresholds) -> list[Finding]:
-    columns = ("timestamp_sec", "gpu_busy_ms", "prefill_tokens", "decode_tokens", "dummy", "pid")
-    frame = rows_of(session, "cuda_graph_steps", columns)
+    columns = ("timestamp_sec", "gpu_busy_ms", "prefill_tokens", "decode_tokens", "pid")
+    frame = step_rows(session, *columns)
     busy = floats(frame["gpu_busy_ms"])
     if np.isnan(busy).all():
         raise NoData("no step has GPU records")
     at, pid = floats(frame["timestamp_sec"]), texts(frame["pid"])
     prefill, decode = floats(frame["prefill_tokens"]), floats(frame["decode_tokens"])
-    plain = ~truths(frame["dummy"]) & ~np.isnan(busy)
+    plain = counting(frame) & ~np.isnan(busy)
     told = not np.isnan(prefill[plain]).all()
     what = "decode step" if told else "step"
     if told:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 
+from profilemate.insight.figures import kv
 from profilemate.insight.findings.base import BANDS, Evidence, Finding, Rule, When
-from profilemate.insight.findings.kv_usage import usage_of
 from profilemate.insight.findings.thresholds import Thresholds
 from profilemate.insight.reading import NoData, count, floats, percent, window
 from profilemate.parse.session.saved import SavedSession
@@ -16,24 +14,22 @@ NONE = "No cached content was evicted"
 
 
 def _judge(session: SavedSession, t: Thresholds) -> list[Finding]:
-    usage = usage_of(session, t["kv_usage_full"])
+    blocks, used_sec = int(kv.BLOCKS.of(session)), float(kv.held(session)[1].sum())
+    evicted = int(kv.EVICTIONS.of(session))
     short, idle_limit = t["kv_life_sec"], t["kv_idle_sec"]
     times = window(session)
     if times is None:
         raise NoData("metadata.json does not say when the recording began")
     begin, end = times
     evictions = session.table("kv_cache_evictions")
-    if evictions.empty:
-        detail = (
-            f"All that was cached found room in {count(usage.total_blocks, 'block')} for "
-            f"{usage.seconds:.1f} s."
-        )
-        none = {"evictions": 0, "seconds": round(usage.seconds, 3)}
+    if not evicted:
+        detail = f"All that was cached found room in {count(blocks, 'block')} for {used_sec:.1f} s."
+        none = {"evictions": 0, "seconds": round(used_sec, 3)}
         return [RULE.finding("kv-evictions-none", NONE, detail, none)]
     if end - begin <= short:
         raise NoData(
             f"the recording is {end - begin:.1f} s long: no life in it can be longer than "
-            f"{short:g} s ({count(len(evictions), 'eviction')})"
+            f"{short:g} s ({count(evicted, 'eviction')})"
         )
     at = floats(evictions["timestamp_sec"])
     life, idle = floats(evictions["lifetime_sec"]), floats(evictions["idle_sec"])
@@ -48,16 +44,17 @@ def _judge(session: SavedSession, t: Thresholds) -> list[Finding]:
     early = int((life[life_told] < short).sum())
     idle_known = np.where(np.isnan(idle), np.inf, idle)[idle_told]
     median_idle = float(np.median(idle_known)) if len(idle_known) else np.inf
-    rate = _allocations(session) / usage.seconds if usage.seconds else 0.0
+    allocated = kv.ALLOCATIONS.value(session).value
+    rate = allocated / used_sec if used_sec and allocated is not None else 0.0
     evidence: Evidence = {
-        "evictions": len(evictions),
+        "evictions": evicted,
         "judged": told,
         "early": early,
         "early_pct": round(100 * early / told, 2),
         "median_life_sec": _median(life[life_told]),
         "median_idle_sec": round(median_idle, 3) if np.isfinite(median_idle) else None,
         "allocations_per_sec": round(rate, 1),
-        "total_blocks": usage.total_blocks,
+        "total_blocks": blocks,
         "blocks_for_life": round(rate * short) if rate else None,
     }
     return [_lives(evidence, early / told, t), *_idle(evidence, median_idle, idle_limit)]
@@ -109,12 +106,6 @@ def _median(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float | Non
 
 def _seconds(value: object) -> str:
     return "longer than the recording" if value is None else f"{value} s"
-
-
-def _allocations(session: SavedSession) -> int:
-    summary = session.table("kv_cache_summary")
-    text = "" if summary.empty else str(summary.iloc[0].get("Total allocations", ""))
-    return int(text) if re.fullmatch(r"\d+", text) else 0
 
 
 RULE = Rule(

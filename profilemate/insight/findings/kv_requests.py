@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from profilemate.insight.figures import kv
+from profilemate.insight.figures.base import watched
+from profilemate.insight.figures.steps import TOKENS
 from profilemate.insight.findings.base import OURS, Finding, Rule, When
 from profilemate.insight.findings.thresholds import Thresholds
 from profilemate.insight.reading import (
@@ -13,34 +16,32 @@ from profilemate.insight.reading import (
     percent,
     rows_of,
     table_of,
-    total,
 )
 from profilemate.parse.session.saved import SavedSession
 
 
 def _preemptions(session: SavedSession, t: Thresholds) -> list[Finding]:
-    rows_of(session, "kv_cache_usage", ())
-    columns = ("timestamp_sec", "request_id", "tokens_lost")
-    frame = table_of(session, "kv_preemptions", columns)
-    if frame.empty:
+    number = int(kv.PREEMPTIONS.of(session))
+    frame = table_of(session, "kv_preemptions", ("timestamp_sec", "request_id"))
+    if not number:
         detail = "Every request that had started ran to its end without giving back its blocks."
         return [PREEMPTIONS.finding("preemptions-none", "No preemption", detail, {"count": 0})]
     requests = int(frame["request_id"].nunique())
-    lost = int(np.nansum(floats(frame["tokens_lost"])))
-    run = int(total(session.table("cuda_graph_coverage"), "unpadded_tokens") or 0)
-    share = lost / run if run else None
+    lost, run = kv.LOST.value(session).value, TOKENS.value(session).value
+    share = lost / run if run and lost is not None else None
     batch = _smallest_batch(session, floats(frame["timestamp_sec"]))
     evidence = {
-        "count": len(frame),
+        "count": number,
         "requests": requests,
-        "tokens_lost": lost,
-        "tokens_run": run or None,
+        "tokens_lost": None if lost is None else int(lost),
+        "tokens_run": int(run) if run else None,
         "lost_pct": None if share is None else round(100 * share, 2),
         "smallest_batch": batch,
     }
     detail = (
-        f"{count(requests, 'request')} had to give back all blocks and lost {lost:,} computed "
-        "tokens" + ("." if share is None else f", {percent(share)} of all that was computed.")
+        f"{count(requests, 'request')} had to give back all blocks and lost "
+        f"{'a number of' if lost is None else format(lost, ',.0f')} computed tokens"
+        + ("." if share is None else f", {percent(share)} of all that was computed.")
     )
     why = "more blocks, so that fewer requests have to stop"
     if batch is not None:
@@ -49,7 +50,7 @@ def _preemptions(session: SavedSession, t: Thresholds) -> list[Finding]:
     return [
         PREEMPTIONS.finding(
             "preemptions",
-            f"{count(len(frame), 'preemption')}: requests run out of KV cache",
+            f"{count(number, 'preemption')}: requests run out of KV cache",
             detail,
             evidence,
             severity="critical" if bad else None,
@@ -96,43 +97,45 @@ PREEMPTIONS = Rule(
 
 
 def _prefix(session: SavedSession, t: Thresholds) -> list[Finding]:
-    frame = session.table("kv_prefix_cache")
     least = t["prefix_lookups_min"]
-    if frame.empty:
+    if session.table("kv_prefix_cache").empty:
         return _off(session, least)
-    columns = ("preempted", "running_queries", "running_hits")
-    frame = rows_of(session, "kv_prefix_cache", columns)
-    counted = frame[frame["preempted"].astype("string") != "True"]
-    if len(counted) < least:
-        raise NoData(f"{count(len(counted), 'look-up')} in the prefix cache; {least:g} are needed")
-    last = [float(floats(frame[c])[-1]) for c in columns[1:]]
-    if np.isnan(last).any() or not last[0]:
-        raise NoData("the look-ups do not say how many tokens they asked for and found")
-    asked, hits = map(int, last)
-    rate = hits / asked
+    lookups = int(kv.LOOKUPS.of(session))
+    if lookups < least:
+        raise NoData(f"{count(lookups, 'look-up')} in the prefix cache; {least:g} are needed")
+    rate = kv.HIT_RATE.of(session) / 100
+    asked, hits = int(kv.ASKED.of(session)), int(kv.FOUND.of(session))
     evidence = {
-        "lookups": len(counted),
+        "lookups": lookups,
         "tokens_asked": asked,
         "tokens_hit": hits,
         "hit_rate_pct": round(100 * rate, 2),
     }
-    detail = f"{hits:,} of {asked:,} prompt tokens were found, in {count(len(counted), 'look-up')}."
+    detail = f"{hits:,} of {asked:,} prompt tokens were found, in {count(lookups, 'look-up')}."
     if rate >= t["prefix_hit_low"]:
         title = f"Prefix caching works: {percent(rate)} of tokens hit"
         return [PREFIX.finding("prefix-cache-good", title, detail, evidence)]
-    evictions = len(session.table("kv_cache_evictions"))
-    if evictions:
+    evictions = kv.EVICTIONS.value(session).value
+    if evictions is None:
+        detail += " Whether content was evicted is not known."
+    elif evictions:
         detail += f" {count(evictions, 'eviction')} may have taken what would have been hit."
     else:
         detail += " Nothing was evicted: the prompts share no prefixes of whole blocks."
     title = f"Prefix caching finds little: {percent(rate)} of tokens hit"
-    return [PREFIX.finding("prefix-cache-low", title, detail, {**evidence, "evictions": evictions})]
+    return [
+        PREFIX.finding(
+            "prefix-cache-low",
+            title,
+            detail,
+            {**evidence, "evictions": None if evictions is None else int(evictions)},
+        )
+    ]
 
 
 def _off(session: SavedSession, least: float) -> list[Finding]:
     arrived = session.metadata.events.get("request", 0)
-    installed = session.metadata.hooks.installed
-    if "KVCacheManager.lookup" not in installed or arrived < least:
+    if not watched(session, "engine", kv.LOOK_UP) or arrived < least:
         rows_of(session, "kv_prefix_cache", ())
     rows_of(session, "kv_cache_usage", ())
     detail = f"{arrived:,.0f} arrivals and ends of requests, and not one look-up."

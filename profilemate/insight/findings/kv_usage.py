@@ -3,89 +3,48 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
-import numpy as np
-
+from profilemate.insight.figures import kv
 from profilemate.insight.findings.base import BANDS, Finding, Rule, When
 from profilemate.insight.findings.thresholds import Thresholds
-from profilemate.insight.reading import NoData, count, floats, percent, rows_of
+from profilemate.insight.reading import count, percent
 from profilemate.parse.session.saved import SavedSession
 
 Figures = dict[str, float | int | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Blocks in use over the recording; shares are 0 to 1."""
-
-    peak: float
-    mean: float
-    time_full: float
-    peak_blocks: int
-    total_blocks: int
-    seconds: float
-
-
-def usage_of(session: SavedSession, full: float) -> Usage:
-    """Peak and time-weighted mean of usage, and the share of time in which it was above `full`.
-
-    A row holds until the next one; the time is from the first row to the last, so that an idle
-    server before and after the load does not count.
-
-    Raises:
-        NoData: The session has no usage.
-    """
-    columns = ("timestamp_sec", "usage_pct", "num_blocks", "total_blocks")
-    frame = rows_of(session, "kv_cache_usage", columns)
-    frame = frame[(floats(frame["total_blocks"]) > 0) & (floats(frame["num_blocks"]) >= 0)]
-    if frame.empty:
-        raise NoData("the size of the block pool is not known")
-    at, share = floats(frame["timestamp_sec"]), floats(frame["usage_pct"]) / 100
-    blocks, total = floats(frame["num_blocks"]), floats(frame["total_blocks"])
-    peak = int(np.argmax(blocks))
-    held = np.append(np.diff(at), 0.0)
-    seconds = float(held.sum())
-    weight = held / seconds if seconds > 0 else np.full(len(at), 1 / len(at))
-    return Usage(
-        peak=float(blocks[peak] / total[peak]),
-        mean=float((share * weight).sum()),
-        time_full=float(weight[share > full].sum()),
-        peak_blocks=int(blocks[peak]),
-        total_blocks=int(total[peak]),
-        seconds=seconds,
-    )
-
-
 def _judge(session: SavedSession, t: Thresholds) -> list[Finding]:
-    usage = usage_of(session, t["kv_usage_full"])
-    preempted = len(session.table("kv_preemptions"))
+    peak_share, mean = kv.PEAK.of(session) / 100, kv.MEAN.of(session) / 100
+    blocks, total = int(kv.PEAK_BLOCKS.of(session)), int(kv.BLOCKS.of(session))
+    time_full = kv.time_above(session, t["kv_usage_full"])
+    seconds = float(kv.held(session)[1].sum())
+    preempted = kv.PREEMPTIONS.value(session).value
     # Events are counted for the whole recording: with several engines they are nobody's.
     refused = None if session.ranks() else session.metadata.events.get("kv.alloc_failed")
     target = t["kv_usage_good_to"]
-    wanted = math.ceil(usage.peak_blocks / target) if target else None
-    saturated = usage.peak_blocks >= usage.total_blocks or bool(preempted or refused)
+    wanted = math.ceil(blocks / target) if target else None
+    saturated = blocks >= total or bool(preempted or refused)
     evidence: Figures = {
-        "peak_pct": round(100 * usage.peak, 2),
-        "mean_pct": round(100 * usage.mean, 2),
-        "time_above_full_pct": round(100 * usage.time_full, 2),
-        "peak_blocks": usage.peak_blocks,
-        "total_blocks": usage.total_blocks,
+        "peak_pct": round(100 * peak_share, 2),
+        "mean_pct": round(100 * mean, 2),
+        "time_above_full_pct": round(100 * time_full, 2),
+        "peak_blocks": blocks,
+        "total_blocks": total,
         "blocks_for_target": None if saturated else wanted,
-        "preemptions": preempted,
+        "preemptions": None if preempted is None else int(preempted),
         "requests_that_did_not_fit": None if refused is None else int(refused),
-        "seconds": round(usage.seconds, 3),
+        "seconds": round(seconds, 3),
     }
-    peak = percent(usage.peak)
+    peak = percent(peak_share)
     detail = (
-        f"At its peak {usage.peak_blocks:,} of {count(usage.total_blocks, 'block')} were in use "
-        f"({peak}), {percent(usage.mean)} on average over {usage.seconds:.1f} s."
+        f"At its peak {blocks:,} of {count(total, 'block')} were in use "
+        f"({peak}), {percent(mean)} on average over {seconds:.1f} s."
     )
-    if usage.peak > t["kv_usage_full"]:
+    if peak_share > t["kv_usage_full"]:
         full = percent(t["kv_usage_full"], 0)
-        detail += f" It was above {full} for {percent(usage.time_full)} of that time."
+        detail += f" It was above {full} for {percent(time_full)} of that time."
         return [_full(peak, detail, evidence, percent(target, 0))]
-    if usage.peak < t["kv_usage_low"]:
+    if peak_share < t["kv_usage_low"]:
         # --num-gpu-blocks-override counts the null block, the table does not.
         value = None if wanted is None else str(wanted + 1)
         why = (
@@ -95,10 +54,10 @@ def _judge(session: SavedSession, t: Thresholds) -> list[Finding]:
         title = f"KV cache over-provisioned: peak usage {peak}"
         turn = ("--num-gpu-blocks-override", value, why)
         return [RULE.finding("kv-usage-low", title, detail, evidence, turn=turn)]
-    if usage.peak < t["kv_usage_good_from"]:
+    if peak_share < t["kv_usage_good_from"]:
         title = f"KV cache has room: peak usage {peak}"
         return [RULE.finding("kv-usage-fair", title, detail, evidence)]
-    if usage.peak <= target:
+    if peak_share <= target:
         title = f"KV cache well sized: peak usage {peak}"
         return [RULE.finding("kv-usage-good", title, detail, evidence)]
     title = f"KV cache close to full: peak usage {peak}"
@@ -129,8 +88,8 @@ RULE = Rule(
     name="kv-usage",
     area="KV cache",
     question="Is the KV cache over- or under-provisioned?",
-    doc="Peak usage: the most blocks in use at the end of any scheduler step, over all blocks "
-    "without the null block. The mean is weighted by time, from the first change of usage to the "
+    doc="Peak usage: the most blocks in use after any operation, over all blocks without the "
+    "null block. The mean is weighted by time, from the first change of usage to the "
     "last, and decides nothing: a benchmark's ramp pulls it down, while requests wait at the peak.",
     verdicts={
         "kv-usage-full": When("warning", "peak above kv_usage_full; critical with a preemption"),
@@ -146,7 +105,7 @@ RULE = Rule(
     limits="A peak is that of the load that was recorded: a short benchmark, or one that ends "
     "before its requests are long, does not reach the peak of production. Where the pool was the "
     "limit, demand beyond it was never seen, so no size can be proposed.",
-    files=("kv_cache_usage.csv", "kv_preemptions.csv", "metadata.json"),
+    files=("kv_cache_summary.txt", "kv_cache_usage.csv", "kv_preemptions.csv", "metadata.json"),
     judge=_judge,
 )
 

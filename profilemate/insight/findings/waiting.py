@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from profilemate.insight.figures.steps import counting, step_rows
 from profilemate.insight.findings.base import OURS, Finding, Rule, When
 from profilemate.insight.findings.thresholds import Thresholds
-from profilemate.insight.reading import NoData, count, floats, percent, rows_of, truths
+from profilemate.insight.reading import NoData, count, floats, percent
 from profilemate.parse.session.saved import SavedSession
 
-_COLUMNS = ("waiting_requests", "running_requests", "kv_usage_pct", "dummy")
+_COLUMNS = ("waiting_requests", "running_requests", "kv_usage_pct")
 
 
 def _judge(session: SavedSession, t: Thresholds) -> list[Finding]:
-    frame = rows_of(session, "cuda_graph_steps", _COLUMNS)
-    waiting, running, used = (floats(frame[c]) for c in _COLUMNS[:3])
-    known = ~np.isnan(waiting) & ~truths(frame["dummy"])
+    frame = step_rows(session, *_COLUMNS)
+    waiting, running, used = (floats(frame[c]) for c in _COLUMNS)
+    known = ~np.isnan(waiting) & counting(frame)
     steps = int(known.sum())
     if steps < t["graph_steps_min"]:
         raise NoData(
@@ -63,7 +64,7 @@ RULE = Rule(
     name="waiting",
     area="KV cache",
     question="Do requests wait, and for what?",
-    doc="Steps after whose scheduling a request was waiting, of all steps of which that is known. "
+    doc="Steps with tokens after whose scheduling a request was waiting, of all that say it. "
     "The batch that is proposed is the largest that ran while others waited, scaled so that the "
     "highest KV usage of these steps comes to kv_usage_good_to: if that is more, there is room.",
     verdicts={

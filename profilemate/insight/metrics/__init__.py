@@ -9,6 +9,7 @@ rejects old samples.
 
 from __future__ import annotations
 
+from profilemate.insight.figures.base import rank_name
 from profilemate.insight.metrics import graphs, kv, run
 from profilemate.insight.metrics.family import Collector, Family, Spec
 from profilemate.parse.session.saved import SavedSession
@@ -26,16 +27,8 @@ def families(session: SavedSession) -> list[Family]:
     """
     found = Collector({"session": session.metadata.session_id or session.path.name})
     run.collect(found, session)
-    for rank, part in {lead_rank(session): session, **session.ranks()}.items():
-        of_rank = found.labelled(rank=rank)
-        graphs.collect(of_rank, part, run.Facts(session, rank))
-        kv.collect(of_rank, part, run.Facts(session, rank))
+    for part in (session, *session.ranks().values()):
+        of_rank = found.labelled(rank=rank_name(part))
+        graphs.collect(of_rank, part)
+        kv.collect(of_rank, part)
     return found.families()
-
-
-def lead_rank(session: SavedSession) -> str:
-    """Name of the rank whose tables lie in the session directory itself."""
-    for process in session.metadata.processes:
-        if process.rank:
-            return process.rank
-    return "dp0_pp0_tp0"

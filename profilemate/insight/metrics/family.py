@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pandas as pd
 
+from profilemate.insight.figures import Figure
+from profilemate.parse.session.saved import SavedSession
+
 Kind = Literal["counter", "gauge", "summary", "histogram", "info"]
 
+SCALES = {"%": 100.0}
+"""What a figure's unit has to be divided by for the base unit of a metric."""
 UNITS = ("seconds", "ratio")
 """Units that a name may end with; what is counted in pieces has none."""
 
@@ -60,6 +65,20 @@ def text(cell: Any) -> str:
     return "" if pd.isna(cell) else str(cell)
 
 
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A figure of a session as a metric; labels are those of its sample."""
+
+    figure: Figure
+    spec: Spec
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def metric(figure: Figure, name: str, kind: Kind, **labels: str) -> Metric:
+    """A figure as the metric `profilemate_<name>`, with its own definition as the help text."""
+    return Metric(figure, Spec(f"profilemate_{name}", kind, figure.doc), labels)
+
+
 class Collector:
     """Families by name, and labels that every sample gets."""
 
@@ -85,6 +104,12 @@ class Collector:
         if known is not None:
             suffix = "_total" if spec.kind == "counter" else ""
             self._sample(spec, suffix, labels, known / scale)
+
+    def add_figures(self, metrics: Sequence[Metric], session: SavedSession) -> None:
+        """Add the figures that the session can tell."""
+        for of in metrics:
+            value, scale = of.figure.value(session).value, SCALES.get(of.figure.unit, 1.0)
+            self.add(of.spec, value, of.labels, scale=scale)
 
     def info(self, spec: Spec, facts: Mapping[str, object]) -> None:
         """Add an info metric; facts that are not known are no labels."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from profilemate.insight.figures import graphs
 from profilemate.insight.metrics.family import Collector, Kind, Spec, number, text
-from profilemate.insight.metrics.run import Facts
 from profilemate.parse.session.saved import GRAPH_COLUMNS, SavedSession
+from profilemate.schema.modes import on_graph
 
 UNKNOWN = "unknown"
 """Runtime mode of steps of which nobody says it; `NONE` is an eager step."""
@@ -130,12 +131,11 @@ SPECS = (
     *(REPLAYS, LAUNCHES, GRAPH_SHARE),
     *MEASURES.values(),
 )
-CAPTURE_HOOKS = ("CUDAGraphWrapper.__call__", "CudaGraphManager.capture", "CUDAGraph.capture_begin")
 
 
-def collect(found: Collector, session: SavedSession, facts: Facts) -> None:
+def collect(found: Collector, session: SavedSession) -> None:
     """Add the metrics of one rank's steps and graphs."""
-    _modes(found, session, facts)
+    _modes(found, session)
     for row in session.table("cuda_graph_replay_latency").to_dict("records"):
         labels = {name: text(row[name]) for name in GRAPH_COLUMNS}
         labels["runtime_mode"] = labels["runtime_mode"] or UNKNOWN
@@ -150,17 +150,16 @@ def collect(found: Collector, session: SavedSession, facts: Facts) -> None:
             found.summary(spec, quantiles, count, total, labels)
 
 
-def _modes(found: Collector, session: SavedSession, facts: Facts) -> None:
+def _modes(found: Collector, session: SavedSession) -> None:
     rows = session.table("cuda_graph_coverage").to_dict("records")
-    captures = len(session.table("cuda_graph_captures")) > 0
-    captures |= facts.counts("worker", *CAPTURE_HOOKS)
+    captures = graphs.CAPTURED.value(session).value is not None
     all_known = all(text(row["runtime_mode"]) for row in rows)
     for row in rows:
         mode = text(row["runtime_mode"]) or UNKNOWN
         # Where some steps do not say their mode, that none says this one counts nothing.
         ran = bool(row["steps"])
         wanted = [*(ALWAYS if ran or all_known else ()), *(OF_STEPS if ran else ())]
-        if mode in ("FULL", "PIECEWISE"):
+        if on_graph(mode):
             wanted += [*(CAPTURED if captures else ()), *([REPLAYED] if all_known else ())]
         for column, spec in wanted:
             scale = 1e3 if column.endswith("_ms") else 1

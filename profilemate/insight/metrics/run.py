@@ -1,11 +1,11 @@
-"""Metrics of the recording as a whole, and what its metadata says of what could be counted."""
+"""Metrics of the recording as a whole."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from profilemate.insight.metrics.family import Collector, Spec
+from profilemate.insight.figures import recorded
+from profilemate.insight.metrics.family import Collector, Spec, metric
 from profilemate.parse.session.metadata_parts import Dropped
 from profilemate.parse.session.saved import SavedSession
 
@@ -17,11 +17,7 @@ START = Spec(
     "gauge",
     "Unix time at which the recording started.",
 )
-DURATION = Spec(
-    "profilemate_session_duration_seconds",
-    "gauge",
-    "Length of the recorded window.",
-)
+DURATION = metric(recorded.LENGTH, "session_duration_seconds", "gauge")
 CLOCK_ERROR = Spec(
     "profilemate_clock_alignment_error_seconds",
     "gauge",
@@ -83,47 +79,16 @@ COVERAGE: Mapping[str, tuple[Spec, float]] = {
     ),
 }
 
-RATIOS = (
-    (
-        Spec(
-            "profilemate_graph_launches_attributed_ratio",
-            "gauge",
-            "Share of the CUDA graph launches to which GPU records were attributed.",
-        ),
-        "launches_with_gpu_records",
-        "launches",
-    ),
-    (
-        Spec(
-            "profilemate_kernel_time_in_graphs_ratio",
-            "gauge",
-            "Share of the kernel time that ran as part of a graph.",
-        ),
-        "kernel_time_in_graphs_us",
-        "kernel_time_us",
-    ),
+METRICS = (
+    metric(recorded.ATTRIBUTED, "graph_launches_attributed_ratio", "gauge"),
+    metric(recorded.KERNEL_TIME, "kernel_time_in_graphs_ratio", "gauge"),
 )
-
 
 SPECS = (
-    *(INFO, START, DURATION, CLOCK_ERROR, EVENTS, LOST),
+    *(INFO, START, DURATION.spec, CLOCK_ERROR, EVENTS, LOST),
     *(spec for spec, _ in COVERAGE.values()),
-    *(spec for spec, *_ in RATIOS),
+    *(m.spec for m in METRICS),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the session's metadata says of one rank."""
-
-    session: SavedSession
-    rank: str
-
-    def counts(self, role: str, *hooks: str) -> bool:
-        """Whether no event means that there was none: its hook is in, in a process of that role."""
-        said = self.session.metadata
-        roles = [str(p.role) for p in said.processes if p.rank == self.rank]
-        return any(h in said.hooks.installed for h in hooks) and any(role in r for r in roles)
 
 
 def collect(found: Collector, session: SavedSession) -> None:
@@ -135,18 +100,14 @@ def collect(found: Collector, session: SavedSession) -> None:
     found.info(INFO, {**versions, **facts})
     if said.start is not None:
         found.add(START, said.start.timestamp())
-    if said.window_sec is not None:
-        found.add(DURATION, said.window_sec[1] - said.window_sec[0])
+    found.add_figures((DURATION,), session)
     found.add(CLOCK_ERROR, said.clock.alignment_error_ms, scale=1e3)
     for kind, count in said.events.items():
         found.add(EVENTS, count, {"kind": kind})
     _lost(found, said.dropped)
     for name, (spec, scale) in COVERAGE.items():
         found.add(spec, said.coverage.get(name), scale=scale)
-    for spec, part, whole in RATIOS:
-        some, every = said.coverage.get(part), said.coverage.get(whole)
-        if every and some is not None:
-            found.add(spec, some / every)
+    found.add_figures(METRICS, session)
 
 
 def _lost(found: Collector, dropped: Dropped | None) -> None:

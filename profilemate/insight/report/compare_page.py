@@ -8,6 +8,7 @@ from pathlib import Path
 
 from profilemate.errors import InputError
 from profilemate.insight.compare import Comparison, Condition, MetricRow, spelled
+from profilemate.insight.figures.base import spell
 from profilemate.insight.reading import window
 from profilemate.insight.report import shell
 from profilemate.insight.report.compare_chart import draw
@@ -102,7 +103,7 @@ def comparison_page(found: Comparison, conditions: Sequence[Condition], folder: 
 def _line(row: MetricRow) -> Line:
     unit = row.metric.unit
     text, tone = spelled.change(row)
-    a, b = spelled.number(row.a, unit), spelled.number(row.b, unit)
+    a, b = spell(row.a, unit), spell(row.b, unit)
     return Line(spelled.title(row.metric), a, b, text, tone, row.metric.name, row.metric.doc)
 
 
@@ -121,7 +122,7 @@ def _tiles(found: Comparison, conditions: Sequence[Condition]) -> list[Tile]:
     tiles = []
     replay = next((r for r in found.metrics if r.metric.name == "replay_p50"), None)
     if replay is not None:
-        ab = [spelled.number(v, "ms") for v in (replay.a, replay.b)]
+        ab = [spell(v, "ms") for v in (replay.a, replay.b)]
         tiles.append(
             Tile("Replay, median", spelled.change(replay)[0], f"A {ab[0]} ms, B {ab[1]} ms")
         )

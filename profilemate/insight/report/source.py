@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from profilemate.insight.figures import Figure
+from profilemate.insight.figures.base import spell
+from profilemate.insight.figures.steps import counting
 from profilemate.insight.graph_names import graph_names
-from profilemate.insight.reading import floats, truths
+from profilemate.insight.reading import floats
 from profilemate.insight.report.times import Intervals, intervals
 from profilemate.parse.session.metadata import Metadata
 from profilemate.parse.session.saved import SavedSession
@@ -68,6 +71,12 @@ class Source:
                 )
         return ""
 
+    def text(self, figure: Figure) -> str:
+        """A figure as charts say it; `an unknown number of` where the session cannot tell."""
+        value = figure.value(self.session).value
+        unit = f" {figure.unit}" if figure.unit else ""
+        return "an unknown number of" if value is None else spell(value, figure.unit) + unit
+
     @cached_property
     def window(self) -> tuple[float, float]:
         """Begin and end of what was recorded, in seconds since the start of the recording."""
@@ -86,10 +95,9 @@ class Source:
 
     @cached_property
     def steps(self) -> pd.DataFrame:
-        """Model steps with tokens, without dummy ones: those that coverage counts."""
+        """The model steps that count."""
         steps = self.table("cuda_graph_steps")
-        empty = floats(steps["unpadded_tokens"]) == 0
-        real: pd.DataFrame = steps[~truths(steps["dummy"]) & ~empty]
+        real: pd.DataFrame = steps[counting(steps)]
         return real
 
     @cached_property
@@ -100,13 +108,6 @@ class Source:
         graphs = graphs.iloc[order].reset_index(drop=True)
         graphs["label"] = _unique(graph_names(graphs), graphs["uniform"])
         return graphs
-
-    @property
-    def lead(self) -> str:
-        """Folder name of the rank whose files are the session's own."""
-        named = [str(p.rank) for p in self.metadata.processes]
-        further = set(self.session.ranks())
-        return next((name for name in named if name not in further), "lead")
 
     @property
     def path(self) -> Path:

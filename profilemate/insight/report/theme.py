@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from profilemate.schema.modes import EAGER, FULL, PIECEWISE, on_graph
+
 COLOURS: dict[str, tuple[str, str]] = {
     "bg": ("#ffffff", "#14171c"),
     "card": ("#ffffff", "#1b1f26"),
@@ -32,9 +34,9 @@ COLOURS: dict[str, tuple[str, str]] = {
 }
 """Name to its colour in light and in the dark."""
 
-MODES = {"FULL": "var(--blue)", "PIECEWISE": "var(--green)", "NONE": "var(--orange)"}
+MODES = {FULL: "var(--blue)", PIECEWISE: "var(--green)", EAGER: "var(--orange)"}
 """Colours of the runtime modes."""
-MODE_NAMES = {"FULL": "FULL graph", "PIECEWISE": "PIECEWISE graph", "NONE": "eager (NONE)"}
+MODE_NAMES = {m: f"{m} graph" if on_graph(m) else f"eager ({m})" for m in MODES}
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 PICTURE_FONT = "Liberation Sans, Arial, DejaVu Sans, sans-serif"

@@ -1,72 +1,38 @@
-"""Columns of integers in few bytes.
-
-Times of a block lie close together, ids rise, and most other columns hold one value over and over:
-a GPU record that is nine integers of 64 bits takes about a dozen bytes.
-"""
+"""A table of integers that grows by rows and takes few bytes (`packed`)."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from profilemate.parse.columns.arrays import Ints, Matrix
+from profilemate.parse.columns.packed import pack, unpack
 
-_WIDTHS = ((1 << 8, np.uint8), (1 << 16, np.uint16), (1 << 32, np.uint32))
 _AT_ONCE = 1 << 17  # rows that are given at once
-_TOGETHER = 1 << 14  # single rows that are put into columns at once
+_TOGETHER = 1 << 14  # single rows that are packed at once
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
-    """Values less their smallest; None where they are all the same."""
+class _Batch(NamedTuple):
+    """Rows that were packed together: how many, and their columns."""
 
-    length: int
-    base: int
-    above: npt.NDArray[np.unsignedinteger[Any]] | None
-
-    @classmethod
-    def of(cls, values: Ints) -> Column:
-        """Pack values, of which there is at least one."""
-        base = int(values.min())
-        reach = int(values.max()) - base
-        if not reach:
-            return cls(len(values), base, None)
-        for limit, width in _WIDTHS:
-            if reach < limit:
-                return cls(len(values), base, (values - base).astype(width))
-        # The distance of two integers of 64 bits needs no more as an unsigned one.
-        return cls(len(values), base, values.astype(np.uint64) - np.uint64(base % (1 << 64)))
-
-    def values(self) -> Ints:
-        """All values."""
-        out = np.empty(self.length, dtype=np.int64)
-        self.into(out)
-        return out
-
-    def into(self, out: Ints) -> None:
-        """Write all values into an array."""
-        if self.above is None:
-            out[:] = self.base
-        else:
-            np.add(
-                self.above.astype(np.uint64),
-                np.uint64(self.base % (1 << 64)),
-                out=out.view(np.uint64),
-            )
+    rows: int
+    packed: bytes
 
 
-class Table:
-    """Rows of integers, in order."""
+class IntTable:
+    """Rows of integers, in order.
+
+    Attributes:
+        names: The columns.
+    """
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
         self._single = array("q")
-        self._batches: list[list[Column]] = []
+        self._batches: list[_Batch] = []
 
     def add(self, *row: int) -> None:
         """One row."""
@@ -78,26 +44,27 @@ class Table:
         """Rows, one a column of the array."""
         if rows.shape[1]:
             self._flush()
-            self._keep(rows)
+            self._pack(rows)
 
-    def merge(self, other: Table) -> None:
+    def merge(self, other: IntTable) -> None:
         """All rows of another table after those of this one."""
         self._flush()
         other._flush()
         self._batches += other._batches
         other._batches = []
 
-    def _keep(self, rows: Matrix) -> None:
-        self._batches.append([Column.of(row) for row in rows])
+    def _pack(self, rows: Matrix) -> None:
+        columns = dict(zip(self.names, rows, strict=True))
+        self._batches.append(_Batch(rows.shape[1], pack(columns)))
 
     def _flush(self) -> None:
         if len(self._single):
-            self._keep(np.array(self._single, dtype=np.int64).reshape(-1, len(self.names)).T)
+            self._pack(np.array(self._single, dtype=np.int64).reshape(-1, len(self.names)).T)
             self._single = array("q")
 
     def __len__(self) -> int:
         """How many rows there are."""
-        return len(self._single) // len(self.names) + sum(b[0].length for b in self._batches)
+        return len(self._single) // len(self.names) + sum(b.rows for b in self._batches)
 
     def batches(self, most: int = _AT_ONCE) -> Iterator[dict[str, Ints]]:
         """All rows by column, about so many at a time; what was given is kept no longer."""
@@ -105,40 +72,33 @@ class Table:
         waiting, self._batches = self._batches[::-1], []
         while waiting:
             together = [waiting.pop()]
-            total = together[0][0].length
-            while waiting and total + waiting[-1][0].length <= most:
+            total = together[0].rows
+            while waiting and total + waiting[-1].rows <= most:
                 together.append(waiting.pop())
-                total += together[-1][0].length
-            yield self._columns(together, total)
+                total += together[-1].rows
+            yield {name: _column(together, name) for name in self.names}
 
     def column(self, name: str) -> Ints:
         """A column; its rows are kept."""
         self._flush()
-        place = self.names.index(name)
-        found = [batch[place].values() for batch in self._batches]
-        return np.concatenate([np.empty(0, dtype=np.int64), *found])
+        return _column(self._batches, name)
 
     def columns(self) -> dict[str, Ints]:
         """All rows by column; they are kept no longer."""
         self._flush()
         together, self._batches = self._batches, []
-        return self._columns(together, sum(b[0].length for b in together))
-
-    def _columns(self, batches: list[list[Column]], total: int) -> dict[str, Ints]:
-        found = {}
-        for place, name in enumerate(self.names):
-            out = np.empty(total, dtype=np.int64)
-            at = 0
-            for batch in batches:
-                column = batch[place]
-                column.into(out[at : at + column.length])
-                at += column.length
-            found[name] = out
-        return found
+        return {name: _column(together, name) for name in self.names}
 
     def renumber(self, name: str, numbers: Ints) -> None:
         """Replace the values of a column by what `numbers` has at them."""
         self._flush()
-        place = self.names.index(name)
-        for batch in self._batches:
-            batch[place] = Column.of(numbers[batch[place].values()])
+        for place, batch in enumerate(self._batches):
+            columns = unpack(batch.packed)
+            columns[name] = numbers[columns[name]]
+            self._batches[place] = _Batch(batch.rows, pack(columns))
+
+
+def _column(batches: Sequence[_Batch], name: str) -> Ints:
+    """A column of some batches, one after the other."""
+    found = [unpack(batch.packed, [name])[name] for batch in batches]
+    return np.concatenate([np.empty(0, dtype=np.int64), *found])

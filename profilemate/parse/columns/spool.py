@@ -6,7 +6,6 @@ The file has no name, so that nothing is left behind however the program ends.
 from __future__ import annotations
 
 import os
-import pickle
 import tempfile
 from typing import IO, Any
 
@@ -15,9 +14,6 @@ import numpy.typing as npt
 
 from profilemate.errors import OutputError
 from profilemate.parse.columns.budget import Budget
-
-IN_MEMORY = 1 << 23
-"""Bytes that are kept in memory."""
 
 
 class Blocks:
@@ -146,27 +142,3 @@ def _full(error: OSError, budget: Budget) -> OutputError:
         why=error.strerror or str(error),
         hint="Name a folder with more space in TMPDIR, or allow more with --max-memory.",
     )
-
-
-class Spool:
-    """Objects in the order in which they came, each of which can be read again."""
-
-    def __init__(self) -> None:
-        self._blocks = Blocks(Budget(held=IN_MEMORY))
-
-    def __len__(self) -> int:
-        """How many objects there are."""
-        return len(self._blocks)
-
-    def append(self, item: object) -> None:
-        """Put an object aside."""
-        self._blocks.add(pickle.dumps(item, protocol=5))
-
-    @property
-    def in_file(self) -> bool:
-        """Whether some were put into a file."""
-        return self._blocks.in_file
-
-    def __getitem__(self, number: int) -> Any:
-        """The object that was put aside as this one."""
-        return pickle.loads(self._blocks[number])

@@ -19,8 +19,7 @@ from profilemate import schema
 from profilemate.errors import SchemaError
 from profilemate.parse.columns.arrays import NONE, Bools, Ints
 from profilemate.parse.columns.id_lists import IdLists
-from profilemate.parse.events.digits import BIT_WINDOWS, PAD, Text, integers
-from profilemate.parse.events.id_lists_in_text import read_ids
+from profilemate.parse.events.digits import BIT_WINDOWS, PAD, Text, integers, read_ids
 from profilemate.schema import KINDS, PREFIX
 
 Words = npt.NDArray[np.uint64]
@@ -107,40 +106,47 @@ def scan(texts: Sequence[str]) -> Scanned:
 
 @dataclass(frozen=True, slots=True)
 class _Names:
-    """Finds the number of a name of up to 16 bytes by its two words."""
+    """Finds the number of a name of up to 16 bytes by the two words that it is.
+
+    Both words are mixed into one key, and that is looked for among those of the names that are
+    known: 0.06 us a name, where `np.unique` over both and a dict take 0.45.
+
+    Attributes:
+        names: What is known, by number.
+        numbers: Of each key the number of its name.
+        keys: In order; [len(names)], like all of these.
+        first, second: The words of the name of each key.
+    """
 
     names: tuple[str, ...]
+    numbers: npt.NDArray[np.int16]
+    keys: Words
     first: Words
     second: Words
-    multiplier: np.uint64
-    table: npt.NDArray[np.int16]
 
     @classmethod
     def of(cls, names: Sequence[str]) -> _Names:
-        padded = np.frombuffer(
-            b"".join(n.encode().ljust(_WORD, b"\0") for n in names), dtype="<u8"
-        ).reshape(-1, 2)
-        first, second = padded[:, 0].copy(), padded[:, 1].copy()
-        odd = 0x9E3779B97F4A7C15
-        while len(np.unique(slot := cls._slot(first, second, np.uint64(odd)))) < len(names):
-            odd = (odd * 0x5851F42D4C957F2D) % (1 << 64)
-        table = np.full(1 << 16, -1, dtype=np.int16)
-        table[slot] = np.arange(len(names))
-        return cls(tuple(names), first, second, np.uint64(odd), table)
-
-    @staticmethod
-    def _slot(first: Words, second: Words, multiplier: np.uint64) -> Ints:
-        mixed = (first ^ (second << np.uint64(1))) * multiplier
-        return (mixed >> np.uint64(48)).astype(np.int64)
+        padded = b"".join(name.encode().ljust(_WORD, b"\0") for name in names)
+        first, second = np.frombuffer(padded, dtype="<u8").reshape(-1, 2).T
+        keys = _mixed(first, second)
+        order = np.argsort(keys)
+        numbers = order.astype(np.int16)
+        return cls(tuple(names), numbers, keys[order], first[order], second[order])
 
     def find(self, text: Text, start: Ints, end: Ints) -> npt.NDArray[np.int16]:
         """The number of each name, -1 where it is none of ours."""
         length = end - start
         first = text.words[start] & BIT_WINDOWS[np.clip(length, 0, 8)]
         second = text.words[start + 8] & BIT_WINDOWS[np.clip(length - 8, 0, 8)]
-        number = self.table[self._slot(first, second, self.multiplier)]
-        same = (self.first[number] == first) & (self.second[number] == second)
-        return np.where(same & (length <= _WORD), number, np.int16(-1))
+        place = np.searchsorted(self.keys, _mixed(first, second))
+        place = np.minimum(place, len(self.keys) - 1)  # larger than all
+        same = (self.first[place] == first) & (self.second[place] == second)
+        return np.where(same & (length <= _WORD), self.numbers[place], np.int16(-1))
+
+
+def _mixed(first: Words, second: Words) -> Words:
+    """Two words in one: names that differ in either nearly always differ in it."""
+    return first ^ (second * np.uint64(0x9E3779B97F4A7C15))
 
 
 @cache

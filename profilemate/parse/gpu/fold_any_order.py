@@ -2,7 +2,7 @@
 
 A torch trace has the records of a launch together, but for some, and its records in order of time,
 but for some. What lies together is folded as it comes, thousands of records at once; the records
-themselves are put aside (`Spool`). In the end those are read back that sums cannot answer for:
+themselves are put aside (`Blocks`). In the end those are read back that sums cannot answer for:
 records of one call in several parts of the file, and calls that overlap in time. The result is that
 of `Fold` in any case.
 """
@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from profilemate.parse.columns.arrays import Bools, Columns, Ints, Matrix, compact
-from profilemate.parse.columns.int_table import Column, Table
-from profilemate.parse.columns.spool import Spool
+from profilemate.parse.columns.budget import Budget
+from profilemate.parse.columns.int_table import IntTable
+from profilemate.parse.columns.packed import pack, unpack
+from profilemate.parse.columns.spool import Blocks
 from profilemate.parse.gpu.fold_in_order import clusters
 from profilemate.parse.gpu.interval_unions import fold
 from profilemate.parse.gpu.kernel_sequences import _Sequences, hashes
@@ -24,6 +26,7 @@ from profilemate.parse.gpu.work import WORK_COLUMNS
 from profilemate.parse.recording.activity import GPU_COLUMNS, GRAPH, KERNEL
 
 _TOGETHER = 1 << 16  # records that are folded at once
+IN_MEMORY = 1 << 23  # bytes of packed records; a temporary file has the others
 _AT_ONCE = 1 << 18  # about so many are read back at once
 NAMES = tuple(n for n in GPU_COLUMNS if n != "pid")
 """Columns of a record; whose it is is found out in the end."""
@@ -39,8 +42,8 @@ class AnyOrder:
         self._single: list[int] = []
         self._waiting: list[Matrix] = []
         self._many = 0  # records that wait
-        self._rows = Table(_ROWS)  # one for each call in each part
-        self._spool = Spool()
+        self._rows = IntTable(_ROWS)  # one for each call in each part
+        self._parts = Blocks(Budget(held=IN_MEMORY))  # records, packed
         self._first = [0]  # rows before each part
         self._sequences = _Sequences()
         self._length = 0
@@ -80,7 +83,7 @@ class AnyOrder:
             row = _row_of(records)
             rows = self._folded(records, row, int(row.max()) + 1)
             self._rows.extend(rows)
-            self._spool.append([Column.of(records[name]) for name in NAMES])
+            self._parts.add(pack(records))
             self._first.append(self._first[-1] + rows.shape[1])
             self._length += len(row)
 
@@ -88,11 +91,8 @@ class AnyOrder:
         """All records of another one after those of this one, with other numbers of names."""
         self._flush()
         other._flush()
-        place = NAMES.index("name")
-        for part in range(len(other._spool)):
-            columns = other._spool[part]
-            columns[place] = Column.of(names[columns[place].values()])
-            self._spool.append(columns)
+        for records in other.records():
+            self._parts.add(pack(records | {"name": names[records["name"]]}))
         numbers = np.append(self._sequences.take(other._sequences, names), -1)
         rows = other._rows.columns()
         rows["sequence"] = numbers[rows["sequence"]]
@@ -219,13 +219,12 @@ class AnyOrder:
         return np.concatenate([at for at, _ in found]), dict(zip(NAMES, together, strict=True))
 
     def _part(self, number: int) -> dict[str, Ints]:
-        columns: list[Column] = self._spool[number]
-        return {name: column.values() for name, column in zip(NAMES, columns, strict=True)}
+        return unpack(self._parts[number])
 
     def records(self) -> Iterator[dict[str, Ints]]:
         """All records, in the order of the file."""
         self._flush()
-        return (self._part(number) for number in range(len(self._spool)))
+        return (self._part(number) for number in range(len(self._parts)))
 
 
 def _calls(correlation: Ints) -> tuple[Ints, Ints]:

@@ -7,8 +7,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from profilemate.parse.columns.arrays import Bools, Hashes, Ints, run_starts
-from profilemate.parse.columns.int_table import Column
+from profilemate.parse.columns.arrays import Bools, Hashes, Ints, compact, run_starts
 
 
 class _Sequences:
@@ -20,7 +19,7 @@ class _Sequences:
 
     def __init__(self) -> None:
         self._known: dict[int, int] = {}
-        self._all: list[tuple[Column, Bools]] = []
+        self._all: list[tuple[Ints, Bools]] = []
 
     def number(self, row: Ints, rows: int, names: Ints, tied: Bools) -> Ints:
         """The number of the sequence of each row, -1 for none; what is given is sorted by row."""
@@ -37,23 +36,23 @@ class _Sequences:
             numbers[place] = self._known.setdefault(key, len(self._all))
             if numbers[place] == len(self._all):
                 part = slice(opens[at], ends[at])
-                self._all.append((Column.of(names[part]), tied[part].copy()))
+                self._all.append((compact(names[part].copy()), tied[part].copy()))
         found[row[opens]] = numbers[of]
         return found
 
     def take(self, other: _Sequences, names: Ints) -> Ints:
         """Take over others, with other numbers of names; return the numbers that they have here."""
         found = []
-        for column, tied in other._all:
-            ours = _tied_in_order(names[column.values()], tied)
+        for theirs, tied in other._all:
+            ours = _tied_in_order(names[theirs], tied)
             found.append(self.number(np.zeros(len(ours), dtype=np.int64), 1, ours, tied)[0])
         return np.array(found, dtype=np.int64)
 
     def hashes(self, hashed: Hashes) -> Hashes:
         """What each is mixed to; the last one is that of none."""
         result = np.zeros(len(self._all) + 1, dtype=np.uint64)
-        for number, (column, tied) in enumerate(self._all):
-            names = _tied_in_order(column.values(), tied)
+        for number, (numbers, tied) in enumerate(self._all):
+            names = _tied_in_order(numbers, tied)
             mix_by_group(result[number:], np.zeros(len(names), dtype=np.int64), hashed[names])
         return result
 

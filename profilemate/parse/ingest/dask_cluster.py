@@ -9,8 +9,9 @@ from typing import Any
 
 import profilemate
 from profilemate.errors import InputError, ProfilemateError, ToolError, missing_extra
-from profilemate.parse.ingest.read_one import Read, Task, read_task
+from profilemate.parse.ingest.read_one import Read, Task
 from profilemate.parse.recording.progress import Progress
+from profilemate.parse.recording.worker_processes import Share
 
 _CONNECT_S = 15
 
@@ -24,7 +25,7 @@ def _read(task: Task, version: str) -> Read | ProfilemateError:
             hint=f"Install profilemate {version} there.",
         )
     try:
-        return read_task(task)
+        return task.run()
     except InputError as e:
         e.hint = e.hint or "It was a worker that read it: the path must be the same there."
         return e
@@ -56,7 +57,9 @@ def read_on(address: str, tasks: Sequence[Task], progress: Progress) -> list[Rea
             command="dask scheduler",
         ) from e
     with client:
-        absolute = [replace(task, path=task.path.resolve()) for task in tasks]
+        # Whoever started the cluster has shared out the cores: a task has one of its worker's.
+        share = Share(cores=1, memory=0)
+        absolute = [replace(task, path=task.path.resolve(), share=share) for task in tasks]
         futures = [
             client.submit(_read, task, profilemate.__version__, pure=False) for task in absolute
         ]

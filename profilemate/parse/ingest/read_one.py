@@ -19,6 +19,7 @@ from profilemate.parse.readers import open_recording
 from profilemate.parse.readers.refusals import unreadable
 from profilemate.parse.recording.contract import Marker, Recording, SourceInfo
 from profilemate.parse.recording.progress import Progress, no_progress
+from profilemate.parse.recording.worker_processes import Share
 
 
 @dataclass(slots=True)
@@ -51,6 +52,7 @@ class Task:
         cache_dir: Where exports are kept.
         records: Keep every GPU record, not only what they are folded to.
         budget: What may be kept in memory.
+        share: What this process and those that it starts may use of the machine; None for all.
     """
 
     path: Path
@@ -59,6 +61,7 @@ class Task:
     cache_dir: Path | None = None
     records: bool = True
     budget: Budget = field(default_factory=Budget)
+    share: Share | None = None
 
     def open(self, progress: Progress = no_progress) -> Recording:
         """Open it.
@@ -72,8 +75,18 @@ class Task:
             nsys=self.nsys,
             progress=progress,
             streamed=self.budget.strict,
+            share=self.share,
         )
         return Tolerant(one) if self.found else one
+
+    def run(self, progress: Progress = no_progress, /) -> Read:
+        """Open it and read it.
+
+        Raises:
+            ProfilemateError: It cannot be read.
+        """
+        one = self.open(progress)
+        return read_recording(one, progress, records=self.records, budget=self.budget)
 
 
 def read_recording(
@@ -99,12 +112,3 @@ def read_recording(
     give_back()
     error = recording.error if isinstance(recording, Tolerant) else None
     return Read(recording.info, messages, activity, ranges, error)
-
-
-def read_task(task: Task, progress: Progress = no_progress) -> Read:
-    """Open a recording and read it.
-
-    Raises:
-        ProfilemateError: It cannot be read.
-    """
-    return read_recording(task.open(progress), progress, records=task.records, budget=task.budget)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from profilemate.parse.recording.activity import STEP_PREFIXES
+from profilemate.schema.modes import GRAPH_MODES
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ GRAMMARS = (
     ),
 )
 
-_CAPTURE = re.compile(r"capture_(?P<num_tokens>\d+)_(?P<mode>FULL|PIECEWISE)\b")
+_CAPTURE = re.compile(rf"capture_(?P<num_tokens>\d+)_(?P<mode>{'|'.join(GRAPH_MODES)})\b")
 FORWARD_SCOPES = ("gpu_model_runner: forward",)
 """vLLM's scope of one model execution, for recordings without an annotation of the step."""
 

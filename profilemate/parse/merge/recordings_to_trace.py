@@ -13,11 +13,9 @@ from profilemate.parse.columns.allocator import give_back
 from profilemate.parse.columns.arrays import NONE, Ints, groups
 from profilemate.parse.columns.pandas import integers
 from profilemate.parse.events.messages import Messages
-from profilemate.parse.ingest.read_one import Read, read_recording
 from profilemate.parse.merge.align import BY_WALL, UNPLACED
 from profilemate.parse.merge.aligned_recordings import (
     AlignedRecordings,
-    align_recordings,
     sessions_of,
 )
 from profilemate.parse.merge.custom_frames import frame as custom_frame
@@ -28,42 +26,18 @@ from profilemate.parse.merge.losses import lost_batches, unfinished
 from profilemate.parse.merge.message_order import OrderedMessages
 from profilemate.parse.merge.sources import leave_out_strangers, name_sources
 from profilemate.parse.merge.unmarked_steps import with_unmarked_steps
-from profilemate.parse.recording.contract import Recording
-from profilemate.parse.recording.progress import Progress, no_progress
 from profilemate.parse.trace.event_columns import FRAME_NAMES, empty_frame
 from profilemate.parse.trace.trace import Trace
 from profilemate.schema import KINDS
 
 
-def decode_recordings(
-    recordings: Sequence[Recording], *, progress: Progress | None = None, records: bool = True
-) -> Trace:
-    """Read the messages of recordings of one run and put their events on one clock.
+def make_trace(recordings: AlignedRecordings, doubts: Sequence[str] = ()) -> Trace:
+    """The trace of recordings of one run.
 
     The order of the markers makes no difference. An event began `ago` before its message was
     emitted; that instant is mapped from the monotonic clock of its process (see `ClockMap`). What
     carries no clock of its own has the recorder's time stamp. A message that two recordings hold
     counts once.
-
-    Args:
-        recordings: Opened recordings, of which nothing was read yet.
-        progress: Told how many messages were read.
-        records: Keep the GPU records themselves in `Trace.gpu`, which tables do not need.
-
-    Raises:
-        InputError: A recording is damaged beyond reading.
-    """
-    progress = progress or no_progress
-    return merge([read_recording(r, progress, records=records) for r in recordings])
-
-
-def merge(reads: Sequence[Read]) -> Trace:
-    """What was read of recordings of one run as a trace; it is taken from them."""
-    return make_trace(align_recordings(reads))
-
-
-def make_trace(recordings: AlignedRecordings, doubts: Sequence[str] = ()) -> Trace:
-    """The trace of recordings of one run.
 
     Args:
         recordings: The recordings; what they hold is used up.

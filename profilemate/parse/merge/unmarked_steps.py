@@ -21,6 +21,7 @@ from profilemate.parse.merge.engine_annotations import FORWARD_SCOPES, capture_f
 from profilemate.parse.merge.gpu_activity import AttributedActivity
 from profilemate.parse.recording.activity import STEP_PREFIXES
 from profilemate.parse.trace.event_columns import columns_of
+from profilemate.schema.modes import EAGER, FULL, PIECEWISE
 
 Rows = dict[str, npt.NDArray[np.object_] | Ints]
 
@@ -102,7 +103,7 @@ def _steps(
     facts = [step_facts(text) for text in steps["text"]]
     count = len(steps)
     launches = np.bincount(step[step >= 0], minlength=count).astype(np.int64)
-    mode = np.where(launches == 0, "NONE", np.where(launches == 1, "FULL", "PIECEWISE"))
+    mode = np.where(launches == 0, EAGER, np.where(launches == 1, FULL, PIECEWISE))
     descriptor = np.full(count, None, dtype=object)
     by_step = np.flatnonzero(step >= 0)  # launches in steps, by step and time
     by_step = by_step[np.argsort(step[by_step], kind="stable")]

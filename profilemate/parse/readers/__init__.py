@@ -15,6 +15,7 @@ from profilemate.parse.readers.nsys.report import NsysReportReader
 from profilemate.parse.readers.nsys.sqlite import NsysSqliteReader
 from profilemate.parse.recording.contract import Recording
 from profilemate.parse.recording.progress import Progress, no_progress
+from profilemate.parse.recording.worker_processes import Share
 
 __all__ = [
     "READERS",
@@ -41,6 +42,7 @@ def open_recording(
     nsys: Path | str | None = None,
     progress: Progress | None = None,
     streamed: bool = False,
+    share: Share | None = None,
 ) -> Recording:
     """Open a recording, whatever its format.
 
@@ -52,6 +54,7 @@ def open_recording(
             the PATH.
         progress: Told about work that takes its time.
         streamed: Hold no more of a recording at a time than a block of it, even if that is slower.
+        share: What this process and those that it starts may use of the machine; None for all.
 
     Raises:
         InputError: There is no recording here, or it cannot be read.
@@ -64,6 +67,7 @@ def open_recording(
         None if nsys is None else Path(nsys),
         progress or no_progress,
         streamed,
+        share,
     )
     reader = find_reader(path)
     try:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from profilemate.parse.recording.contract import Recording
 from profilemate.parse.recording.progress import Progress, no_progress
+from profilemate.parse.recording.worker_processes import Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +20,14 @@ class OpenOptions:
         nsys: The `nsys` program to export with; None to look for one.
         progress: Told about work that takes its time.
         streamed: Hold no more of a recording at a time than a block of it, even if that is slower.
+        share: What this process and those that it starts may use of the machine; None for all.
     """
 
     cache_dir: Path | None = None
     nsys: Path | None = None
     progress: Progress = no_progress
     streamed: bool = False
+    share: Share | None = None
 
 
 class Reader(Protocol):

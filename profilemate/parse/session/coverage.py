@@ -6,6 +6,9 @@ GPU time on graphs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from profilemate.parse.session.warnings import SessionWarning
@@ -52,6 +55,16 @@ def coverage(trace: Trace) -> Coverage:
         "graph_span_us": _us(int((launches["last"] - launches["first"]).sum())) if spans else None,
     }
     return found
+
+
+def kernel_time_in_graphs(found: Mapping[str, Any]) -> float | None:
+    """Share of the kernel time that ran as part of a graph, 0 to 1; None where it is not known.
+
+    Args:
+        found: The object `coverage` of `metadata.json`.
+    """
+    part, whole = found.get("kernel_time_in_graphs_us"), found.get("kernel_time_us")
+    return part / whole if whole and part is not None else None
 
 
 def _us(ns: int) -> float:

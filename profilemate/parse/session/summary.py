@@ -8,7 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from profilemate.parse.session.coverage import kernel_time_in_graphs
 from profilemate.parse.session.metadata import Metadata
+from profilemate.parse.tables.kv_requests import hit_rate, looked_up, lookups
 from profilemate.parse.trace.trace import Trace
 
 Rows = list[tuple[str, str]]
@@ -39,9 +41,9 @@ class Figures:
             self.replays = int(table["replay_count"].sum())
         elif name == "kv_cache_summary" and len(table):
             self.pool = table.iloc[0]
-        elif name == "kv_prefix_cache" and len(table):
-            last = table.iloc[-1]
-            self.tokens = int(last["running_queries"]), int(last["running_hits"])
+        elif name == "kv_prefix_cache":
+            asked, found = looked_up(lookups(table))
+            self.tokens = self.tokens[0] + asked, self.tokens[1] + found
         elif name == "kv_block_lifetimes":
             self.reused += int((table["ended_by"] == "reused").sum())
 
@@ -85,6 +87,7 @@ def _kv_cache(trace: Trace, figures: Figures) -> dict[str, Any] | None:
     if summary is None:
         return None
     asked, hit = figures.tokens
+    rate = hit_rate(asked, hit)
     return {
         "total_blocks": _known(summary, "Total blocks available"),
         "peak_blocks": _known(summary, "Peak blocks used"),
@@ -96,7 +99,7 @@ def _kv_cache(trace: Trace, figures: Figures) -> dict[str, Any] | None:
         "reused_without_eviction": figures.reused,
         "prefix_query_tokens": asked,
         "prefix_hit_tokens": hit,
-        "prefix_hit_rate": round(hit / asked, 4) if asked else None,
+        "prefix_hit_rate": None if rate is None else round(rate, 4),
         "preemptions": figures.rows["kv_preemptions"],
         "failed_allocations": len(trace.frames["kv.alloc_failed"]),
     }
@@ -162,7 +165,8 @@ def _coverage_rows(coverage: Mapping[str, Any]) -> Rows:
         text = f"{coverage['kernels_in_graphs']} of {coverage['kernels']} in graphs"
         rows.append(("kernels", text))
         part, whole = coverage["kernel_time_in_graphs_us"], coverage["kernel_time_us"]
-        share = f" ({100 * part / whole:.1f} %)" if whole else ""
+        part_of_all = kernel_time_in_graphs(coverage)
+        share = "" if part_of_all is None else f" ({100 * part_of_all:.1f} %)"
         rows.append(("kernel time", f"{part / 1e3:.3f} of {whole / 1e3:.3f} ms in graphs{share}"))
     elif coverage["kernels"] is not None:
         text = f"{coverage['kernels']} in {coverage['kernel_time_us'] / 1e3:.3f} ms"

@@ -21,9 +21,8 @@ from profilemate.parse.tables import (
     ranks,
 )
 from profilemate.parse.tables.base import Column, Spelling, Table
-from profilemate.parse.tables.kv_lifetimes import collector_view
 
-__all__ = ["TABLES", "Column", "Spelling", "Table", "collector_view"]
+__all__ = ["TABLES", "Column", "Spelling", "Table"]
 
 TABLES: dict[str, Table] = {
     table.name: table

@@ -7,12 +7,11 @@ import pandas as pd
 
 from profilemate.parse.columns.arrays import Ints
 from profilemate.parse.tables.base import Bools, Column, Table, flags, frame_of, numbers
-from profilemate.parse.tables.cuda_graph_steps import real_steps
 from profilemate.parse.tables.cuda_graphs import captures, graph_steps, key_codes
+from profilemate.parse.tables.step_rows import real_steps
 from profilemate.parse.trace.steps_on_gpu import gpu_time, step_gpu, step_work
 from profilemate.parse.trace.trace import Trace
-
-MODES = ("FULL", "PIECEWISE", "NONE")
+from profilemate.schema.modes import EAGER, MODES
 
 COLUMNS = (
     Column("runtime_mode", "value", "CUDAGraphMode; NONE is eager, None where nobody says"),
@@ -69,11 +68,12 @@ def cuda_graph_coverage(trace: Trace) -> pd.DataFrame:
     if steps.empty and capture.empty and trace.frames["graph.replay"].empty:
         return frame_of(COLUMNS, {c.name: pd.array([], dtype="Int64") for c in COLUMNS})
     mode = steps["mode"].astype(object).where(steps["mode"].notna(), None).to_numpy(copy=True)
-    real = real_steps(steps)
-    empty = ~flags(steps["dummy"]) & ~real
-    mode[empty & steps["mode"].isna().to_numpy()] = "NONE"
+    dummy, unpadded = flags(steps["dummy"]), numbers(steps["unpadded"], -1)
+    real = real_steps(dummy, unpadded)
+    empty = ~dummy & ~real
+    mode[empty & steps["mode"].isna().to_numpy()] = EAGER
     names = [*MODES, *([None] if any(m is None for m in mode[real]) else [])]
-    unpadded, padded = numbers(steps["unpadded"], -1), numbers(steps["num_tokens"], -1)
+    padded = numbers(steps["num_tokens"], -1)
     both = (unpadded >= 0) & (padded > 0)
     padding = np.where(both, padded - unpadded, 0)
     wasted = np.zeros(len(steps), dtype=np.int64)

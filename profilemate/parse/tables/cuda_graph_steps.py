@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from profilemate.parse.tables import engine_steps
-from profilemate.parse.tables.base import Bools, Column, Table, flags, frame_of, nullable, numbers
+from profilemate.parse.tables.base import Column, Table, flags, frame_of, nullable, numbers
 from profilemate.parse.tables.cuda_graph_latency import FURTHER_KEY_COLUMNS
 from profilemate.parse.tables.cuda_graphs import KEY, KEY_COLUMNS
+from profilemate.parse.tables.step_rows import real_steps
 from profilemate.parse.trace.cuda_event_times import timed
 from profilemate.parse.trace.steps_on_gpu import step_gpu, step_work
 from profilemate.parse.trace.trace import Trace
@@ -73,11 +74,6 @@ PADDING_COLUMNS = (
 )
 
 
-def real_steps(steps: pd.DataFrame) -> Bools:
-    """Steps in which the model ran for requests: no dummy ones and none without tokens."""
-    return ~flags(steps["dummy"]) & (numbers(steps["unpadded"], 1) > 0)
-
-
 def cuda_graph_steps(trace: Trace) -> pd.DataFrame:
     """One row per model step, in order of time."""
     steps, work, every = trace.frames["step"], step_work(trace), step_gpu(trace)
@@ -114,7 +110,8 @@ def cuda_graph_steps(trace: Trace) -> pd.DataFrame:
 def cuda_graph_padding(trace: Trace) -> pd.DataFrame:
     """What vLLM's `--cudagraph-metrics` counts: the most frequent first, equals by first seen."""
     steps = trace.frames["step"]
-    steps = steps[real_steps(steps) & ~flags(steps["mode"].isna() & steps["unpadded"].isna())]
+    real = real_steps(flags(steps["dummy"]), numbers(steps["unpadded"], -1))
+    steps = steps[real & ~flags(steps["mode"].isna() & steps["unpadded"].isna())]
     named = steps[["unpadded", "num_tokens", "mode"]]
     grouped = named.groupby(list(named.columns), dropna=False, sort=False).size()
     rows = grouped.reset_index(name="count")

@@ -15,6 +15,7 @@ import pandas as pd
 
 from profilemate.parse.columns.arrays import Ints
 from profilemate.parse.tables.base import Bools, Column, Table, flags, frame_of, nullable, numbers
+from profilemate.parse.tables.step_rows import on_graphs
 from profilemate.parse.trace.cuda_event_times import timed
 from profilemate.parse.trace.steps_on_gpu import Work, owners, work_of
 from profilemate.parse.trace.trace import Trace, once_per_trace
@@ -118,7 +119,7 @@ def _key_data(keys: pd.DataFrame) -> dict[str, object]:
 
 
 def _on_graphs(frame: pd.DataFrame) -> Bools:
-    return ~flags(frame["dummy"]) & flags(frame["mode"].fillna("NONE") != "NONE")
+    return ~flags(frame["dummy"]) & on_graphs(frame["mode"])
 
 
 def _step_ids(frame: pd.DataFrame) -> Ints:

@@ -47,6 +47,23 @@ PREEMPTION_COLUMNS = (
 )
 
 
+def lookups(table: pd.DataFrame, *, preempted: bool = False) -> pd.DataFrame:
+    """Rows of `kv_prefix_cache` that vLLM counts, of requests not preempted before; or the rest."""
+    again = table["preempted"].astype("string") == "True"
+    rows: pd.DataFrame = table[flags(again) == preempted]
+    return rows
+
+
+def looked_up(rows: pd.DataFrame) -> tuple[int, int]:
+    """Tokens that these rows of `kv_prefix_cache` asked for, and those they found."""
+    return int(rows["tokens"].sum()), int(rows["hit_tokens"].sum())
+
+
+def hit_rate(asked: float, found: float) -> float | None:
+    """The prefix hit rate, 0 to 1: tokens found, of those asked for; None where none was."""
+    return found / asked if asked else None
+
+
 def _rate(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> pd.Series:
     return pd.Series(part / np.maximum(whole, 1), dtype="Float64").mask(whole == 0)
 

@@ -14,6 +14,7 @@ from profilemate.parse.timeline.scope import UNKNOWN, column, of_pid
 from profilemate.parse.timeline.tracks import Words
 from profilemate.parse.trace.ranks import Process
 from profilemate.parse.trace.trace import Trace
+from profilemate.schema.modes import EAGER
 
 KINDS = ("step", "prefill", "decode", "mixed", "empty", "dummy")
 """What a step did; `step` where the recording does not say."""
@@ -98,7 +99,7 @@ def call_names(frame: pd.DataFrame, kind: Ints) -> Words:
 def step_names(frame: pd.DataFrame, kind: Ints) -> Words:
     """Names of model steps: `decode 13->16 FULL`, `prefill 170 eager`."""
     codes, modes = pd.factorize(frame["mode"])
-    spelled = ["eager" if mode == "NONE" else str(mode) for mode in modes]
+    spelled = ["eager" if mode == EAGER else str(mode) for mode in modes]
     sizes = (column(frame, name) for name in ("unpadded", "num_tokens", "reqs"))
     return Words.spelled(partial(_step_name, spelled), kind, codes, *sizes)
 

@@ -50,9 +50,6 @@ class CsvSession:
         safe: Guard texts that a spreadsheet would run; see `safe_cells`.
     """
 
-    name = "csv"
-    help = "a directory of CSV files, one per table"
-
     def __init__(
         self, out: Path, layout: Mapping[str, TableLayout], *, force: bool, safe: bool = False
     ) -> None:

@@ -12,7 +12,7 @@ from profilemate.errors import OutputError
 from profilemate.parse.writers.leftovers import unfinished_file
 
 
-def may_write(out: Path, *, force: bool, what: str = "file") -> None:
+def may_write(out: Path, *, force: bool, what: str = "file", hint: str | None = None) -> None:
     """Refuse a file that may not be written, before the work is done.
 
     Raises:
@@ -23,7 +23,7 @@ def may_write(out: Path, *, force: bool, what: str = "file") -> None:
             f"cannot write the {what}",
             path=out,
             why="this is a directory",
-            hint="choose a file with -o",
+            hint=hint or "choose a file with -o",
         )
     if out.exists() and not force:
         raise OutputError(
@@ -35,18 +35,21 @@ def may_write(out: Path, *, force: bool, what: str = "file") -> None:
 
 
 @contextmanager
-def replaced_file(out: Path, *, force: bool, what: str = "file") -> Iterator[IO[bytes]]:
+def replaced_file(
+    out: Path, *, force: bool, what: str = "file", hint: str | None = None
+) -> Iterator[IO[bytes]]:
     """Give a file to fill, which becomes `out` when the block ends without an error.
 
     Args:
         out: The file.
         force: Replace one that is there.
         what: What it is, in the error.
+        hint: What to do about an error; another file with -o if not given.
 
     Raises:
         OutputError: See `may_write`; or it cannot be written.
     """
-    may_write(out, force=force, what=what)
+    may_write(out, force=force, what=what, hint=hint)
     target = Path(os.path.realpath(out))  # through a link, not instead of it
     unfinished: Path | None = None
     try:
@@ -61,7 +64,7 @@ def replaced_file(out: Path, *, force: bool, what: str = "file") -> Iterator[IO[
             f"cannot write the {what}",
             path=out,
             why=e.strerror or str(e),
-            hint="choose another file with -o",
+            hint=hint or "choose another file with -o",
         ) from e
     finally:
         if unfinished is not None:
@@ -69,11 +72,13 @@ def replaced_file(out: Path, *, force: bool, what: str = "file") -> Iterator[IO[
                 unfinished.unlink()
 
 
-def write_file(out: Path, text: str, *, force: bool) -> None:
+def write_file(
+    out: Path, text: str, *, force: bool, what: str = "file", hint: str | None = None
+) -> None:
     """Write a text as UTF-8; whoever reads `out` meanwhile sees the old one or the new one.
 
     Raises:
         OutputError: See `replaced_file`.
     """
-    with replaced_file(out, force=force) as file:
+    with replaced_file(out, force=force, what=what, hint=hint) as file:
         file.write(text.encode("utf-8", errors="backslashreplace"))

@@ -29,7 +29,7 @@ from profilemate.parse import pipeline
 from profilemate.parse.cache import TraceCache, identity, pack, store
 from profilemate.parse.cache.files import kept
 from profilemate.parse.columns.pandas import IdsArray
-from profilemate.parse.ingest.worker_processes import read_all
+from profilemate.parse.ingest.read_many import read_all
 from profilemate.parse.pipeline import parse_session, read_trace
 from profilemate.parse.readers.nsys.report import MAGIC
 from profilemate.parse.trace.trace import Trace

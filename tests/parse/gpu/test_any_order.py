@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profilemate.parse.columns import spool
-from profilemate.parse.columns.spool import Spool
+from profilemate.parse.columns.budget import Budget
+from profilemate.parse.columns.spool import Blocks
 from profilemate.parse.gpu import fold_any_order
 from profilemate.parse.gpu.fold_any_order import NAMES, AnyOrder
 from profilemate.parse.gpu.interval_unions import fold_work
@@ -112,7 +112,7 @@ def test_equal_to_sets_of_nanoseconds(
         records.sort()
     split = data.draw(st.integers(0, len(records)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spool, "IN_MEMORY", in_memory)
+        patch.setattr(fold_any_order, "IN_MEMORY", in_memory)
         work = folded(records, batch, split)
         assert len(work) == len(records)
         found, overlaps = work.finish(TEXTS)
@@ -175,15 +175,14 @@ def test_calls_apart_need_no_record_again() -> None:
     assert not len(overlaps["start"])
 
 
-def test_a_spool_goes_to_a_file_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool, "IN_MEMORY", 100)
+def test_blocks_go_to_a_file_and_come_back() -> None:
     items = [bytes(40) * n for n in (1, 2, 0, 5, 1)]
-    one = Spool()
+    one = Blocks(Budget(held=100))
     for item in items:
-        one.append(item)
+        one.add(item)
     assert one.in_file
     assert [one[n] for n in range(len(one))] == items
-    other: Spool = pickle.loads(pickle.dumps(one))
+    other: Blocks = pickle.loads(pickle.dumps(one))
     assert [other[n] for n in range(len(other))] == items
 
 
@@ -191,12 +190,11 @@ def test_without_room_for_a_file_all_stays_in_memory(monkeypatch: pytest.MonkeyP
     def refuse(**_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(spool, "IN_MEMORY", 10)
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
-    one = Spool()
+    one = Blocks(Budget(held=10))
     for number in range(5):
-        one.append(number)
-    assert [one[n] for n in range(5)] == list(range(5))
+        one.add(bytes([number]) * 9)
+    assert [one[n] for n in range(5)] == [bytes([n]) * 9 for n in range(5)]
 
 
 @pytest.mark.usefixtures("_as_shipped")

@@ -20,7 +20,7 @@ from profilemate.errors import InputError, OutputError
 from profilemate.parse import pipeline
 from profilemate.parse.ingest import read_one
 from profilemate.parse.ingest.live_sessions import being_written
-from profilemate.parse.ingest.worker_processes import read_all
+from profilemate.parse.ingest.read_many import read_all
 from profilemate.parse.pipeline import parse_session
 from profilemate.parse.readers import open_recording
 

@@ -13,13 +13,16 @@ from typing import Any
 
 import pytest
 from gpu_build import GpuExport
+from kineto_texts import kineto_2026, long_run, write
 from places import ROOT, SUPPORT
-from unreadable import Endless, Killed
+from unreadable import Endless, InParts, Killed, KilledLater, Nested, pids
 
 from profilemate.errors import InputError, ToolError
-from profilemate.parse.ingest import worker_processes
+from profilemate.parse.ingest import read_many
+from profilemate.parse.ingest.read_many import read_all
 from profilemate.parse.ingest.read_one import Task
 from profilemate.parse.pipeline import parse_session, read_trace
+from profilemate.parse.recording.worker_processes import Share
 
 
 @pytest.fixture
@@ -93,7 +96,7 @@ def test_a_wrong_path_is_said_before_anything_is_read(recordings: list[Path]) ->
 def test_a_killed_process_is_said(recordings: list[Path]) -> None:
     tasks = [Task(recordings[0]), Killed(recordings[1]), Task(recordings[2])]
     with pytest.raises(ToolError, match="memory ran out") as caught:
-        worker_processes.read_all(tasks, jobs=2)
+        read_all(tasks, jobs=2)
     assert caught.value.path == str(recordings[1])
     assert "--jobs 1" in caught.value.hint
 
@@ -101,12 +104,20 @@ def test_a_killed_process_is_said(recordings: list[Path]) -> None:
 def test_an_error_ends_the_others_at_once(recordings: list[Path], tmp_path: Path) -> None:
     tasks = [Endless(recordings[0]), Killed(recordings[1])]
     with pytest.raises(ToolError):
-        worker_processes.read_all(tasks, jobs=2)
+        read_all(tasks, jobs=2)
     assert not any(alive(pid) for pid in pids(tmp_path))
 
 
-def pids(folder: Path) -> list[int]:
-    return [int(path.suffixes[-2][1:]) for path in folder.glob("*.pid")]
+def test_an_error_ends_the_processes_of_the_others_too(
+    recordings: list[Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ToolError, match="memory ran out"):
+        read_all([Nested(recordings[0]), KilledLater(recordings[1])], jobs=2)
+    (pid,) = pids(tmp_path)
+    until = time.monotonic() + 60
+    while alive(pid) and time.monotonic() < until:
+        time.sleep(0.05)  # the kernel ends it, and nobody waits for that
+    assert not alive(pid)
 
 
 def alive(pid: int) -> bool:
@@ -121,7 +132,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from unreadable import Endless
-from profilemate.parse.ingest.worker_processes import read_all
+from profilemate.parse.ingest.read_many import read_all
 
 if __name__ == "__main__":
     read_all([Endless(Path(p)) for p in sys.argv[1:]], jobs=2)
@@ -149,13 +160,46 @@ def test_ctrl_c_ends_all(recordings: list[Path], tmp_path: Path) -> None:
 
 def test_how_many_processes_fit(recordings: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     tasks = [Task(path) for path in recordings]
-    assert worker_processes.fitting(tasks) == 1  # small ones are not worth a process
-    monkeypatch.setattr(worker_processes, "_WORTH", 1)
-    monkeypatch.setattr(worker_processes, "_memory", lambda: 1 << 40)
-    assert worker_processes.fitting(tasks) == len(os.sched_getaffinity(0))
-    monkeypatch.setattr(worker_processes, "_memory", lambda: 100 << 20)
-    assert worker_processes.fitting(tasks) == 1
-    assert worker_processes.fitting([Task(recordings[0].parent)]) == 1
+    roomy, tight = Share(cores=5, memory=1 << 40), Share(cores=5, memory=100 << 20)
+    assert read_many.fitting(tasks, roomy) == 1  # small ones are not worth a process
+    monkeypatch.setattr(read_many, "_WORTH", 1)
+    assert read_many.fitting(tasks, roomy) == 5
+    assert read_many.fitting(tasks, tight) == 1
+    assert read_many.fitting([Task(recordings[0].parent)], roomy) == 5
+    assert Share(cores=5, memory=2 << 30).processes == 3
+    assert Share.whole().cores == len(os.sched_getaffinity(0))
+    assert Share.whole().memory > 1 << 26
+
+
+# ------------------------------------------------------------------ processes of processes
+
+
+@pytest.mark.parametrize(("cores", "jobs", "each"), [(2, 2, 1), (6, 2, 3), (1, 2, 1), (7, 3, 2)])
+def test_a_process_that_reads_starts_no_more_than_its_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, jobs: int, each: int
+) -> None:
+    """Of a machine of so many cores; until now each of `jobs` started as many as there are."""
+    machine = Share(cores, 1 << 40)
+    monkeypatch.setattr(Share, "whole", lambda: machine)
+    paths = [write(tmp_path / f"{i}.json", long_run(kineto_2026, 400)) for i in range(jobs)]
+    reads = read_all([InParts(path) for path in paths], jobs=jobs)
+    for path, read in zip(paths, reads, strict=True):
+        log = path.with_suffix(".started")
+        started = log.read_text().split() if log.exists() else []
+        assert len(started) == each - 1
+        assert read.activity.api_calls == {"cudaGraphLaunch": 399}
+        assert str(os.getpid()) not in started
+
+
+def test_a_share_of_the_memory_is_a_limit_too() -> None:
+    machine = Share(cores=16, memory=4 << 30)
+    assert (machine.processes, machine.divided(2), machine.divided(2).processes) == (
+        6,
+        Share(8, 2 << 30),
+        3,
+    )
+    assert machine.divided(40) == Share(1, (4 << 30) // 40)
+    assert machine.divided(40).processes == 1
 
 
 # ------------------------------------------------------------------ a cluster
@@ -215,7 +259,7 @@ def test_a_scheduler_that_does_not_answer(
 
 def test_a_process_that_reads_starts_without_pandas() -> None:
     """Which takes longer to import than all the rest."""
-    module = "profilemate.parse.ingest.worker_processes"
+    module = "profilemate.parse.ingest.read_many"
     code = f"import sys; import {module}; print('pandas' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout == "False\n"

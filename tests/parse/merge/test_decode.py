@@ -10,12 +10,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from build import SECOND, Stored, batch, decode, mark
+from decoded import decode_recordings
 from frames import kv_frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profilemate import schema
-from profilemate.parse.merge.recordings_to_trace import decode_recordings
 from profilemate.parse.recording.contract import Marker, SourceInfo, SourceKind
 from profilemate.parse.trace.trace import FRAME_NAMES, KV_COLUMNS, Trace, columns_of
 from profilemate.schema import KINDS, KV_OPS, Event, Value

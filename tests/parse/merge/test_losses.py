@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from build import Stored, batch, mark
+from decoded import decode_recordings
 
 from profilemate import schema
 from profilemate.parse.merge.losses import Gap, together
-from profilemate.parse.merge.recordings_to_trace import decode_recordings
 from profilemate.parse.recording.contract import Marker, SourceInfo, SourceKind
 from profilemate.parse.trace.trace import Trace
 from profilemate.schema import Event

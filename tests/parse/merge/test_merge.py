@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from built_tables import build_tables
 from frames import kv_frame
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
@@ -25,7 +26,7 @@ from sidecars import (
     torch_trace,
 )
 
-from profilemate.parse.pipeline import build_tables, read_trace
+from profilemate.parse.pipeline import read_trace
 from profilemate.parse.tables import TABLES
 from profilemate.parse.trace.ranks import split_ranks
 from profilemate.parse.trace.trace import Trace
@@ -211,8 +212,8 @@ def test_any_split_over_any_recorders_gives_the_same_tables(
 def test_the_same_text_again_is_matched_one_for_one(tmp_path: Path) -> None:
     """A drafter's launches have one text a step, and those of dummy steps one for all."""
     from build import Stored, mark
+    from decoded import decode_recordings
 
-    from profilemate.parse.merge.recordings_to_trace import decode_recordings
     from profilemate.parse.recording.contract import SourceInfo, SourceKind
 
     text = "pm1.graph.replay mode=FULL num_tokens=8 step=5"

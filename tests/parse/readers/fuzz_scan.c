@@ -32,8 +32,8 @@ static void teach(scanner_t *s, const uint8_t *text, int64_t length) {
         used += (int32_t)size;
         cut[h + 1] = used;
         if (h == holes) break;
-        int which = next() % 7;
-        kind[h] = (uint8_t)(which < 3 ? which : which < 6 ? (which - 3) | FRACTION : NAME);
+        int which = next() % 9; /* the three numbers, with and without a fraction, and the rest */
+        kind[h] = (uint8_t)(which < 6 ? which % 3 | (which < 3 ? 0 : FRACTION) : which - 6 + NAME);
         value[h] = (uint8_t)(next() % VALUES);
     }
     pm_template(s, next() % (s->slots + 1), literals, cut, kind, value, holes, next() % 6,
@@ -41,7 +41,7 @@ static void teach(scanner_t *s, const uint8_t *text, int64_t length) {
     free(literals);
 }
 
-/* The template of an event that is spelled with holes: % and n, t, w, f or s. */
+/* The template of an event that is spelled with holes: % and n, t, w, f, q, a or s. */
 static void spell(scanner_t *s, int32_t group, const char *pattern) {
     uint8_t kind[MOST_HOLES], value[MOST_HOLES], literals[512];
     int32_t cut[MOST_HOLES + 2] = {0}, holes = 0, used = 0, wanted = 2;
@@ -56,6 +56,8 @@ static void spell(scanner_t *s, int32_t group, const char *pattern) {
         case 't': kind[holes] = MICROSECONDS | FRACTION; break;
         case 'w': kind[holes] = WHOLE; break;
         case 'f': kind[holes] = SKIP | FRACTION; break;
+        case 'q': kind[holes] = TEXT; break;
+        case 'a': kind[holes] = ARRAY; break;
         default: kind[holes] = SKIP;
         }
         value[holes] = 0;
@@ -113,9 +115,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     pm_prefix(s, 0, (const uint8_t *)"pm1.", 4);
     pm_prefix(s, 1, (const uint8_t *)"cu", 2);
     spell(s, GPU, "{\"ph\":\"X\",\"cat\":\"kernel\",\"name\":\"%n\",\"ts\":%t,\"dur\":%t,"
-                  "\"args\":{\"stream\":%w,\"correlation\":%w,\"x\":%f,\"grid\":[%s,%s]}}");
+                  "\"args\":{\"stream\":%w,\"correlation\":%w,\"x\":%f,\"grid\":%a}}");
     spell(s, BARE, "{\"name\":\"%n\",\"ph\":\"X\",\"ts\":%t,\"dur\":%t,\"pid\":%w,\"tid\":%w}");
-    spell(s, RANGE, "{\"ph\":\"i\",\"cat\":\"a\",\"name\":\"%n\",\"ts\":%t}");
+    spell(s, RANGE, "{\"ph\":\"i\",\"cat\":\"a\",\"name\":\"%n\",\"ts\":%t,\"note\":\"%q\"}");
     spell(s, NOTHING, "{\"ph\":\"f\",\"id\":%s}");
     /* In a block of its own, so that a byte too many is seen. */
     int64_t length = input_end == data + size ? 0 : (int64_t)(size - 64);
@@ -138,6 +140,7 @@ static uint64_t draw(uint64_t below) {
 
 static size_t events(char *out, size_t room) {
     static const char *const GAP[] = {",", ",\n  ", " , "};
+    static const char *const LIST[] = {"1", "[[]]", "-0.5, [1 ,\"a\"]", "null,true,[false],\"\""};
     const char *gap = GAP[draw(3)];
     size_t used = 0;
     for (int i = (int)draw(9); i >= 0 && used + 400 < room; i--) {
@@ -148,14 +151,15 @@ static size_t events(char *out, size_t room) {
             used += (size_t)sprintf(at,
                                     "{\"ph\":\"X\",\"cat\":\"kernel\",\"name\":\"void k<%u>(int*)\",\"ts\":%u.%03u,"
                                     "\"dur\":%u,\"args\":{\"stream\":7,\"correlation\":%u,\"x\":%u.5,"
-                                    "\"grid\":[%u,1]}}",
-                                    n % 7, n, n % 1000, n % 99, n, n % 12, n % 4096);
+                                    "\"grid\":[%u,%s]}}",
+                                    n % 7, n, n % 1000, n % 99, n, n % 12, n % 4096,
+                                    LIST[draw(4)]);
             break;
         case 1:
             used += (size_t)sprintf(at, "{\"name\":\"cuda%u\",\"ph\":\"X\",\"ts\":%u,\"dur\":2,\"pid\":1,\"tid\":%u}", n % 5, n, n);
             break;
         case 2:
-            used += (size_t)sprintf(at, "{\"ph\":\"i\",\"cat\":\"a\",\"name\":\"pm1.step n=%u\",\"ts\":%u}", n, n);
+            used += (size_t)sprintf(at, "{\"ph\":\"i\",\"cat\":\"a\",\"name\":\"pm1.step n=%u\",\"ts\":%u,\"note\":\"n%u\"}", n, n, n);
             break;
         default:
             used += (size_t)sprintf(at, "{\"ph\":\"f\",\"id\":%u}", n);

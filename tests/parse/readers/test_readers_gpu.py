@@ -6,9 +6,9 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from decoded import decode_recordings
 from recorded import real_traces
 
-from profilemate.parse.merge.recordings_to_trace import decode_recordings
 from profilemate.parse.readers import open_recording
 
 

@@ -12,80 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from decoded import decode_recordings
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kineto_texts import BASE, document, event, everything, kernel, kineto_2026, launch, write
 
 from profilemate.errors import InputError
-from profilemate.parse.gpu.collected import Collected
-from profilemate.parse.merge.recordings_to_trace import decode_recordings
 from profilemate.parse.readers import open_recording
-from profilemate.parse.readers.kineto import event_stream
+from profilemate.parse.readers.kineto import window
 from profilemate.parse.readers.kineto.found import nanoseconds
-from profilemate.parse.recording.contract import Recording
 from profilemate.parse.trace.trace import Trace
 
 pytestmark = pytest.mark.usefixtures("scanner")
 
-BASE = 1_759_300_074_000_000_000
-
-
-def event(category: str, name: str, ts: object, dur: object = 2, **more: Any) -> dict[str, Any]:
-    fields = {"ph": "X", "cat": category, "name": name, "pid": 7, "tid": 8, "ts": ts, "dur": dur}
-    return fields | more
-
-
-def launch(
-    ts: object, correlation: int, name: str = "cudaGraphLaunch", **more: Any
-) -> dict[str, Any]:
-    return event("cuda_runtime", name, ts, args={"correlation": correlation}, **more)
-
-
-def kernel(ts: object, correlation: int, name: str = "k", **args: Any) -> dict[str, Any]:
-    args = {"device": 0, "stream": 7, "correlation": correlation, **args}
-    return event("kernel", name, ts, pid=0, tid=7, args=args)
-
-
-def document(events: list[dict[str, Any]], **header: Any) -> dict[str, Any]:
-    return {"schemaVersion": 1, "baseTimeNanoseconds": BASE, **header, "traceEvents": events}
-
-
-def kineto_2026(trace: dict[str, Any]) -> str:
-    """One key a line, as Kineto writes it since April 2026."""
-    head = "".join(
-        f"  {json.dumps(k)}: {json.dumps(v)},\n" for k, v in trace.items() if k != "traceEvents"
-    )
-    events = ",\n".join(
-        "  {\n" + ",\n".join(f'    "{k}": {json.dumps(v)}' for k, v in e.items()) + "\n  }"
-        for e in trace["traceEvents"]
-    )
-    return "{\n" + head + f'  "traceEvents": [\n{events}\n  ]\n}}\n'
-
-
-def write(path: Path, text: str | dict[str, Any]) -> Path:
-    raw = (text if isinstance(text, str) else json.dumps(text)).encode()
-    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
-    return path
-
 
 def opened(path: Path) -> Trace:
     return decode_recordings([open_recording(path)])
-
-
-def everything(recording: Recording) -> dict[str, Any]:
-    """All that a recording gives, as plain lists."""
-    markers = [tuple(m) for m in recording.markers()]
-    sink = Collected()
-    sink.read(0, recording)
-    names = sink.every_name
-    found: dict[str, Any] = {"markers": markers}
-    found["annotations"] = [tuple(m) for m in recording.annotations()]
-    for kind in ("launches", "gpu"):
-        columns = sink.columns(kind)
-        rows = zip(*(c.tolist() for n, c in columns.items() if n != "recording"), strict=True)
-        place = list(columns).index("name")
-        found[kind] = [(*r[:place], names[r[place]], *r[place + 1 :]) for r in rows]
-    found["calls"] = dict(sink.api_calls or {})
-    return found
 
 
 # ------------------------------------------------------------------ against json.load
@@ -151,6 +93,11 @@ def by_json_load(text: str) -> dict[str, Any]:
     def us(value: Any) -> int:
         return int((Decimal(str(value)) * 1000).to_integral_value())
 
+    def whole(value: Any, otherwise: int = -1) -> int:
+        """A number, or its digits in quotes, as some old writers have them."""
+        digits = isinstance(value, str) and value.isascii() and value.isdecimal()
+        return int(value) if digits or isinstance(value, int) else otherwise
+
     found: dict[str, Any] = {n: [] for n in ("markers", "annotations", "launches", "gpu")}
     calls: dict[str, int] = {}
     kinds = {"kernel": 0, "gpu_memcpy": 1, "gpu_memset": 2}
@@ -159,22 +106,22 @@ def by_json_load(text: str) -> dict[str, Any]:
         if e["ph"] not in ("X", "i"):
             continue
         ts, dur = us(e["ts"]), us(e.get("dur", 0))
-        pid = e["pid"] if isinstance(e["pid"], int) else -1
+        pid, tid = whole(e["pid"]), whole(e["tid"])
         args, name = e.get("args", {}), e["name"]
         if e["cat"] in kinds:
             row = [ts, ts + dur, None]
-            row += [args.get("device", pid), args.get("stream", e["tid"])]
-            row += [args.get(k, 0) for k in ("correlation", "graph id", "graph node id")]
+            row += [whole(args.get("device"), pid), whole(args.get("stream"), tid)]
+            row += [whole(args.get(k), 0) for k in ("correlation", "graph id", "graph node id")]
             found["gpu"].append([*row, kinds[e["cat"]], name])
         elif e["cat"] in ("cuda_runtime", "cuda_driver"):
             calls[name] = calls.get(name, 0) + 1
             callers.add(pid)
             if "GraphLaunch" in name and '"' not in name:
-                row = [ts, dur, pid, e["tid"], args.get("correlation", 0), name]
+                row = [ts, dur, pid, tid, whole(args.get("correlation"), 0), name]
                 found["launches"].append(tuple(row))
         elif e["cat"] != "gpu_user_annotation" and name.startswith(("pm1.", "execute_")):
             kind = "markers" if name.startswith("pm1.") else "annotations"
-            found[kind].append((ts, dur if "dur" in e else None, pid, e["tid"], name))
+            found[kind].append((ts, dur if "dur" in e else None, pid, tid, name))
     if len(callers) <= 1:
         (pid,) = callers or {-1}
         found["gpu"] = [tuple(pid if v is None else v for v in row) for row in found["gpu"]]
@@ -203,7 +150,8 @@ def test_equal_to_json_load(
     suffix = data.draw(st.sampled_from([".json", ".json.gz"]))
     path = write(tmp_path_factory.mktemp("any") / f"x{suffix}", text)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(event_stream, "_BLOCK", block)
+        patch.setattr(window, "BLOCK", block)
+        patch.setattr(window, "SMALL", min(block, window.SMALL))
         recording = open_recording(path)
         found = everything(recording)
     expected = by_json_load(text)

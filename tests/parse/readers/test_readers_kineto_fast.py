@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gzip
 import json
 import random
 from pathlib import Path
@@ -12,25 +11,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_readers_kineto import (
-    BASE,
-    by_json_load,
-    document,
-    event,
-    everything,
-    kernel,
-    kineto_2026,
-    launch,
-    write,
-)
+from kineto_texts import BASE, document, event, everything, kernel, kineto_2026, long_run, write
+from test_readers_kineto import by_json_load
 
 from profilemate.errors import InputError
 from profilemate.parse.readers import open_recording
-from profilemate.parse.readers.kineto import event_stream, inflate, reading
-from profilemate.parse.readers.kineto.found import Found
+from profilemate.parse.readers.kineto import compiled, event_stream, native, window
 from profilemate.parse.recording.contract import Recording
 
-pytestmark = pytest.mark.usefixtures("scanner")
+pytestmark = pytest.mark.usefixtures("compiled_scanner")
 
 # ------------------------------------------------------------------ layouts
 
@@ -124,6 +113,11 @@ TIMES = st.one_of(
     st.tuples(st.integers(0, 10**12), st.integers(0, 999)).map(lambda t: t[0] + t[1] / 1000),
     st.sampled_from([0, 0.5, 1e22, 1e-9, -3, "12", 123456789.0625]),
 )
+LISTS = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.sampled_from([0.5, -1e30, "int", "", '"']),
+    lambda inside: st.lists(inside, max_size=4),
+    max_leaves=9,
+).map(lambda value: value if isinstance(value, list) else [value])
 ARGUMENTS = st.fixed_dictionaries(
     {"device": st.integers(0, 7), "stream": NUMBERS, "correlation": NUMBERS},
     optional={
@@ -133,6 +127,8 @@ ARGUMENTS = st.fixed_dictionaries(
         "grid": st.lists(st.integers(0, 4096), max_size=4),
         "deep": st.just({"a": [{"b": "}, {"}, {"name": "x"}], "c": None, "d": [True, False]}),
         "note": NAMES,
+        "Input Dims": LISTS,
+        "Ev Idx": NUMBERS.map(str),
     },
 )
 
@@ -149,6 +145,7 @@ def many(draw: st.DrawFn) -> list[dict[str, Any]]:
         )
         first = event(category, draw(NAMES), 1, pid=draw(st.sampled_from([7, 0, "Spans"])))
         first["args"] = draw(ARGUMENTS)
+        quoted = draw(st.sampled_from([(), ("tid",), ("pid", "ts"), ("dur", "correlation")]))
         if category == "cuda_runtime":
             first["name"] = draw(st.sampled_from(["cudaGraphLaunch", "cudaLaunchKernel"]))
         if draw(st.booleans()):
@@ -161,6 +158,10 @@ def many(draw: st.DrawFn) -> list[dict[str, Any]]:
             for key, value in one["args"].items():
                 if type(value) is int:
                     one["args"][key] = draw(NUMBERS)
+                if key in ("Input Dims", "Ev Idx") and draw(st.booleans()):
+                    one["args"][key] = draw(LISTS if key == "Input Dims" else NUMBERS.map(str))
+            for fields in (one, one["args"]):
+                fields.update({key: str(fields[key]) for key in quoted if key in fields})
             if draw(st.integers(0, 3)) == 0:
                 one["name"] = draw(NAMES)
             found.append(one)
@@ -176,7 +177,8 @@ def whole(trace: dict[str, Any]) -> dict[str, Any]:
 def read(path: Path, block: int, *, templates: bool = True) -> tuple[Recording, dict[str, Any]]:
     """Everything a file gives, with or without templates."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(event_stream, "_BLOCK", block)
+        patch.setattr(window, "BLOCK", block)
+        patch.setattr(window, "SMALL", min(block, window.SMALL))
         if not templates:
             patch.setattr(event_stream.EventStream, "_offer", lambda self: iter(()))
         recording: Any = None
@@ -212,6 +214,7 @@ def test_the_answer_of_json_load(
     _, exact = read(path, block, templates=False)
     assert found == exact
     numbers = [v for e in events for v in (e["ts"], e.get("dur", 0), *e["args"].values())]
+    numbers = [float(n) if isinstance(n, str) and n.isdecimal() else n for n in numbers]
     plain = all(not isinstance(n, int | float) or abs(n) < 2**50 for n in numbers)
     if plain and layout is not shuffled:
         several = expected.pop("several")
@@ -274,16 +277,6 @@ def test_mangled_traces_read_as_without_templates(
 # ------------------------------------------------------------------ that it is the fast way
 
 
-def long_run(layout: Any, count: int = 3000) -> str:
-    rng, events = random.Random(1), []
-    for i in range(1, count):
-        events.append(event("python_function", f"f({i})", round(rng.random() * 1e9, 3)))
-        events.append(launch(i * 3, i, dur=rng.randrange(1, 200)))
-        more = {"graph id": i % 3, "grid": [i, 1, 1], "blocks per SM": rng.choice([0.5, 12])}
-        events.append(kernel(i * 3 + 1, i, f"void k<{i % 40}>", **more))
-    return str(layout(document(events)))
-
-
 @pytest.mark.parametrize("layout", [f for f in LAYOUTS if f is not shuffled])
 def test_all_but_a_few_events_are_read_by_templates(tmp_path: Path, layout: Any) -> None:
     path = write(tmp_path / "x.json", long_run(layout))
@@ -330,67 +323,47 @@ def test_many_kinds_of_events_do_not_crowd_out_the_frequent_ones(tmp_path: Path)
     assert recording.exact < 1600  # type: ignore[attr-defined]
 
 
-# ------------------------------------------------------------------ unpacking
+def shapes(count: int) -> list[list[int]]:
+    """The shapes of so many inputs, of one to four dimensions each."""
+    return [[7] * (1 + i % 4) for i in range(count)]
 
 
-@pytest.fixture(params=["isal.isal_zlib", "zlib"])
-def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    names = (request.param, "zlib")
-    monkeypatch.setattr(inflate, "_LIBRARIES", names)
-    assert inflate.library().__name__.split(".")[0] in request.param
-    return str(request.param)
+@pytest.mark.parametrize(
+    "more",
+    [
+        lambda i: {"tid": str(i)},
+        lambda i: {"pid": str(i), "ts": f"{i}.125", "dur": "3"},
+        lambda i: {"args": {"Input Dims": shapes(i % 200), "Input type": ["float"] * (i % 50)}},
+        lambda i: {"args": {"Concrete Inputs": ["", f"{i}", [[], [None, True]]], "Ev Idx": i}},
+        lambda i: {"args": {"External id": str(i), "Call stack": f"a.py({i}): f;b.py(3): g"}},
+    ],
+)
+def test_what_differs_from_event_to_event_is_no_reason_to_decode(
+    tmp_path: Path, more: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = [event("user_annotation", f"execute_{i}", i) | more(i) for i in range(2000)]
+    path = write(tmp_path / "x.json", document(events))
+    recording = open_recording(path)
+    found = everything(recording)
+    assert recording.exact < 10  # type: ignore[attr-defined]
+    monkeypatch.setenv(native.VARIABLE, "exact")
+    decoded = open_recording(path)
+    assert everything(decoded) == found
+    assert decoded.exact == 2000  # type: ignore[attr-defined]
 
 
-def unpacked(path: Path) -> tuple[bytes, str | None]:
-    parts = []
-    with inflate.unpacked(path) as text:
-        try:
-            while part := text.read1(1 << 20):
-                parts.append(part)
-        except inflate.DamagedError as e:
-            return b"".join(parts), str(e)
-    return b"".join(parts), None
+def test_what_cannot_be_learned_from_is_rarely_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = {"args": {f"key {i}": i for i in range(300)}}  # more numbers than a template has holes
+    events = [event("cpu_op", "a", i, **odd) for i in range(3000)]
+    tried = []
 
+    def counted(*arguments: Any) -> None:
+        tried.append(arguments)
 
-def test_every_library_unpacks_the_same(tmp_path: Path, library: str) -> None:
-    rng = random.Random(2)
-    raw = bytes(rng.choices(b"abcdefgh", k=3_000_000))
-    path = tmp_path / "x.gz"
-    path.write_bytes(gzip.compress(raw[:1_000_000]) + gzip.compress(raw[1_000_000:]) + bytes(512))
-    assert unpacked(path) == (raw, None)
-    path.write_bytes(gzip.compress(b"x" * 50_000_000))
-    assert unpacked(path) == (b"x" * 50_000_000, None)
-
-
-def test_every_library_keeps_what_came_before_the_damage(tmp_path: Path, library: str) -> None:
-    rng = random.Random(2)
-    raw = bytes(rng.choices(b"abcdefgh", k=3_000_000))
-    packed = gzip.compress(raw)
-    path = tmp_path / "x.gz"
-    path.write_bytes(packed[: len(packed) // 2])
-    found, damage = unpacked(path)
-    assert raw.startswith(found)
-    assert len(found) > 1_400_000
-    assert damage == "Compressed file ended before the end-of-stream marker was reached"
-    path.write_bytes(packed[:-8] + b"\0\0\0\0" + packed[-4:])
-    found, damage = unpacked(path)
-    assert raw.startswith(found)
-    assert damage
-    path.write_bytes(packed + b"and more")
-    assert unpacked(path) == (raw, "what follows its packed text is something else")
-
-
-def test_whoever_stops_reading_ends_the_thread(tmp_path: Path) -> None:
-    path = tmp_path / "x.gz"
-    path.write_bytes(gzip.compress(random.Random(3).randbytes(60_000_000), 1))
-    with inflate.unpacked(path) as text:
-        assert text.read1(100)
-    assert not text._thread.is_alive()  # type: ignore[attr-defined]
-
-
-def test_a_scanner_leaves_the_last_event() -> None:
-    scanner = reading.scanner(Found())
-    text = json.dumps([kernel(i, i) for i in range(50)]).encode()[1:]
-    taken = scanner.take([text])
-    assert taken.events == 49
-    assert json.loads(b"[" + taken.rest) == [kernel(49, 49)]
+    monkeypatch.setattr(compiled, "template_of", counted)
+    recording = open_recording(write(tmp_path / "x.json", document(events)))
+    everything(recording)
+    assert recording.exact == 3000  # type: ignore[attr-defined]
+    assert 3000 / 64 < len(tried) < 3000 / 16

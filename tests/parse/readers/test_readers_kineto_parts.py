@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,51 +13,60 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kineto_texts import document, event, everything, kernel, kineto_2026, launch, long_run, write
 from sidecars import Recorder, make_up, sidecar
-from test_readers_kineto import document, event, everything, kernel, kineto_2026, launch, write
-from test_readers_kineto_fast import LAYOUTS, MANGLED, long_run, mangle, many, read, whole
+from test_readers_kineto_fast import LAYOUTS, MANGLED, mangle, many, read, whole
 
-from profilemate.parse.columns.int_table import Table
+from profilemate.parse.columns.int_table import IntTable
 from profilemate.parse.readers import open_recording
 from profilemate.parse.readers.kineto import parts
+from profilemate.parse.recording.progress import no_progress
+from profilemate.parse.recording.worker_processes import Share
 from profilemate.schema.live import SIDECAR
 
 pytestmark = pytest.mark.usefixtures("scanner")
 
 
 class InProcess:
-    """Stands for the process of a part: what it is given and what it says is pickled."""
+    """Stands for the processes of the parts: what they are given and what they say is pickled."""
 
-    def __init__(self, part: parts._Part) -> None:
-        self.part = pickle.dumps(part)
+    def __init__(self, what: str, tasks: Sequence[Any], count: int) -> None:
+        assert len(tasks) == count
+        self._tasks = pickle.dumps(tasks)
 
-    def kill(self) -> None:
+    def __enter__(self) -> InProcess:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         pass
 
-    def communicate(self) -> None:
-        pass
-
-    @staticmethod
-    def result(process: Any) -> Any:
-        part = pickle.loads(process.part)
-        return pickle.loads(pickle.dumps(part.read(lambda _: None)))
+    def results(self) -> Any:
+        found = [task.run(no_progress) for task in pickle.loads(self._tasks)]
+        return pickle.loads(pickle.dumps(found))
 
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "_started", InProcess)
-    monkeypatch.setattr(parts, "_result", InProcess.result)
-    monkeypatch.setattr(parts, "SMALLEST", 40)
-    monkeypatch.setattr(parts, "SMALLEST_COMPILED", 40)
+    monkeypatch.setattr(parts, "Workers", InProcess)
+    small(monkeypatch, 40)
     monkeypatch.setattr(parts, "_WINDOW", 1 << 12)
+
+
+def small(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(parts, "SMALLEST", size)
+    monkeypatch.setattr(parts, "SMALLEST_COMPILED", size)
+
+
+def machine_of(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Share, "whole", lambda: Share(cores, 1 << 40))
 
 
 def both(path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> tuple[Any, Any]:
     with monkeypatch.context() as patch:
-        patch.setattr(parts, "workers", lambda: 1)
+        machine_of(1, patch)
         _, alone = read(path, 1 << 22)
     with monkeypatch.context() as patch:
-        patch.setattr(parts, "workers", lambda: count)
+        machine_of(count, patch)
         _, together = read(path, 1 << 22)
     return alone, together
 
@@ -117,14 +127,13 @@ def test_what_only_looks_like_an_event_is_found_out(
 
 def test_real_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "x.json", long_run(kineto_2026))
-    monkeypatch.setattr(parts, "SMALLEST", 1 << 16)
-    monkeypatch.setattr(parts, "SMALLEST_COMPILED", 1 << 16)
-    monkeypatch.setattr(parts, "workers", lambda: 3)
+    small(monkeypatch, 1 << 16)
+    machine_of(3, monkeypatch)
     assert len(parts.cuts(path, 3)) == 2
     assert parts.read_parts(path, parts.cuts(path, 3), lambda _: None) is not None
     recording = open_recording(path)
     found = everything(recording)
-    monkeypatch.setattr(parts, "workers", lambda: 1)
+    machine_of(1, monkeypatch)
     assert found == everything(open_recording(path))
 
 
@@ -132,9 +141,8 @@ def test_a_process_that_fails_costs_time_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "x.json", long_run(kineto_2026, 500))
-    monkeypatch.setattr(parts, "SMALLEST", 1 << 12)
-    monkeypatch.setattr(parts, "SMALLEST_COMPILED", 1 << 12)
-    monkeypatch.setattr(parts, "workers", lambda: 2)
+    small(monkeypatch, 1 << 12)
+    machine_of(2, monkeypatch)
     monkeypatch.setattr("sys.executable", "/bin/false")
     assert parts.read_parts(path, parts.cuts(path, 2), lambda _: None) is None
     assert len(everything(open_recording(path))["gpu"]) == 499
@@ -162,7 +170,7 @@ def test_packed_and_small_files_are_read_in_one(tmp_path: Path) -> None:
 def test_narrow_columns_hold_every_integer(
     batches: list[list[tuple[int, int]]], single: bool
 ) -> None:
-    table, other = Table(("a", "b")), Table(("a", "b"))
+    table, other = IntTable(("a", "b")), IntTable(("a", "b"))
     rows = [row for batch in batches for row in batch]
     for target in (table, other):
         for batch in batches:

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pandas as pd
 import pytest
 from gpu_build import GPU_VERSIONS, LAUNCH_NAMES, GpuExport
+from nsys_exports import Size, write
 from parquet_build import convert
 
 from profilemate.parse.pipeline import parse_session, read_trace
@@ -288,3 +289,70 @@ def test_a_parquet_export_gives_the_same(tmp_path: Path) -> None:
             pd.testing.assert_frame_equal(left.gpu, right.gpu)
             pd.testing.assert_frame_equal(left.annotations, right.annotations)
             pd.testing.assert_frame_equal(left.frames["step"], right.frames["step"])
+
+
+def test_copies_are_named_by_their_direction(tmp_path: Path) -> None:
+    path = GpuExport().write(tmp_path / "x.sqlite")
+    kinds = {1: "HtoD", 2: "DtoH", 8: "DtoD", 10: "PtoP", 99: "99"}  # as CUPTI numbers them
+    table = "CUPTI_ACTIVITY_KIND_MEMCPY"
+    with closing(sqlite3.connect(path)) as db, db:
+        copies = [row for (row,) in db.execute(f"SELECT rowid FROM {table}")]
+        assert len(copies) >= len(kinds)
+        for place, rowid in enumerate(copies):
+            kind = [*kinds][place % len(kinds)]
+            db.execute(f"UPDATE {table} SET copyKind = ? WHERE rowid = ?", (kind, rowid))
+        expected = {
+            start: f"Memcpy {kinds[kind]}"
+            for start, kind in db.execute(f"SELECT start, copyKind FROM {table}")
+        }
+    trace = read_trace([path])
+    found = {r["start"]: trace.names[r["name"]] for r in rows(trace.gpu)}
+    assert {start: found[start] for start in expected} == expected
+
+
+def test_graphs_that_only_their_executable_tells_apart(tmp_path: Path) -> None:
+    export = GpuExport("2023.4.4", "graph", marked=False)
+    path = export.write(tmp_path / "x.sqlite")
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE CUPTI_ACTIVITY_KIND_GRAPH_TRACE SET graphId = 0")
+    graph = {launch["correlation"]: launch["graph"] for launch in export.launches}
+    numbers: dict[tuple[str, int, int], set[int]] = {}
+    for row in rows(read_trace([path]).launches):
+        numbers.setdefault(graph[row["correlation"]], set()).add(row["graph_id"])
+    assert len(numbers) > 1
+    assert all(len(ids) == 1 and ids != {0} for ids in numbers.values())
+    assert len(set.union(*numbers.values())) == len(numbers)
+
+
+def test_damage_among_gpu_records_is_no_loss_of_messages(tmp_path: Path) -> None:
+    path = tmp_path / "x.sqlite"
+    write(path, Size(nvtx=2000, runtime=2000, kernels=40_000))
+    whole = read_trace([path])
+    with path.open("r+b") as file:  # most of the file are kernels
+        file.seek(path.stat().st_size // 2 // 4096 * 4096)
+        file.write(b"\xff" * 4096)
+    trace = read_trace([path])
+    assert len(trace.frames["step"]) == len(whole.frames["step"])
+    assert 0 < len(trace.gpu) < len(whole.gpu)
+    (note,) = (note for note in trace.sources[0].notes if "damaged" in note)
+    assert "of the GPU activity only what lies before the damage was read" in note
+
+
+def test_calls_without_a_name_are_told_apart(tmp_path: Path) -> None:
+    export = GpuExport()
+    path = export.write(tmp_path / "x.sqlite")
+    (eager,) = (name for name in export.calls if name.startswith("cudaLaunchKernel"))
+    calls = "CUPTI_ACTIVITY_KIND_RUNTIME"
+    with closing(sqlite3.connect(path)) as db, db:
+        ids = [n for (n,) in db.execute(f"SELECT nameId FROM {calls} GROUP BY nameId")]
+        db.execute(f"UPDATE {calls} SET nameId = 77777 WHERE rowid = 1")
+        db.execute(f"UPDATE {calls} SET nameId = 88888 WHERE rowid IN (2, 3)")
+        (left,) = db.execute(
+            f"SELECT count(*) FROM {calls} JOIN StringIds s ON s.id = nameId WHERE value = ?",
+            (eager,),
+        ).fetchone()
+    assert not {77777, 88888} & {*ids}
+    found = read_trace([path]).api_calls
+    assert found is not None
+    assert (found["call 77777"], found["call 88888"], found[eager]) == (1, 2, left)
+    assert sum(found.values()) == sum(export.calls.values())

@@ -11,12 +11,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from decoded import decode_recordings
 from frames import kv_frame
 from recorded import NSYS_VARIABLES, Recorded, nsys_of, record
 from same_trace import assert_same_trace
 
 from profilemate.errors import InputError, ToolError
-from profilemate.parse.merge.recordings_to_trace import decode_recordings
 from profilemate.parse.pipeline import read_trace
 from profilemate.parse.readers import open_recording
 from profilemate.parse.readers.nsys import report as nsys_rep

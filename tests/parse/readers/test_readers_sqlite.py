@@ -128,6 +128,13 @@ def test_a_range_that_was_open_at_the_end_has_no_duration(tmp_path: Path) -> Non
     assert recording.info.notes == ["1 ranges were still open when the recording ended."]
 
 
+def test_a_range_of_the_engine_that_was_open_at_the_end_has_no_duration(tmp_path: Path) -> None:
+    text = "execute_context_0(0)_generation_8(8)"
+    rows = [Row(1, text, 10**10, PUSH_POP), Row(2, text, 10**10 - 1, START_END)]
+    recording = open_recording(Export(rows).write(tmp_path / "x.sqlite"))
+    assert [m.dur for m in recording.annotations()] == [None, 10**10 - 3]
+
+
 @pytest.mark.parametrize(
     "without",
     [

@@ -10,11 +10,11 @@ from types import ModuleType
 
 import pytest
 from backports import zstd
+from decoded import decode_recordings
 from same_trace import assert_same_trace
 from sidecars import ENGINE, Recorder, make_up, sidecar
 
 from profilemate.errors import InputError, NotThisFormatError, ToolError
-from profilemate.parse.merge.recordings_to_trace import decode_recordings
 from profilemate.parse.readers import find_recordings, open_recording
 from profilemate.parse.readers.kineto import inflate, parts
 from profilemate.parse.recording.contract import SourceInfo

@@ -5,13 +5,14 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pandas as pd
+from collector_view import collector_view
 from frames import with_budget
 from hypothesis import given, settings
 from pool_model import Life, Pool, World
 from pool_programs import Program, programs, run
 
 from profilemate.parse.columns.budget import Budget
-from profilemate.parse.tables import TABLES, collector_view
+from profilemate.parse.tables import TABLES
 from profilemate.parse.trace.trace import Trace
 
 
@@ -118,7 +119,7 @@ def expected_summary(pool: Pool, total: int | None) -> list[dict[str, object]]:
     return [lines]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(programs())
 def test_tables_equal_the_witness(program: Program) -> None:
     world, trace = run(program)
@@ -126,7 +127,7 @@ def test_tables_equal_the_witness(program: Program) -> None:
     check_standard(world, trace, say_pools=program.say_pools)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(programs())
 def test_so_they_do_a_few_operations_at_a_time(program: Program) -> None:
     world, trace = run(program)

@@ -7,10 +7,10 @@ from dataclasses import FrozenInstanceError, replace
 import numpy as np
 import pandas as pd
 import pytest
+from collector_view import collector_view
 from frames import trace_of
 from kv_events import build, kv, pool, rows
 
-from profilemate.parse.tables import collector_view
 from profilemate.parse.tables.block_log import EVICT, block_log
 from profilemate.parse.trace.trace import Trace
 

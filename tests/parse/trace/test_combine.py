@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+from built_tables import build_tables
 from frames import At, at, kv_frame, trace_of
 
-from profilemate.parse.pipeline import build_tables, write_session
+from profilemate.parse.pipeline import write_session
 from profilemate.parse.session.describe import describe, session_id
 from profilemate.parse.trace.ranks import Rank, processes_of, split_ranks
 from profilemate.parse.trace.trace import Trace

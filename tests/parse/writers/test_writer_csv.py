@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from profilemate.parse.tables import TABLES
 from profilemate.parse.tables.pools import usage
-from profilemate.parse.writers import WRITERS, CsvSession, Perfetto
+from profilemate.parse.writers import CsvSession
 from profilemate.parse.writers.spelling import SPELLINGS
 
 METADATA = {"start_time": "2026-01-24T12:34:56+00:00", "session_id": "20260124_123456"}
@@ -230,11 +230,6 @@ def test_what_is_not_known_is_none_in_every_spelling() -> None:
     ]
     assert SPELLINGS["ids"](pd.Series([(5, 6, 7, 12), (), None])) == ["5-7,12", "", "None"]
     assert SPELLINGS["seconds"](pd.Series([-400_000, -500_000])) == ["0.000", "-0.001"]
-
-
-def test_the_registry_knows_the_writer() -> None:
-    assert {"csv": CsvSession, "perfetto": Perfetto} == WRITERS
-    assert all(writer.help for writer in WRITERS.values())
 
 
 # --------------------------------------------------------------------------- the users' own lines

@@ -11,6 +11,7 @@ from profilemate.insight.report.base import Chart, Drawing, Field, Grid, Nothing
 from profilemate.insight.report.charts import marks
 from profilemate.insight.report.source import Source, plain
 from profilemate.insight.report.theme import MODE_NAMES, MODES
+from profilemate.schema.modes import on_graph
 
 
 def draw(source: Source) -> Drawing:
@@ -24,7 +25,7 @@ def draw(source: Source) -> Drawing:
     times, spans = floats(steps["timestamp_sec"]), source.intervals
     counts = {m: spans.count(times[mode == m]) for m in MODES}
     total = np.sum(list(counts.values()), axis=0)
-    on_graphs = total - counts["NONE"]
+    on_graphs = np.sum([c for m, c in counts.items() if on_graph(m)], axis=0)
     share = np.where(total > 0, 100 * on_graphs / np.where(total > 0, total, 1), np.nan)
     fields = [Field("from", "from", "sec"), Field("to", "to", "sec")]
     fields += [Field(m, f"steps {MODE_NAMES[m]}", "int") for m in MODES]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from profilemate.insight.figures import kv
 from profilemate.insight.reading import Floats, floats
 from profilemate.insight.report.base import Chart, Drawing, Field, Grid, Nothing, Spec
 from profilemate.insight.report.charts import marks
@@ -71,11 +72,17 @@ def draw(source: Source) -> Drawing:
         spec=_spec(source, evicting=len(evicted) > 0),
         data=data,
         grid=grid,
-        says=f"Usage peaks at {usage.max():.2f} %; {len(evicted):,} evictions, "
-        f"{len(stopped):,} preemptions.",
+        says=_says(source),
         notes=_notes(source, len(times), len(kept), len(evicted), len(stopped)),
         over_time=True,
     )
+
+
+def _says(source: Source) -> str:
+    peak = kv.PEAK.value(source.session)
+    told = [peak.why] if peak.value is None else [f"Usage peaks at {source.text(kv.PEAK)}"]
+    told += [f"{source.text(f)} {f.title}" for f in (kv.EVICTIONS, kv.PREEMPTIONS)]
+    return f"{told[0]}; {', '.join(told[1:])}."
 
 
 def _by_interval(source: Source, counts: Floats) -> dict[str, Any]:
@@ -98,7 +105,10 @@ def _preemptions(source: Source, times: Floats, counts: Floats) -> dict[str, Any
 
 def _notes(source: Source, points: int, drawn: int, evicted: int, stopped: int) -> list[str]:
     length = f"{source.intervals.length:g} s"
-    notes = [f"Shaded: {BAND[0]} to {BAND[1]} %, a good balance."]
+    notes = [
+        f"Shaded: {BAND[0]} to {BAND[1]} %, a good balance.",
+        "The line has the usage after each scheduler step; the peak may lie within one.",
+    ]
     if drawn < points:
         notes.append(f"{points:,} points shown as {drawn:,}, extremes kept.")
     if evicted:

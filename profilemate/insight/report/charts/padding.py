@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from profilemate.insight.reading import floats
+from profilemate.insight.figures.graphs import (
+    PADDED_TOKENS,
+    PADDING,
+    PADDING_TOKENS,
+    captured_sizes,
+    padded_steps,
+)
+from profilemate.insight.reading import NoData, floats
 from profilemate.insight.report.base import Chart, Drawing, Field, Grid, Nothing, Spec
 from profilemate.insight.report.charts import marks
 from profilemate.insight.report.source import Source, plain
@@ -17,11 +24,11 @@ Y_TITLE = "padding per step (tokens)"
 
 def draw(source: Source) -> Drawing:
     """Above, a circle per pair of sizes; below, the padding of all steps per captured size."""
-    frame = source.table("cuda_graph_padding").dropna(subset=["unpadded_tokens", "padded_tokens"])
-    on_graphs = frame[frame["runtime_mode"].isin(["FULL", "PIECEWISE"])]
-    captured = sorted({int(n) for n in source.table("cuda_graph_captures")["num_tokens"].dropna()})
-    if on_graphs.empty:
-        raise Nothing(_why(source))
+    try:
+        on_graphs = padded_steps(source.session).frame
+    except NoData:
+        raise Nothing(_why(source)) from None
+    captured = list(captured_sizes(source.session))
     sizes = _sizes(on_graphs, captured)
     pairs = on_graphs.sort_values("count", ascending=False, kind="stable").iloc[:MOST_POINTS]
     data = {
@@ -36,7 +43,6 @@ def draw(source: Source) -> Drawing:
         "captured": {"size": captured},
         "sizes": {name: sizes[name].tolist() for name in ("size", "steps", "padded", "waste")},
     }
-    padded, waste = int(sizes["padded"].sum()), int(sizes["waste"].sum())
     return Drawing(
         spec=_spec(
             [int(s) for s in sizes["size"]],
@@ -44,8 +50,8 @@ def draw(source: Source) -> Drawing:
         ),
         data=data,
         grid=_grid(sizes),
-        says=f"{waste:,} of the {padded:,} tokens that ran on graphs were padding "
-        f"({100 * waste / padded if padded else 0:.2f} %).",
+        says=f"{source.text(PADDING_TOKENS)} of the {source.text(PADDED_TOKENS)} tokens that ran "
+        f"on graphs were padding ({source.text(PADDING)}).",
         notes=_notes(on_graphs, pairs, sizes, captured),
     )
 

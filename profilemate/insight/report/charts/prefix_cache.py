@@ -6,11 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from profilemate.insight.reading import Floats, floats, truths
+from profilemate.insight.figures import kv
+from profilemate.insight.reading import Floats, floats
 from profilemate.insight.report.base import Chart, Drawing, Field, Grid, Nothing, Spec
 from profilemate.insight.report.charts import marks
 from profilemate.insight.report.source import Source, plain
 from profilemate.insight.report.times import Intervals, thin
+from profilemate.parse.tables.kv_requests import hit_rate, lookups
 
 
 def draw(source: Source) -> Drawing:
@@ -18,14 +20,13 @@ def draw(source: Source) -> Drawing:
     frame = source.table("kv_prefix_cache")
     if frame.empty:
         raise Nothing(source.why_empty("kv_prefix_cache"))
-    times = floats(frame["timestamp_sec"])
-    again = truths(frame["preempted"])
-    tokens = np.where(again, 0.0, floats(frame["tokens"]))
-    hits = np.where(again, 0.0, floats(frame["hit_tokens"]))
-    spans = source.intervals
-    asked, found = spans.count(times, tokens), spans.count(times, hits)
-    lookups = spans.count(times[~again])
-    rate = np.where(asked > 0, 100 * found / np.where(asked > 0, asked, 1), np.nan)
+    counted, spans = lookups(frame), source.intervals
+    at, times = floats(counted["timestamp_sec"]), floats(frame["timestamp_sec"])
+    asked, found = (
+        spans.count(at, np.nan_to_num(floats(counted[name]))) for name in ("tokens", "hit_tokens")
+    )
+    rates = [hit_rate(*pair) for pair in zip(asked.tolist(), found.tolist(), strict=True)]
+    rate = 100 * np.array(rates, dtype=np.float64)
     running = 100 * floats(frame["running_hit_rate"])
     known = np.flatnonzero(~np.isnan(running))
     kept = known[thin(times[known], running[known])]
@@ -40,22 +41,27 @@ def draw(source: Source) -> Drawing:
         },
         "running": {"t": plain(times[kept]), "rate": plain(running[kept], 3)},
     }
-    by_interval = {"lookups": lookups, "asked": asked, "hit": found}
+    by_interval = {"lookups": spans.count(at), "asked": asked, "hit": found}
     notes = [f"Bars: of each {spans.length:g} s. Line: since the start, as vLLM counts."]
-    if again.any():
-        notes.append(f"{int(again.sum()):,} look-ups of preempted requests are left out, as there.")
+    if again := len(frame) - len(counted):
+        notes.append(f"{again:,} look-ups of preempted requests are left out, as there.")
     if len(kept) < len(known):
         notes.append(f"{len(known):,} points shown as {len(kept):,}, extremes kept.")
-    total, hit = int(tokens.sum()), int(hits.sum())
-    share = f"{100 * hit / total:.2f} %" if total else "none"
     return Drawing(
         spec=_spec(source),
         data=data,
         grid=_grid(spans, by_interval, rate),
-        says=f"{hit:,} of {total:,} tokens asked for were found in the prefix cache ({share}).",
+        says=_says(source),
         notes=notes,
         over_time=True,
     )
+
+
+def _says(source: Source) -> str:
+    rate = kv.HIT_RATE.value(source.session)
+    share = rate.why if rate.value is None else source.text(kv.HIT_RATE)
+    found, asked = source.text(kv.FOUND), source.text(kv.ASKED)
+    return f"{found} of {asked} tokens asked for were found in the prefix cache ({share})."
 
 
 def _grid(spans: Intervals, counts: Mapping[str, Floats], rate: Floats) -> Grid:

@@ -6,19 +6,29 @@ from typing import Any
 
 import numpy as np
 
-from profilemate.insight.reading import Floats, floats, truths
+from profilemate.insight.figures import kv, steps
+from profilemate.insight.figures.base import rank_name, ranked
+from profilemate.insight.reading import Floats, floats
 from profilemate.insight.report.base import Chart, Drawing, Field, Grid, Nothing, Spec
 from profilemate.insight.report.charts import marks
 from profilemate.insight.report.charts.graph_latency import SHAPE, panel
 from profilemate.insight.report.source import Source, plain
 from profilemate.parse.session.saved import SavedSession
+from profilemate.parse.tables.step_rows import on_graphs
 
 PANELS = {
     "host": ("model execution, host (ms)", "var(--blue)"),
     "gpu": ("GPU span of a graph step (ms)", "var(--green)"),
 }
-_STEPS = ("dummy", "unpadded_tokens", "runtime_mode", "host_ms", "graph_gpu_ms")
+_STEPS = (*steps.COUNTING, "runtime_mode", "host_ms", "graph_gpu_ms")
 _PERCENTILES = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
+_FIGURES = {
+    "steps": steps.STEPS,
+    "graph_pct": steps.GRAPH_STEPS,
+    "peak_pct": kv.PEAK,
+    "evictions": kv.EVICTIONS,
+    "preemptions": kv.PREEMPTIONS,
+}
 
 
 def draw(source: Source) -> Drawing:
@@ -26,8 +36,7 @@ def draw(source: Source) -> Drawing:
     further = source.session.ranks()
     if not further:
         raise Nothing("The session has one rank.")
-    rows = [_row(source.lead, source.session)]
-    rows += [_row(name, rank) for name, rank in further.items()]
+    rows = [_row(rank) for rank in (source.session, *further.values())]
     columns: dict[str, Any] = {name: plain([r[name] for r in rows]) for name in rows[0]}
     known = [p for p in PANELS if any(v is not None for v in columns[f"{p}_p50_ms"])]
     fields = [
@@ -93,40 +102,26 @@ def _says(columns: dict[str, Any], known: list[str]) -> str:
     )
 
 
-def _row(name: str, session: SavedSession) -> dict[str, Any]:
+def _row(session: SavedSession) -> dict[str, Any]:
     host: list[Floats] = []
     gpu: list[Floats] = []
-    steps = on_graphs = 0
     for piece in session.chunks("cuda_graph_steps", _STEPS):
-        dummy = truths(piece["dummy"])
-        piece = piece[~dummy & ~(floats(piece["unpadded_tokens"]) == 0)]
-        steps += len(piece)
-        graph = piece["runtime_mode"].isin(["FULL", "PIECEWISE"]).to_numpy(dtype=bool)
-        on_graphs += int(graph.sum())
+        piece = piece[steps.counting(piece)]
+        graph = on_graphs(piece["runtime_mode"])
         host.append(floats(piece["host_ms"]))
         gpu.append(floats(piece["graph_gpu_ms"])[graph])
-    usage = session.table("kv_cache_usage")
-    has_kv = len(usage) > 0
     return {
-        "label": name,
-        "steps": steps,
-        "graph_pct": 100 * on_graphs / steps if steps else None,
+        "label": rank_name(session),
+        **{name: figure.value(session).value for name, figure in _FIGURES.items()},
         **_percentiles("host", host),
         **_percentiles("gpu", gpu),
-        "peak_pct": float(usage["usage_pct"].max()) if has_kv else None,
-        "evictions": len(session.table("kv_cache_evictions")) if has_kv else None,
-        "preemptions": len(session.table("kv_preemptions")) if has_kv else None,
     }
 
 
 def _percentiles(part: str, pieces: list[Floats]) -> dict[str, float | None]:
     values = np.concatenate(pieces) if pieces else np.zeros(0)
     values = values[~np.isnan(values)]
-    if not len(values):
-        return {f"{part}_{s}_ms": None for s in _PERCENTILES}
-    # Nearest rank, as in cuda_graph_replay_latency.csv: a value that was measured.
-    ranks = np.percentile(values, list(_PERCENTILES.values()), method="inverted_cdf")
-    return {f"{part}_{s}_ms": float(v) for s, v in zip(_PERCENTILES, ranks, strict=True)}
+    return {f"{part}_{s}_ms": ranked(values, percent) for s, percent in _PERCENTILES.items()}
 
 
 def _spec(known: list[str], names: list[str]) -> Spec:

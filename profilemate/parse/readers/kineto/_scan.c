@@ -1,4 +1,4 @@
-/* Events of known looks off a block of text: what `scan`, `template` and `batch` do with numpy.
+/* Events of known looks off a block of text: those that fit a template, see template.py.
 
    Plain C that is called through ctypes: no Python in it, so one library serves every version of
    it. It reads what it is given and nothing behind it, keeps no pointer into it, and takes an event
@@ -18,10 +18,16 @@
 #define PM_SOURCE 0
 #endif
 
-enum { SLOTS = 128, MOST_HOLES = 64, VALUES = 7, WIDTH = 10, MOST_PREFIXES = 16 };
+enum { SLOTS = 64, MOST_HOLES = 256, VALUES = 7, WIDTH = 10, MOST_PREFIXES = 16 };
 
-/* What a number is wanted for, see template.py. */
-enum { SKIP, WHOLE, MICROSECONDS, NAME, FRACTION = 4 };
+/* No event is sought further than this: what a template is tried on is bounded, whatever comes. */
+enum { REACH = 1 << 16 };
+
+/* Brackets of a list in a list, and digits of an integer: Python's decoder has limits of its own. */
+enum { DEEPEST = 32, LONGEST_INTEGER = 4000 };
+
+/* What may stand in a hole, see template.py. */
+enum { SKIP, WHOLE, MICROSECONDS, NAME, TEXT, ARRAY, FRACTION = 8 };
 
 /* What becomes of an event, see found.py. */
 enum { GPU, CALL, RANGE, BARE, TIMED, NOTHING };
@@ -92,7 +98,7 @@ static const uint8_t *number(const uint8_t *p, const uint8_t *end, int kind, int
         after = q - point - 1;
         if (after < 1) return NULL;
     }
-    switch (kind & 3) {
+    switch (kind & 7) {
     case WHOLE:
         *out = (int64_t)whole;
         return run <= 16 ? q : NULL;
@@ -102,7 +108,7 @@ static const uint8_t *number(const uint8_t *p, const uint8_t *end, int kind, int
         *out = (int64_t)(whole * 1000 + part);
         return q;
     default:
-        return q;
+        return run <= LONGEST_INTEGER ? q : NULL;
     }
 }
 
@@ -122,6 +128,51 @@ static int is_plain(const uint8_t *p, const uint8_t *end) {
     for (; p < end; p++)
         if (*p < 32 || *p == '\\') return 0;
     return 1;
+}
+
+/* Where a text that is free of these ends, at its quote; NULL if none does. */
+static const uint8_t *plain_text(const uint8_t *p, const uint8_t *end) {
+    const uint8_t *quote = memchr(p, '"', (size_t)(end - p));
+    return quote && is_plain(p, quote) ? quote : NULL;
+}
+
+/* Where a number, a word or a text in a list ends; NULL if it needs a decoder. */
+static const uint8_t *element(const uint8_t *p, const uint8_t *end) {
+    static const char *const WORDS[] = {"true", "false", "null"};
+    int64_t value, left = end - p;
+    if (left > 0 && *p == '"') return (p = plain_text(p + 1, end)) ? p + 1 : NULL;
+    for (int i = 0; i < 3; i++) {
+        int64_t n = (int64_t)strlen(WORDS[i]);
+        if (left >= n && !memcmp(p, WORDS[i], (size_t)n)) return p + n;
+    }
+    return number(p + (left > 0 && *p == '-'), end, SKIP | FRACTION, &value);
+}
+
+static const uint8_t *blanks(const uint8_t *p, const uint8_t *end) {
+    while (p < end && (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t')) p++;
+    return p;
+}
+
+/* Where a list of numbers, words, texts and such lists ends; NULL if it needs a decoder. */
+static const uint8_t *list(const uint8_t *p, const uint8_t *end) {
+    int depth = 0;
+    for (int first = 1;;) { /* here stands an element, or the end of an empty list */
+        if (p < end && *p == '[' && depth < DEEPEST) {
+            p = blanks(p + 1, end), depth++, first = 1;
+            continue;
+        }
+        if (!depth) return NULL;
+        if (!(first && p < end && *p == ']')) {
+            if (!(p = element(p, end))) return NULL;
+            p = blanks(p, end);
+        }
+        for (; p < end && *p == ']'; p = blanks(p, end)) {
+            p++;
+            if (!--depth) return p;
+        }
+        if (p == end || *p != ',') return NULL;
+        p = blanks(p + 1, end), first = 0;
+    }
 }
 
 static uint64_t hash_of(const uint8_t *p, int64_t length) {
@@ -194,13 +245,21 @@ static const uint8_t *fit(const template_t *t, const uint8_t *p, const uint8_t *
         if (end - p < n || memcmp(p, t->text + t->cut[h], (size_t)n)) return NULL;
         p += n;
         if (h == t->holes) return p;
-        if (t->kind[h] == NAME) {
+        int64_t value = 0;
+        switch (t->kind[h]) {
+        case NAME:
             e->name = p;
             p = e->name_end = memchr(p, '"', (size_t)(end - p));
-        } else {
-            int64_t value = 0;
+            break;
+        case TEXT:
+            p = plain_text(p, end);
+            break;
+        case ARRAY:
+            p = list(p, end);
+            break;
+        default:
             p = number(p, end, t->kind[h], &value);
-            if ((t->kind[h] & 3) != SKIP) e->value[t->value[h]] = value;
+            if ((t->kind[h] & 7) != SKIP) e->value[t->value[h]] = value;
         }
         if (!p) return NULL;
     }
@@ -254,10 +313,10 @@ static int keep(scanner_t *s, const template_t *t, const event_t *e, const uint8
    `gap` bytes less two, and the next one's bracket. */
 API int64_t pm_scan(scanner_t *s, const uint8_t *text, int64_t begin, int64_t end,
                     const uint8_t *between, int64_t gap) {
-    const uint8_t *p = text + begin, *stop = text + end;
+    const uint8_t *p = text + begin, *last = text + end;
     event_t e;
     while (s->used[GPU] < s->room && s->used[CALL] < s->room && s->used[RANGE] < s->room) {
-        const uint8_t *q = NULL;
+        const uint8_t *q = NULL, *stop = last - p > REACH ? p + REACH : last;
         int32_t likely = s->slot[s->before].next, slot = likely, i = 0;
         if (s->slots) q = fit(s->slot + likely, p, stop, &e);
         while (!q && i < s->slots) {

@@ -1,32 +1,55 @@
-"""The same as `scan`, by the compiled library: events straight off the text into columns."""
+"""Whole events off a block of bytes into columns, by template, by the compiled library.
+
+What comes out is what an exact decoder would say, because nothing is taken on trust:
+
+* An event that fits a template is legal JSON: each of its bytes was compared or understood.
+* An event that fits no template is decoded, from where it begins to where it seems to end. If that
+  is one whole value, it is one event, and the next one begins after it.
+* Where that fails the scanner stops, and the event is left to `EventStream`.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import json
+import re
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from profilemate.parse.columns.arrays import Matrix
+from profilemate.parse.readers.kineto.event_stream import Taken
 from profilemate.parse.readers.kineto.found import (
     API_NAMES,
     CALL,
     GPU,
+    RANGE,
     RANGES,
     Found,
     Group,
+    Wanted,
+    template_of,
 )
 from profilemate.parse.readers.kineto.native import SLOTS, VALUES, WIDTH
-from profilemate.parse.readers.kineto.scan import Lessons, Scanner, Taken, decoded
-from profilemate.parse.readers.kineto.template import Path, Template
+from profilemate.parse.readers.kineto.template import (
+    MICROSECONDS,
+    WHOLE,
+    Lessons,
+    Path,
+    Template,
+)
 from profilemate.parse.recording.activity import is_graph_launch
 from profilemate.parse.recording.contract import Marker
 
 _ROOM = 1 << 14  # rows that are put away at a time
-_NAME = 3  # a hole for the name, beside the kinds of numbers in template.py
-_FRACTION = 4
+_FEW = 64  # rows that are put away one by one: numpy takes longer to begin
+_FRACTION = 8  # a flag of a hole's kind, as in _scan.c
+_BLOCK = 1 << 22  # bytes after which templates that were not used fade, and lessons are given again
+_REACH = 1 << 16  # bytes in which the end of an event is sought, as in _scan.c
+_FIRST = 1 << 12  # bytes in which the end of the first event is sought, before all of `_REACH`
+_NEXT = re.compile(rb"[ \t\r\n]*,[ \t\r\n]*\{")
 # Which number of an event a column is made of; the first two are those of all groups.
 _PLACES: Mapping[str, int] = {
     "device": 2,
@@ -39,12 +62,14 @@ _PLACES: Mapping[str, int] = {
 }
 
 
-class CompiledScanner(Scanner):
+_decode = json.JSONDecoder(parse_float=str, strict=False).raw_decode
+
+
+class CompiledScanner:
     """Takes events off blocks of bytes and puts what is wanted into `found`."""
 
     def __init__(self, found: Found, library: ctypes.CDLL) -> None:
-        super().__init__(found)
-        self._library = library
+        self._found, self._library = found, library
         self._pointer = library.pm_new(_ROOM)
         if not self._pointer:
             raise MemoryError
@@ -58,58 +83,81 @@ class CompiledScanner(Scanner):
                 raw = prefix.encode()
                 self._check(library.pm_prefix(self._pointer, which, raw, len(raw)))
         self._names = _Names(found, library, self._pointer)
+        self._templates: list[Template] = []  # in their slots
+        self._lessons = Lessons()
+        self._scanned = 0  # bytes since templates faded
+        self._between = b""  # what stands between two events, brackets included; empty if unknown
 
     @staticmethod
     def _check(done: int) -> None:
         if not done:
             raise MemoryError
 
-    def take(self, parts: Sequence[bytes]) -> Taken:
-        """Take events from bytes that begin at an event's bracket.
+    def take(self, raw: bytes, begin: int) -> Taken:
+        """Take events from bytes, from an event's bracket on.
 
         The last event is left: only what follows it tells that it is whole.
         """
-        raw = b"".join(parts)
-        if not self._separator and not self._sniff(raw):
-            return self._unknown(raw)
-        work = _Work(raw)
+        if not self._between:
+            self._between = _between(raw, begin)
+            if not self._between:
+                return Taken(begin, stopped=len(raw) - begin >= _REACH)
+        work, at, stopped = _Work(raw), begin, False
         self._state.row = 0
-        lessons, stopped, at = Lessons(), False, 0
-        between = self._separator
         while True:
-            at = self._library.pm_scan(self._pointer, raw, at, len(raw), between, len(between))
+            at = self._library.pm_scan(
+                self._pointer, raw, at, len(raw), self._between, len(self._between)
+            )
             if self._state.failed:
                 raise MemoryError
             if max(self._state.used) == _ROOM:
                 self._drain(work)
                 continue
-            end = raw.find(between, at) + 1
+            end = raw.find(self._between, at, at + _REACH) + 1
             if not end:
+                stopped = len(raw) - at >= _REACH
                 break
-            event = decoded(raw[at:end])
+            event = _decoded(raw[at:end])
             if event is None:
-                self._separator, stopped = b"", True
+                stopped = True
                 break
-            work.exact.append((self._state.row, event))
-            self._state.row += 1
-            # What is escaped is no template.
-            if lessons.wanted() and raw.find(b"\\", at, end) < 0:
-                template = self.learn(raw[at:end], event)
-                if template is not None:
-                    self._teach(template)
-                    lessons.learned()
-            at = end + len(between) - 2
+            self._decoded(work, raw[at:end], event)
+            at = end + len(self._between) - 2
         self._drain(work)
-        self._hits *= 0.5
-        return Taken(raw[at:], self._state.row, work.decoded, work.markers, stopped)
+        self._fade(at - begin)
+        if stopped:
+            self._between = b""
+        return Taken(at, self._state.row, work.decoded, work.markers, stopped)
 
-    def _teach(self, template: Template) -> None:
-        """Give the library a template that is new, or one that it has and that has changed."""
-        known = self.templates
-        slot = known.index(template)
-        if slot >= SLOTS:  # in place of the one that was used least lately
+    def _decoded(self, work: _Work, raw: bytes, event: Mapping[str, Any]) -> None:
+        """Keep an event that fitted no template, and learn from it."""
+        work.exact.append((self._state.row, event))
+        self._state.row += 1
+        if not self._lessons.wanted():
+            return
+        new = template_of(raw, event)
+        if new is None:
+            return
+        for slot, old in enumerate(self._templates):
+            if old.teach(new):
+                self._teach(slot)
+                return
+        slot = len(self._templates)
+        if slot == SLOTS:  # in place of the one that was used least lately
             slot = int(self._hits.argmin())
-            known[slot] = known.pop()
+        self._templates[slot : slot + 1] = [new]
+        self._teach(slot)
+
+    def _fade(self, scanned: int) -> None:
+        self._scanned += scanned
+        if self._scanned >= _BLOCK:
+            self._scanned = 0
+            self._hits *= 0.5
+            self._lessons.new_block()
+
+    def _teach(self, slot: int) -> None:
+        """Give the library a template that is new in its slot, or has changed."""
+        template = self._templates[slot]
         group = template.group
         assert isinstance(group, Group)
         paths: dict[Path, int] = {("ts",): 0, ("dur",): 1}
@@ -121,8 +169,8 @@ class CompiledScanner(Scanner):
                 paths[source] = _PLACES[name]
         kinds, values, cuts = bytearray(), bytearray(), [0]
         for hole in template.holes:
-            kinds.append(_NAME if hole is None else hole.kind | _FRACTION * hole.fraction)
-            values.append(paths[hole.path] if hole is not None and hole.kind else 0)
+            kinds.append(hole.kind | _FRACTION * hole.fraction)
+            values.append(paths[hole.path] if hole.kind in (WHOLE, MICROSECONDS) else 0)
         for literal in template.literals:
             cuts.append(cuts[-1] + len(literal))
         self._check(
@@ -145,12 +193,15 @@ class CompiledScanner(Scanner):
     def _drain(self, work: _Work) -> None:
         """Put away what the library and the decoder have read of a block up to now."""
         found, state = self._found, self._state
+        if sum(state.used) + len(work.exact) <= _FEW:
+            self._drain_few(work)
+            return
         found.first, found.last = min(found.first, state.first), max(found.last, state.last)
         gpu, calls, ranges = (
             rows[:, :used].copy() for rows, used in zip(self._rows, state.used, strict=True)
         )
         state.used[:] = (0, 0, 0)
-        markers = _markers(work.raw, ranges)
+        markers = _markers(work.raw, ranges.T.tolist())
         singles: dict[int, list[tuple[int, ...]]] = {GPU: [], CALL: []}
         for row, event in work.exact:
             wanted = found.wants(event)
@@ -171,6 +222,29 @@ class CompiledScanner(Scanner):
         self._names.number(started, launched)
         found.gpu.extend(started[1:])
         found.launches.extend(launched[1:])
+
+    def _drain_few(self, work: _Work) -> None:
+        """The same for a few rows."""
+        found, state, names = self._found, self._state, self._names
+        found.first, found.last = min(found.first, state.first), max(found.last, state.last)
+        gpu, calls, ranges = (
+            rows[:, :used].T.tolist() for rows, used in zip(self._rows, state.used, strict=True)
+        )
+        state.used[:] = (0, 0, 0)
+        together = [
+            *((row[0], Wanted(GPU, names.text(row[-1]), tuple(row[1:-1]))) for row in gpu),
+            *((row[0], Wanted(CALL, names.text(row[6]), tuple(row[1:6]))) for row in calls),
+            *((row, Wanted(RANGE, m.text, m)) for row, m in _markers(work.raw, ranges)),
+        ]
+        for row, event in work.exact:
+            wanted = found.wants(event)
+            if wanted is not None:
+                together.append((row, wanted))
+        work.decoded += len(work.exact)
+        work.exact.clear()
+        together.sort(key=lambda item: item[0])
+        kept = (found.put(wanted) for _, wanted in together)
+        work.markers += [marker for marker in kept if marker is not None]
 
     def _calls(self, calls: Matrix) -> Matrix:
         """Count API calls and keep all but graph launches, which are returned."""
@@ -268,9 +342,36 @@ def _with(table: Matrix, singles: list[tuple[int, ...]]) -> Matrix:
     return together[:, np.argsort(together[0], kind="stable")]
 
 
-def _markers(raw: bytes, ranges: Matrix) -> list[tuple[int, Marker]]:
+def _markers(raw: bytes, ranges: list[list[int]]) -> list[tuple[int, Marker]]:
+    """Ranges by their rows in the library's table: place, times, process, thread, name in `raw`."""
     found = []
-    for row, ts, dur, pid, tid, begin, end in ranges[:7].T.tolist():
+    for row, ts, dur, pid, tid, begin, end, *_ in ranges:
         text = raw[begin:end].decode("utf-8", "replace")
         found.append((row, Marker(ts, None if dur < 0 else dur, pid, tid, text)))
     return found
+
+
+def _between(raw: bytes, begin: int) -> bytes:
+    """What stands between two events, from bracket to bracket: what stands after this one.
+
+    Empty if it cannot be said: this one is broken, longer than `_REACH`, or the last.
+    """
+    for size in (_FIRST, _REACH):
+        text = raw[begin : begin + size]
+        try:
+            _, end = _decode(text.decode("latin-1"), 0)
+        except (ValueError, RecursionError):
+            continue
+        found = _NEXT.match(text, end)
+        return b"" if found is None or len(found[0]) > 64 else b"}" + found[0]
+    return b""
+
+
+def _decoded(raw: bytes) -> Mapping[str, Any] | None:
+    """An event; None if the bytes are not just one."""
+    text = raw.decode("utf-8", "surrogateescape")
+    try:
+        event, end = _decode(text, 0)
+    except (ValueError, RecursionError):
+        return None
+    return event if end == len(text) else None

@@ -3,25 +3,34 @@
 The file is read in blocks and never held as a whole. An event that is not legal JSON costs only
 itself: torch 2.13 writes quotes in a name unescaped, which makes every strict parser lose the file.
 Whoever can take whole events off a block of bytes faster may do so, as long as they can.
+
+Whatever the bytes, the work grows with their number only: what is tried again has at least as much
+new text as old (`Window.more`), and text that was decoded in vain is counted.
 """
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from profilemate.parse.readers.kineto.inflate import DamagedError, Text
+from profilemate.parse.readers.kineto.inflate import Text
+from profilemate.parse.readers.kineto.window import Window
+from profilemate.parse.recording.contract import Marker
 
-_BLOCK = 1 << 22
-_SMALL = 1 << 14  # what is decoded at a time, and the least that is offered
-_LONGEST_EVENT = 1 << 26  # characters; what is longer is no event but damage
+TO_THE_END = "its text ends before the last event"
+
+_LONGEST_VALUE = 1 << 23  # characters; what is longer is no event but damage
+_IN_VAIN, _IN_VAIN_A_BYTE = 1 << 20, 8  # characters that may be decoded for nothing
+_FEW = 4  # events: a taker that takes no more is asked less and less often
+_LONGEST_PAUSE = 256
 _KEYS = "(?:ph|name|cat|pid|tid|ts|dur|args|id|bp|s)"
 _NEXT = re.compile(rf'\{{\s*"{_KEYS}"\s*:')
 _BETWEEN = re.compile(rf'\}}(?=\s*,\s*\{{\s*"{_KEYS}"\s*:|\s*\]\s*(?:,\s*"|\}}|$))')
-_NAME = re.compile(rf'("name"\s*:\s*")(.*?)("\s*,\s*"{_KEYS}"\s*:)', re.DOTALL)
+_NAME = re.compile(r'"name"\s*:\s*"')
+_NAME_ENDS = re.compile(rf'"\s*,\s*"{_KEYS}"\s*:')
 _QUOTE = re.compile(r'(?<!\\)"')
 _EVENTS = re.compile(r'"traceEvents"\s*:\s*\[')
 _BASE = re.compile(r'"baseTimeNanoseconds"\s*:\s*(\d+)')
@@ -31,120 +40,95 @@ _BLANK = re.compile(r"[\s,]*")
 _decode = json.JSONDecoder(parse_float=str, strict=False).raw_decode
 
 
-class Taken(Protocol):
-    """What was taken off a block of bytes."""
+@dataclass(slots=True)
+class Taken:
+    """What was taken off a block of bytes.
 
-    @property
-    def events(self) -> int:
-        """How many events were taken."""
+    Attributes:
+        at: Where what was not taken begins: with an event, if anything was taken.
+        events: How many events were taken.
+        exact: Events among them that were decoded one by one.
+        markers: Our messages.
+        stopped: Whether the next event must be decoded before more can be taken; otherwise there
+            is no whole event any more.
+    """
 
-    @property
-    def rest(self) -> bytes:
-        """What was not taken; it begins with an event."""
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the next event must be decoded before more can be taken."""
-
-
-T = TypeVar("T", bound=Taken)
-T_co = TypeVar("T_co", bound=Taken, covariant=True)
-
-
-class Taker(Protocol[T_co]):
-    """Takes whole events off the front of blocks of bytes."""
-
-    def take(self, parts: Sequence[bytes], /) -> T_co:
-        """Take what can be taken of bytes, in parts, that begin with an event."""
+    at: int
+    events: int = 0
+    exact: int = 0
+    markers: list[Marker] = field(default_factory=list)
+    stopped: bool = False
 
 
-class EventStream(Generic[T]):
+class Taker(Protocol):
+    """Takes whole events off blocks of bytes."""
+
+    def take(self, raw: bytes, begin: int, /) -> Taken:
+        """Take what can be taken of bytes, from an event's bracket on."""
+
+
+class _HopelessError(Exception):
+    """So much was decoded in vain that going on would take for ever."""
+
+
+class EventStream:
     """The events of one file.
 
     Attributes:
-        header: Members of the top-level object other than the events; complete after the events.
+        header: Members of the top-level object that somebody asks for; complete after the events.
         repaired: Events whose name had unescaped quotes, put right.
         broken: Events that could not be read and are left out.
-        damage: Why the file ends before its end, None for a whole one.
-        read: Bytes read so far, after unpacking.
+        in_vain: Characters that were decoded for nothing.
     """
 
-    def __init__(self, file: Text, taker: Taker[T] | None = None) -> None:
-        self._file, self._taker = file, taker
-        # What is no UTF-8 can be turned back into its bytes.
-        self._utf8 = codecs.getincrementaldecoder("utf-8-sig")(errors="surrogateescape")
-        self._text, self._at, self._ended = "", 0, False
-        self._ahead = memoryview(b"")  # read and not yet decoded
-        self._size = 0
+    def __init__(
+        self, file: Text, taker: Taker | None = None, wanted: Collection[str] = ()
+    ) -> None:
+        self._window, self._taker, self._wanted = Window(file), taker, wanted
         self.header: dict[str, Any] = {}
-        self.repaired = self.broken = self.read = 0
-        self.damage: str | None = None
+        self.repaired = self.broken = self.in_vain = 0
+        self._pause = self._next_pause = 0  # events that are decoded before the taker is asked
+        self._damage: str | None = None
+
+    @property
+    def damage(self) -> str | None:
+        """Why the file ends before its end, None for a whole one."""
+        return self._window.damage or self._damage
+
+    @property
+    def read(self) -> int:
+        """Bytes read so far, after unpacking."""
+        return self._window.read
 
     # ------------------------------------------------------------------ text
 
-    def _bytes(self, size: int) -> bytes:
-        """The next bytes, no more than `size`; none at the end."""
-        if not self._ahead:
-            if self._ended:
-                return b""
-            try:
-                # `read` would lose what it has already unpacked when it meets the damage.
-                block = self._file.read1(_BLOCK)
-            except DamagedError as e:
-                # The good part before the damage was returned by the calls before this one.
-                self.damage, block = str(e), b""
-            self.read += len(block)
-            self._ended = not block
-            if len(block) <= size:
-                return block
-            self._ahead = memoryview(block)
-        block, self._ahead = bytes(self._ahead[:size]), self._ahead[size:]
-        return block
-
-    def _more(self) -> bool:
-        """Decode on; whether there was anything."""
-        if self._ended and not self._ahead:
-            return False
-        block = self._bytes(_SMALL)
-        self._text = self._text[self._at :] + self._utf8.decode(block, final=not block)
-        self._at = 0
-        return True
-
-    def _offer(self) -> Iterator[T]:
+    def _offer(self) -> Iterator[Taken]:
         """Let the taker take what it can. It leaves an event, with which the text then begins."""
         assert self._taker is not None
-        data = self._text[self._at :].encode("utf-8", "surrogateescape")
-        data += self._utf8.getstate()[0]
-        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="surrogateescape")
-        size = self._size or _BLOCK
+        window, events = self._window, 0
+        window.rewind()
         while True:
-            parts, length = [data], len(data)
-            while length < size and (block := self._bytes(size)):
-                parts.append(block)
-                length += len(block)
-            taken = self._taker.take(parts)
-            data = taken.rest
+            taken = self._taker.take(window.raw, window.next)
+            window.next = taken.at
+            events += taken.events
             if taken.events:
                 yield taken
-                size = min(2 * size, _BLOCK)
-            elif not taken.stopped:
-                size = 2 * length
-            if taken.stopped or len(data) > _LONGEST_EVENT or (self._ended and not self._ahead):
+            if taken.stopped or not window.widen():
                 break
-        self._size = min(_SMALL, _BLOCK) if taken.stopped else 0
-        rest = memoryview(data)[_SMALL:]
-        self._ahead = memoryview(bytes(rest) + bytes(self._ahead)) if rest else self._ahead
-        self._text, self._at = self._utf8.decode(data[:_SMALL]), 0
+        window.more()
+        self._next_pause = 0 if events > _FEW else min(2 * self._next_pause + 1, _LONGEST_PAUSE)
+        self._pause = self._next_pause
 
     def _peek(self) -> str:
         """The next character that is neither blank nor a comma; empty at the end."""
+        window = self._window
         while True:
-            match = _BLANK.match(self._text, self._at)
+            match = _BLANK.match(window.text, window.at)
             assert match is not None
-            self._at = match.end()
-            if self._at < len(self._text):
-                return self._text[self._at]
-            if not self._more():
+            window.at = match.end()
+            if window.at < len(window.text):
+                return window.text[window.at]
+            if not window.more():
                 return ""
 
     def _value(self) -> Any:
@@ -153,102 +137,130 @@ class EventStream(Generic[T]):
         Raises:
             ValueError: It is no legal JSON, or the file ends inside it.
         """
+        window = self._window
         while True:
+            begin, length = window.at, len(window.text)
             try:
-                value, end = _decode(self._text, self._at)
+                value, end = _decode(window.text, begin)
             except json.JSONDecodeError as e:
-                left = len(self._text) - self._at
-                near_end = e.pos > len(self._text) - 16 or e.msg.startswith("Unterminated")
-                if near_end and left < _LONGEST_EVENT and self._more():
+                near_end = e.pos > length - 16 or e.msg.startswith("Unterminated")
+                self._failed(length - begin if near_end else e.pos - begin)
+                if near_end and length - begin < _LONGEST_VALUE and window.more():
                     continue
                 raise
             except RecursionError as e:
+                self._failed(length - begin)
                 raise ValueError("nested too deeply") from e
-            if end == len(self._text) and not isinstance(value, (dict, list)) and self._more():
+            if end == length and not isinstance(value, (dict, list)) and window.more():
+                self._failed(end - begin)
                 continue  # a number may go on in the next block
-            self._at = end
+            window.at = end
             return value
+
+    def _failed(self, characters: int) -> None:
+        """Count what was decoded for nothing.
+
+        Raises:
+            _HopelessError: It is too much.
+        """
+        self.in_vain += characters
+        if self.in_vain > _IN_VAIN + _IN_VAIN_A_BYTE * self._window.read:
+            raise _HopelessError
 
     # ------------------------------------------------------------------ structure
 
-    def events(self) -> Iterator[dict[str, Any] | T]:
+    def events(self) -> Iterator[dict[str, Any] | Taken]:
         """Every event that is an object, or what was taken, in the order of the file."""
         first = self._peek()
-        if first == "[":
-            self._at += 1
-            yield from self._array()
-        elif first == "{":
-            self._at += 1
-            yield from self._members()
+        try:
+            if first == "[":
+                self._window.at += 1
+                yield from self._array()
+            elif first == "{":
+                self._window.at += 1
+                yield from self._members()
+        except _HopelessError:
+            self._ends("it is broken in more places than can be put right")
 
-    def _members(self) -> Iterator[dict[str, Any] | T]:
+    def _ends(self, why: str) -> None:
+        self._damage = self._damage or why
+
+    def _members(self) -> Iterator[dict[str, Any] | Taken]:
         while (char := self._peek()) != "}":
             if not char:
-                self.damage = self.damage or "its text ends before the last bracket"
+                self._ends("its text ends before the last bracket")
                 return
             try:
                 key = self._value()
                 if self._peek() != ":" or not isinstance(key, str):
                     raise ValueError("no member of an object")
-                self._at += 1
+                self._window.at += 1
                 if self._peek() == "[" and key == "traceEvents":
-                    self._at += 1
+                    self._window.at += 1
                     yield from self._array()
-                else:
-                    self.header[key] = self._value()
+                    continue
+                value = self._value()
             except ValueError:
                 if not self._find_events():
                     return
                 yield from self._array()
+            else:
+                if key in self._wanted:
+                    self.header[key] = None if isinstance(value, (dict, list)) else value
+                self._window.shrink()
 
     def _find_events(self) -> bool:
         """Go on after the bracket of the events, wherever it is."""
-        while (match := _EVENTS.search(self._text, self._at)) is None:
-            self._keep_base()
+        window = self._window
+        while (match := _EVENTS.search(window.text, window.at)) is None:
+            self._keep_base(len(window.text))
             # What was searched may go, but not the first half of what is sought.
-            self._at = max(self._at, len(self._text) - 64)
-            if not self._more():
+            window.at = max(window.at, len(window.text) - 64)
+            if not window.more():
                 return False
         self._keep_base(match.start())
-        self._at = match.end()
+        window.at = match.end()
         return True
 
-    def _keep_base(self, end: int | None = None) -> None:
-        found = _BASE.search(self._text, self._at, len(self._text) if end is None else end)
+    def _keep_base(self, end: int) -> None:
+        found = _BASE.search(self._window.text, self._window.at, end)
         if found:
             self.header.setdefault("baseTimeNanoseconds", int(found[1][:19]))
 
-    def _array(self) -> Iterator[dict[str, Any] | T]:
+    def _array(self) -> Iterator[dict[str, Any] | Taken]:
         while (char := self._peek()) != "]":
             if not char:
-                self.damage = self.damage or "its text ends before the last event"
+                self._ends(TO_THE_END)
                 return
-            if char == "{" and self._taker is not None:
+            if self._pause:
+                self._pause -= 1
+            elif char == "{" and self._taker is not None:
                 yield from self._offer()
             try:
                 event = self._value()
             except ValueError:
                 event = self._salvage()
+            self._window.shrink()
             if isinstance(event, dict):
                 yield event
-        self._at += 1
+        self._window.at += 1
 
     # ------------------------------------------------------------------ damage
 
     def _salvage(self) -> dict[str, Any] | None:
         """Pass a broken event; return it if its name could be put right."""
-        searched = 0
-        while (end := _BETWEEN.search(self._text, self._at + searched)) is None:
-            searched = max(0, len(self._text) - self._at - 64)
-            if searched > _LONGEST_EVENT:
-                self._at, searched = self._at + searched, 0
-            if not self._more():
-                self._at = len(self._text)
-                self.damage = self.damage or "its text ends inside an event"
+        window, searched = self._window, 0
+        while (end := _BETWEEN.search(window.text, window.at + searched)) is None:
+            searched = max(0, len(window.text) - window.at - 64)
+            if searched > _LONGEST_VALUE:
+                window.at, searched = window.at + searched, 0
+            if not window.more():
+                window.at = len(window.text)
+                self._ends("its text ends inside an event")
                 return None
-        text = self._text[self._at : end.end()]
-        self._at = end.end()
-        fixed = _NAME.sub(lambda m: m[1] + _QUOTE.sub(lambda _: '\\"', m[2]) + m[3], text, count=1)
+        text = window.text[window.at : end.end()]
+        window.at = end.end()
+        fixed = _with_name_put_right(text)
         begin = _NEXT.search(fixed)
         try:
             event, _ = _decode(fixed, begin.start() if begin else 0)
@@ -259,3 +271,13 @@ class EventStream(Generic[T]):
             return None
         self.repaired += 1
         return event
+
+
+def _with_name_put_right(text: str) -> str:
+    """A broken event, the quotes in its name escaped: up to the first that a key follows."""
+    begin = _NAME.search(text)
+    end = None if begin is None else _NAME_ENDS.search(text, begin.end())
+    if begin is None or end is None:
+        return text
+    name = text[begin.end() : end.start()]
+    return text[: begin.end()] + _QUOTE.sub(lambda _: '\\"', name) + text[end.start() :]

@@ -11,13 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from profilemate import schema
-from profilemate.parse.columns.int_table import Table
+from profilemate.parse.columns.int_table import IntTable
 from profilemate.parse.gpu.fold_any_order import AnyOrder
-from profilemate.parse.readers.kineto.template import (
-    MICROSECONDS,
-    WHOLE,
-    Path,
-)
+from profilemate.parse.readers.kineto.template import MICROSECONDS, WHOLE, Path, Template, learn
 from profilemate.parse.recording.activity import (
     ANNOTATION_PREFIXES,
     KERNEL,
@@ -97,6 +93,7 @@ class Group:
     instant: bool
 
 
+_TIMES: tuple[Path, ...] = (("ts",), ("dur",))
 _COLUMNS: Mapping[int, Mapping[str, tuple[tuple[Path, ...], int]]] = {
     GPU: {
         "device": ((("args", "device"), ("pid",)), -1),
@@ -132,11 +129,25 @@ def kind_of(event: Mapping[str, Any]) -> tuple[int, int]:
     return (TIMED if category.startswith("gpu_") else RANGE), -1
 
 
-def group_of(event: Mapping[str, Any]) -> tuple[Group, dict[Path, int]] | None:
-    """What becomes of events like this one, and the numbers wanted of them.
+def template_of(raw: bytes, event: Mapping[str, Any]) -> Template | None:
+    """The template of an event; None for one that others like it may differ from in what matters.
 
-    None for an event that others like it may differ from in more than numbers and names.
+    Args:
+        raw: Its text.
+        event: The same, decoded.
     """
+    found = _group_of(event)
+    if found is None:
+        return None
+    group, wanted = found
+    decisive: set[Path] = {("ph",), ("cat",)}
+    if group.kind != NOTHING:
+        decisive.update(_TIMES, *(paths for paths, _ in _COLUMNS[group.kind].values()))
+    return learn(raw, wanted, decisive, group)
+
+
+def _group_of(event: Mapping[str, Any]) -> tuple[Group, dict[Path, int]] | None:
+    """What becomes of events like this one, and the numbers wanted of them."""
     kind, gpu = kind_of(event)
     if kind == NOTHING and event.get("cat") == "profilemate":
         return None  # what a sidecar says of itself matters
@@ -181,8 +192,8 @@ class Found:
 
     def __init__(self) -> None:
         self.gpu = AnyOrder()
-        self.launches = Table(tuple(LAUNCH_COLUMNS))
-        self.starts = Table(tuple(START_COLUMNS))
+        self.launches = IntTable(tuple(LAUNCH_COLUMNS))
+        self.starts = IntTable(tuple(START_COLUMNS))
         self.annotations: list[Marker] = []
         self.names: dict[str, int] = {}
         self.calls: Counter[str] = Counter()
@@ -241,8 +252,10 @@ class Found:
     def take(self, event: Mapping[str, Any]) -> Marker | None:
         """Put an event where it belongs; return it if it is a message of ours."""
         wanted = self.wants(event)
-        if wanted is None:
-            return None
+        return None if wanted is None else self.put(wanted)
+
+    def put(self, wanted: Wanted) -> Marker | None:
+        """Put what an event is wanted for where it belongs; return a message of ours."""
         kind, name, values = wanted
         if isinstance(values, Marker):
             return self.range(values)

@@ -1,4 +1,4 @@
-"""A large plain trace, cut into as many parts as there are cores, each read by its own process.
+"""A large plain trace, cut into as many parts as the share has cores, each read by its own process.
 
 Where an event begins in the middle of a file is a guess. It is right if whoever reads the part
 before it comes out exactly there; otherwise the file is read again from its beginning, by one.
@@ -6,44 +6,32 @@ before it comes out exactly there; otherwise the file is read again from its beg
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import pickle
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from profilemate.parse.readers.kineto import native
 from profilemate.parse.readers.kineto.inflate import GZIP, ZSTD
 from profilemate.parse.readers.kineto.reading import Reading
 from profilemate.parse.recording.contract import Marker
+from profilemate.parse.recording.progress import Progress
+from profilemate.parse.recording.worker_processes import WorkerEndedError, Workers
 from profilemate.schema.live import SIDECAR
 
-SMALLEST, SMALLEST_COMPILED = 1 << 26, 1 << 29
-"""Bytes of a part for which a process is worth its start, by the scanner that is in use."""
+SMALLEST, SMALLEST_COMPILED = 1 << 25, 1 << 29
+"""Bytes of a part for which a process is worth its start: decoded, and scanned."""
 
 _WINDOW = 1 << 20
 _HEAD = 1 << 12  # the first event of a sidecar lies in it
 # What is read here while the other processes start: about a quarter of a second.
-_AHEAD, _AHEAD_COMPILED = 1 << 26, 1 << 28
+_AHEAD, _AHEAD_COMPILED = 1 << 24, 1 << 28
 _EVENT = re.compile(
     rb'\}[ \t\r\n]*,[ \t\r\n]*(?=\{[ \t\r\n]*"(?:ph|name|cat|pid|tid|ts|dur|args|id)"[ \t\r\n]*:)'
 )
 _OBJECT, _ARRAY = b'{"traceEvents":[', b"["
-
-
-def workers() -> int:
-    """How many processes may read one file."""
-    if multiprocessing.parent_process() is not None:
-        return 1  # whoever started this process has shared out the cores already
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # other systems
-        return os.cpu_count() or 1
 
 
 def cuts(path: Path, most: int) -> list[int]:
@@ -101,7 +89,19 @@ class _Part:
     begin: int
     end: int | None
 
+    def run(self, _progress: Progress, /) -> tuple[Reading, list[Marker]]:
+        """Read it in a process of its own."""
+        return self.read(lambda _: None)
+
     def read(self, progress: Callable[[int], None]) -> tuple[Reading, list[Marker]]:
+        """Read it.
+
+        Args:
+            progress: Told now and then how many bytes were read.
+
+        Returns:
+            What was found, and our messages.
+        """
         reading = Reading()
         with self.path.open("rb") as file:
             text = _Range(file, self.before, self.begin, self.end)
@@ -125,59 +125,18 @@ def read_parts(
         is_array = file.read(_WINDOW).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
     before = _ARRAY if is_array else _OBJECT
     ends = [*at[1:], None]
-    others = [_started(_Part(path, before, b, e)) for b, e in zip(at, ends, strict=True)]
+    others = [_Part(path, before, begin, end) for begin, end in zip(at, ends, strict=True)]
     try:
-        reading, markers = _Part(path, b"", 0, at[0]).read(lambda n: progress(n * (len(at) + 1)))
-        for other in others:
-            result = _result(other)
-            if result is None or not reading.ends_between_events:
-                return None
-            reading.merge(result[0])
-            markers += result[1]
-        return reading, markers
-    finally:
-        for other in others:
-            other.kill()
-            other.communicate()
-
-
-def _started(part: _Part) -> subprocess.Popen[bytes]:
-    # Not by multiprocessing: that would run the main module of whoever uses this package again.
-    package = str(Path(__file__).parents[4])
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "profilemate.parse.readers.kineto.parts"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-    )
-    assert process.stdin is not None
-    try:
-        pickle.dump(part, process.stdin)
-        process.stdin.flush()
-    except OSError:  # it has ended already, which is found out later
-        pass
-    return process
-
-
-def _result(process: subprocess.Popen[bytes]) -> tuple[Reading, list[Marker]] | None:
-    assert process.stdout is not None
-    try:
-        return cast("tuple[Reading, list[Marker]]", pickle.load(process.stdout))
-    except (EOFError, pickle.UnpicklingError):
+        with Workers(f"reading {path.name}", others, len(others)) as workers:
+            first = _Part(path, b"", 0, at[0])
+            reading, markers = first.read(lambda done: progress(done * (len(at) + 1)))
+            if not reading.ends_between_events():
+                return None  # as soon as it is known
+            for found, further in workers.results():
+                if not reading.ends_between_events():
+                    return None
+                reading.merge(found)
+                markers += further
+            return reading, markers
+    except WorkerEndedError:
         return None
-
-
-def main() -> None:
-    """Read the part that standard input names."""
-    part = pickle.load(sys.stdin.buffer)
-    pickle.dump(part.read(lambda _: None), sys.stdout.buffer, protocol=5)
-    sys.stdout.buffer.flush()
-
-
-if __name__ == "__main__":
-    # The classes must have the names by which the other side knows them.
-    from profilemate.parse.readers.kineto import parts
-
-    parts.main()

@@ -17,25 +17,27 @@ from profilemate import schema
 from profilemate.errors import InputError, ToolError
 from profilemate.parse.columns.arrays import Ints
 from profilemate.parse.readers.base import OpenOptions
-from profilemate.parse.readers.kineto import parts
+from profilemate.parse.readers.kineto import native, parts
 from profilemate.parse.readers.kineto.found import integer, nanoseconds
 from profilemate.parse.readers.kineto.inflate import ZSTD, beginning, unpacked
-from profilemate.parse.readers.kineto.reading import Reading
+from profilemate.parse.readers.kineto.reading import TORCH, VIZTRACER, Reading
 from profilemate.parse.recording.activity import ActivitySink
 from profilemate.parse.recording.contract import Marker, Recording, Silence, SourceInfo, SourceKind
+from profilemate.parse.recording.worker_processes import Share
 from profilemate.schema.live import SIDECAR, SIDECAR_END
 
 __all__ = ["KinetoJsonReader", "nanoseconds"]
 
 _PEEK = 1 << 16
+_MANY_DECODED = 200_000  # events: from here on it takes seconds
 _EVENTS = "traceEvents"
-_TORCH = ("schemaVersion", "deviceProperties", "baseTimeNanoseconds")
 
 
 class _KinetoRecording:
     def __init__(self, path: Path, info: SourceInfo, options: OpenOptions) -> None:
         self._path, self._info, self._progress = path, info, options.progress
-        self._workers = 1 if options.streamed else parts.workers()
+        share = options.share or Share.whole()
+        self._processes_at_once = 1 if options.streamed else share.processes
         self._reading = Reading()
 
     @property
@@ -49,7 +51,7 @@ class _KinetoRecording:
 
     def markers(self) -> Iterator[Marker]:
         """Our messages; everything else that is wanted is put aside on the way."""
-        cuts = parts.cuts(self._path, self._workers)
+        cuts = parts.cuts(self._path, self._processes_at_once)
         result = parts.read_parts(self._path, cuts, self._told) if cuts else None
         if result is not None:
             self._reading, markers = result
@@ -67,7 +69,7 @@ class _KinetoRecording:
         if found.first > found.last:
             raise no_events(self._path, reading)
         wanted = found.calls or len(found.gpu) or found.annotations or found.sidecar or reading.ours
-        if not wanted and not any(key in header for key in _TORCH):
+        if not wanted and not any(key in header for key in TORCH):
             raise of_another_program(self._path, reading)
         info.window, info.begin = (found.first, found.last), found.first
         base = integer(header.get("baseTimeNanoseconds"), 0)
@@ -90,6 +92,9 @@ class _KinetoRecording:
                 f"The file is damaged or was cut short ({reading.damage}): {reading.count} events "
                 "were read up to there, whatever came after it is lost."
             )
+        slow = native.why_slow() if reading.exact > _MANY_DECODED else None
+        if slow is not None:
+            info.notes.append(f"Each of its {reading.count} events was decoded: {slow}")
         if not reading.ours:
             info.notes.append(
                 Silence(
@@ -179,7 +184,7 @@ def no_events(path: Path, reading: Reading) -> InputError:
 
 def of_another_program(path: Path, reading: Reading) -> InputError:
     """What to say of a Chrome trace that holds nothing for us, and that torch did not write."""
-    by = "VizTracer" if "viztracer_metadata" in reading.header else "another program"
+    by = "VizTracer" if VIZTRACER in reading.header else "another program"
     return InputError(
         f"This is a Chrome trace of {by}, not of torch's profiler",
         path=path,
@@ -214,7 +219,7 @@ class KinetoJsonReader:
         head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
         if head.startswith(b"["):
             return b'"ph"' in head and head[1:].lstrip().startswith(b"{")
-        keys = (f'"{key}"'.encode() for key in (_EVENTS, *_TORCH))
+        keys = (f'"{key}"'.encode() for key in (_EVENTS, *TORCH))
         return head.startswith(b"{") and any(key in head for key in keys)
 
     def open(self, path: Path, options: OpenOptions) -> Recording:

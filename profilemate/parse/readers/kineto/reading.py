@@ -8,22 +8,25 @@ from typing import Any
 
 from profilemate.parse.columns.allocator import keep_freed_blocks
 from profilemate.parse.readers.kineto.compiled import CompiledScanner
-from profilemate.parse.readers.kineto.event_stream import EventStream
+from profilemate.parse.readers.kineto.event_stream import TO_THE_END, EventStream, Taken
 from profilemate.parse.readers.kineto.found import Found
 from profilemate.parse.readers.kineto.inflate import Text
 from profilemate.parse.readers.kineto.native import library
-from profilemate.parse.readers.kineto.scan import Scanner, Taken
 from profilemate.parse.recording.contract import Marker
 
 _TOLD_EVERY = 1 << 14  # events
 
-TO_THE_END = "its text ends before the last event"
+TORCH = ("schemaVersion", "deviceProperties", "baseTimeNanoseconds")
+"""Members of a trace that only torch's profiler writes."""
+
+VIZTRACER = "viztracer_metadata"
+_HEADER = frozenset((*TORCH, VIZTRACER, "vllm_version"))
 
 
-def scanner(found: Found) -> Scanner:
-    """What takes events off the text the quickest: the compiled scanner, or the one by numpy."""
+def scanner(found: Found) -> CompiledScanner | None:
+    """What takes events off the text the quickest; None where each has to be decoded."""
     compiled = library()
-    return Scanner(found) if compiled is None else CompiledScanner(found, compiled)
+    return None if compiled is None else CompiledScanner(found, compiled)
 
 
 @dataclass(slots=True)
@@ -35,7 +38,7 @@ class Reading:
         count: Events.
         exact: Those that were decoded one by one.
         ours: Our messages.
-        header: Members of the trace other than its events.
+        header: Members of the trace that are asked for.
         damage: Why the text ends before its end.
         repaired: Events whose name was put right.
         broken: Events that could not be read.
@@ -61,7 +64,7 @@ class Reading:
             OSError: The file cannot be read.
         """
         keep_freed_blocks()
-        stream = EventStream(text, scanner(self.found))
+        stream = EventStream(text, scanner(self.found), _HEADER)
         told = 0
         for item in stream.events():
             if isinstance(item, Taken):
@@ -81,7 +84,6 @@ class Reading:
         self.header, self.damage = stream.header, stream.damage
         self.repaired, self.broken = stream.repaired, stream.broken
 
-    @property
     def ends_between_events(self) -> bool:
         """Whether a part ended where an event begins, and nothing in it had to be guessed."""
         return self.damage == TO_THE_END and not self.repaired and not self.broken

@@ -1,299 +1,239 @@
-"""Templates: the text of an event with holes for its numbers and its name.
+"""Templates: the text of an event with holes for what differs from one of its kind to the next.
 
 A writer spells all events of a kind the same: the same keys, the same spaces, other numbers and
 another name. So an event that was decoded exactly once tells how to read all others of its kind
 without decoding them: whatever stands around the holes must be there byte for byte, and what
-stands in them must be a number. Nothing is assumed of a layout; each file teaches its own.
+stands in them must be a number, a text or a list. Nothing is assumed of a layout; each file
+teaches its own.
 """
 
 from __future__ import annotations
 
+import random
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
+SKIP, WHOLE, MICROSECONDS, NAME, TEXT, ARRAY = range(6)
+"""What may stand in a hole, as in _scan.c: a number nobody wants, an integer, a number of us; the
+event's name; any other text; a list of numbers, texts and lists."""
 
-from profilemate.parse.columns.arrays import Ints
-from profilemate.parse.readers.kineto.block import Block, Digits, digits_at, repeated
-
-LONGEST = 2048
-"""Bytes of a template without its name; more than `PAD` would be too much."""
-
-SKIP, WHOLE, MICROSECONDS = range(3)
-"""What a number is wanted for: not at all, as an integer, as ns."""
-
-_MOST_HOLES = 64
-_DIGITS = 16
-_TENS = 10 ** np.arange(19, dtype=np.int64)
-_LARGEST_US = (1 << 62) // 1000
+_LONGEST = 1 << 14  # bytes of a template around its holes
+_MOST_HOLES = 256  # as in _scan.c
 _TOKEN = re.compile(
     rb'"[^"\\\x00-\x1f]*"|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?![0-9.eE])'
     rb"|true|false|null|[{}\[\],:]|[ \t\r\n]+"
 )
+_QUOTED = {
+    WHOLE: re.compile(rb'"(?:0|[1-9][0-9]*)"'),
+    MICROSECONDS: re.compile(rb'"(?:0|[1-9][0-9]*)(?:\.[0-9]+)?"'),
+}
 Path = tuple[str, ...]
 
 
 @dataclass(slots=True)
-class _Hole:
-    """A number: where it stands, what it is wanted for, and whether it may have a fraction."""
+class Hole:
+    """A hole.
 
-    path: Path
+    Attributes:
+        kind: What may stand in it.
+        path: The keys that lead to it, from the event down.
+        begin: Where it begins in the event it was learned from.
+        end: Where it ends there.
+        fraction: Whether its number may have decimals.
+    """
+
     kind: int
+    path: Path
     begin: int
     end: int
-    fraction: bool
+    fraction: bool = False
 
 
 @dataclass(slots=True)
-class Matched:
-    """Events that fit a template, one array element each.
-
-    Attributes:
-        which: Their places among the events that were asked about.
-        values: The wanted numbers, by path.
-        name: Where the text of their name begins and ends; None for a template without.
-    """
-
-    which: Ints
-    values: dict[Path, Ints]
-    name: tuple[Ints, Ints] | None
-
-
-@dataclass
 class Template:
     """What one kind of event looks like.
 
     Attributes:
-        literals: What stands around the holes, in the order of the text.
-        holes: Numbers, and None for the name.
-        event: The event it was learned from: what is no hole is the same in all.
-        quotes: Quotes in an event without its name.
-        controls: Control characters in an event without its name.
-        hits: Events that fitted lately.
+        literals: What stands around the holes, in the order of the text: one more than holes.
+        holes: The holes.
+        group: What becomes of events of this kind.
     """
 
     literals: list[bytes]
-    holes: list[_Hole | None]
-    event: Mapping[str, Any]
-    quotes: int
-    controls: int
+    holes: list[Hole]
     group: object = None
-    hits: float = 0.0
 
-    @cached_property
-    def _split(self) -> int:
-        """The hole of the name; without one, all but the first literal is read backwards."""
-        return self.holes.index(None) if None in self.holes else 0
-
-    def match(self, block: Block, start: Ints, end: Ints) -> Matched:
-        """The events, given by where they begin and end, that fit.
-
-        That no quote, backslash or control character stands in a name is left to the caller.
-        """
-        literals, last = self.literals, len(self.literals) - 1
-        rows = _Rows(block, np.arange(len(start)), start, end)
-        rows.text(literals[0], forward=True)
-        if last:
-            rows.text(literals[last], forward=False)
-        split = self._split
-        for i in range(split):
-            rows.number(self.holes[i], forward=True)
-            rows.text(literals[i + 1], forward=True)
-        named = bool(self.holes) and self.holes[split] is None
-        for i in range(last - 1, split if named else -1, -1):
-            rows.number(self.holes[i], forward=False)
-            if i or named:
-                rows.text(literals[i], forward=False)
-        rows.settle(named)
-        return Matched(rows.which, rows.values, (rows.start, rows.end) if named else None)
+    def teach(self, other: Template) -> bool:
+        """Take over what another one knows more, if both are of the same kind of event."""
+        if self.literals != other.literals:
+            return False
+        if [hole.kind for hole in self.holes] != [hole.kind for hole in other.holes]:
+            return False
+        for hole, one in zip(self.holes, other.holes, strict=True):
+            hole.fraction |= one.fraction
+        return True
 
 
-class _Rows:
-    """Events that fit so far: what of each is not yet read lies between `start` and `end`."""
+class Lessons:
+    """How often events that were decoded are learned from: what never comes again costs time.
 
-    def __init__(self, block: Block, which: Ints, start: Ints, end: Ints) -> None:
-        self.block, self.which, self.start, self.end = block, which, start, end
-        self.values: dict[Path, Ints] = {}
-        self._fewest = np.ones(len(which), dtype=np.int64)  # digits of a number
-        self._bad = np.zeros(len(which), dtype=np.uint8)
+    A lesson takes longer than ten events to decode, whether it teaches anything or not. A block
+    starts with some; when these are used up there is one for every 32 events or so, by lot: events
+    that take turns must each have theirs.
+    """
 
-    def keep(self, fits: npt.NDArray[np.bool_]) -> None:
-        """Go on with some events only."""
-        self.which, self.start, self.end = self.which[fits], self.start[fits], self.end[fits]
-        self._fewest, self._bad = self._fewest[fits], self._bad[fits]
-        self.values = {path: values[fits] for path, values in self.values.items()}
+    _AT_ONCE, _BETWEEN = 16, 32
 
-    def settle(self, named: bool) -> None:
-        """Apply what was put off: numbers must be numbers, and nothing may be left over."""
-        fits = self._bad == 0
-        fits &= self._fewest > 0
-        fits &= self.start <= self.end if named else self.start == self.end
-        if np.count_nonzero(fits) != len(fits):
-            self.keep(fits)
+    def __init__(self) -> None:
+        self._left, self._wait = self._AT_ONCE, 0
+        self._lot = random.Random(1)
 
-    def text(self, text: bytes, *, forward: bool) -> None:
-        """Read a text; events without it there do not fit."""
-        if not text or not len(self.which):
-            return
-        at = self.start if forward else self.end - len(text)
-        same = self.block.at(at, len(text)) == repeated(text, len(at))
-        if forward:
-            self.start = at + len(text)
-        else:
-            self.end = at
-        if np.count_nonzero(same) != len(same):
-            self.keep(same.reshape(-1, len(text)).all(axis=1))
+    def new_block(self) -> None:
+        """Allow those of a new block."""
+        self._left = self._AT_ONCE
 
-    def number(self, hole: _Hole | None, *, forward: bool) -> None:
-        """Read a number; what is none is remembered."""
-        if not len(self.which):
-            return
-        assert hole is not None
-        block, at, wanted = self.block, self.start if forward else self.end, hole.kind != SKIP
-        digits = digits_at(block, at, forward=forward, value=wanted)
-        if hole.fraction:
-            self._fractional(hole, at, digits, forward)
-            return
-        self._count(digits)
-        if wanted:
-            self._bad |= digits.run > _DIGITS
-            value = digits.value
-            if hole.kind == MICROSECONDS:
-                self._bad |= value >= _LARGEST_US
-                value *= 1000
-            self.values[hole.path] = value
-        if forward:
-            self.start = at + digits.run
-        else:
-            self.end = at - digits.run
-
-    def _count(self, digits: Digits) -> None:
-        np.minimum(self._fewest, digits.run, out=self._fewest)
-        self._bad |= digits.bad
-
-    def _fractional(self, hole: _Hole, at: Ints, near: Digits, forward: bool) -> None:
-        """A number that may have a decimal point, of which one side was read."""
-        point = at + near.run if forward else at - near.run - 1
-        pointed = np.flatnonzero(self.block.bytes[point] == 46)
-        every = len(pointed) == len(at)
-        beyond = point if every else point[pointed]
-        wanted = hole.kind != SKIP
-        far = digits_at(
-            self.block, beyond + 1 if forward else beyond, forward=forward, value=wanted
-        )
-        whole, fraction = (near, far) if forward else (far, near)
-        if every:
-            self._count(whole)
-            length = near.run + far.run + 1
-            np.minimum(self._fewest, fraction.run, out=self._fewest)
-        else:
-            length = near.run.copy()
-            length[pointed] += far.run + 1
-            np.minimum(self._fewest, near.run, out=self._fewest)
-            self._fewest[pointed] = np.minimum(self._fewest[pointed], far.run)
-            bad = near.bad.copy()
-            bad[pointed] = whole.bad if not forward else near.bad[pointed]
-            self._bad |= bad
-        if wanted:
-            self.values[hole.path] = self._ns(near, far, pointed, forward)
-        if forward:
-            self.start = at + length
-        else:
-            self.end = at - length
-
-    def _ns(self, near: Digits, far: Digits, pointed: Ints, forward: bool) -> Ints:
-        """Microseconds with up to three decimals as ns."""
-        if len(pointed) == len(near.run):
-            whole, part = (near, far) if forward else (far, near)
-            self._bad |= (part.run > 3) | (whole.run > _DIGITS) | (whole.value >= _LARGEST_US)
-            value = whole.value * 1000
-            value += part.value * _TENS[3 - np.minimum(part.run, 3)]
-            return value
-        value, run = near.value.copy(), near.run.copy()
-        part_value, part_run = np.zeros_like(value), np.zeros_like(run)
-        if forward:
-            part_value[pointed], part_run[pointed] = far.value, far.run
-        else:
-            part_value[pointed], part_run[pointed] = near.value[pointed], near.run[pointed]
-            value[pointed], run[pointed] = far.value, far.run
-        self._bad |= (part_run > 3) | (run > _DIGITS) | (value >= _LARGEST_US)
-        value = value * 1000
-        value += part_value * _TENS[3 - np.minimum(part_run, 3)]
-        return value
-
-
-# ------------------------------------------------------------------ learning
+    def wanted(self) -> bool:
+        """Whether the next event that was decoded is to be learned from; if so, that is one."""
+        self._wait -= 1
+        if self._left:
+            self._left -= 1
+            return True
+        if self._wait > 0:
+            return False
+        self._wait = self._lot.randrange(self._BETWEEN // 2, self._BETWEEN * 3 // 2)
+        return True
 
 
 def learn(
-    raw: bytes, event: Mapping[str, Any], wanted: Mapping[Path, int], group: object
+    raw: bytes,
+    event_wants: Mapping[Path, int],
+    decisive: Collection[Path],
+    group: object,
 ) -> Template | None:
     """The template of an event, None where it has none.
 
     Args:
         raw: The event's text, from its first bracket to its last.
-        event: The same, decoded.
-        wanted: Numbers that are wanted of events of its kind, and as what. Whatever else they say
-            is taken from `event` for all of them.
-        group: What events of its kind are; kept for the caller.
+        event_wants: Numbers that are wanted of events of its kind, and as what.
+        decisive: Paths at which another text would make it an event of another kind.
+        group: What becomes of events of its kind; kept for the caller.
     """
-    found = _holes(raw, wanted)
-    if found is None or len(found) > _MOST_HOLES:
+    holes = _Holes(raw, event_wants, decisive).find()
+    if holes is None or len(holes) > _MOST_HOLES:
         return None
     literals, at = [], 0
-    for _, begin, end in found:
-        literals.append(raw[at:begin])
-        at = end
+    for hole in holes:
+        literals.append(raw[at : hole.begin])
+        at = hole.end
     literals.append(raw[at:])
-    if sum(map(len, literals)) > LONGEST:
-        return None
-    text = b"".join(literals)
-    controls = sum(byte < 32 for byte in text)
-    return Template(literals, [h for h, _, _ in found], event, text.count(b'"'), controls, group)
+    return None if sum(map(len, literals)) > _LONGEST else Template(literals, holes, group)
 
 
-def _holes(raw: bytes, wanted: Mapping[Path, int]) -> list[tuple[_Hole | None, int, int]] | None:
-    """Numbers and the name of an event, None where it cannot be a template."""
-    found: list[tuple[_Hole | None, int, int]] = []
-    stack: list[list[Any]] = []  # of each open bracket: what kind, the key at hand, all its keys
-    missing = set(wanted)
-    at, key_comes = 0, False
-    for token in _TOKEN.finditer(raw):
-        if token.start() != at:
-            return None
-        at, text = token.end(), token[0]
+@dataclass(slots=True)
+class _Level:
+    """An open bracket.
+
+    Attributes:
+        begin: Where it stands.
+        is_list: Whether it is that of a list.
+        first_hole: How many holes were found before it.
+        simple: Whether nothing in it is an object.
+        key: The key at hand.
+        keys: All keys up to now.
+    """
+
+    begin: int
+    is_list: bool
+    first_hole: int
+    simple: bool = True
+    key: str = ""
+    keys: set[str] = field(default_factory=set)
+
+
+class _Holes:
+    """Looks for the holes in one event, token by token."""
+
+    def __init__(
+        self, raw: bytes, event_wants: Mapping[Path, int], decisive: Collection[Path]
+    ) -> None:
+        self._raw, self._wants, self._decisive = raw, event_wants, decisive
+        self._missing = set(event_wants)
+        self._open: list[_Level] = []
+        self._found: list[Hole] = []
+        self._key_comes = False
+
+    def find(self) -> list[Hole] | None:
+        """The holes in their order, None where the event cannot be a template."""
+        at = 0
+        for token in _TOKEN.finditer(self._raw):
+            if token.start() != at or not self._take(token[0], at):
+                return None
+            at = token.end()
+        return self._found if at == len(self._raw) and not self._missing else None
+
+    def _take(self, text: bytes, at: int) -> bool:
+        """Take a token; whether there may still be a template."""
         first = text[:1]
         if first in b"{[":
-            stack.append([first, None, set()])
-            key_comes = first == b"{"
+            self._open.append(_Level(at, first == b"[", len(self._found)))
+            self._key_comes = first == b"{"
         elif first in b"}]":
-            stack.pop()
-            key_comes = False
+            self._close(at + 1)
+            self._key_comes = False
         elif first == b",":
-            key_comes = bool(stack) and stack[-1][0] == b"{"
-        elif first == b'"' and key_comes:
-            key = text[1:-1].decode("utf-8", "replace")
-            if key in stack[-1][2]:
-                return None  # the last one counts, which is more than a template knows
-            stack[-1][1], key_comes = key, False
-            stack[-1][2].add(key)
-        elif first in b'"-0123456789':
-            path = tuple(str(level[1]) for level in stack)
-            if first == b'"':
-                if path == ("name",):
-                    found.append((None, token.start() + 1, at - 1))
-                continue
-            kind = wanted.get(path, SKIP) if all(level[0] == b"{" for level in stack) else SKIP
-            negative = first == b"-"
-            if kind != SKIP and (negative or (kind == WHOLE and b"." in text)):
-                return None
-            if kind != SKIP:
-                missing.discard(path)
-            begin = token.start() + negative  # a sign is part of the text around it
-            fraction = b"." in text or kind == MICROSECONDS
-            found.append((_Hole(path, kind, begin, at, fraction), begin, at))
-    return found if at == len(raw) and not missing else None
+            self._key_comes = not self._open[-1].is_list
+        elif first == b'"' and self._key_comes:
+            return self._key(text)
+        elif first == b'"':
+            return self._text(text, at)
+        elif first in b"-0123456789":
+            return self._number(text, at)
+        return True
+
+    def _close(self, end: int) -> None:
+        """A bracket closes; a list without objects is one hole, whatever was found in it."""
+        level = self._open.pop()
+        if level.is_list and level.simple:
+            del self._found[level.first_hole :]
+            self._found.append(Hole(ARRAY, self._path(), level.begin, end))
+        elif self._open:
+            self._open[-1].simple = False
+
+    def _key(self, text: bytes) -> bool:
+        level, key = self._open[-1], text[1:-1].decode("utf-8", "replace")
+        if key in level.keys:
+            return False  # the last one counts, which is more than a template knows
+        level.key, self._key_comes = key, False
+        level.keys.add(key)
+        return True
+
+    def _path(self) -> Path:
+        """The keys that lead here; in a list there is no such path."""
+        return tuple("" if level.is_list else level.key for level in self._open)
+
+    def _text(self, text: bytes, at: int) -> bool:
+        path, inside, end = self._path(), at + 1, at + len(text) - 1
+        if path == ("name",):
+            self._found.append(Hole(NAME, path, inside, end))
+        elif path in self._wants:  # a number in quotes
+            kind = self._wants[path]
+            if _QUOTED[kind].fullmatch(text) is None:
+                return False
+            self._missing.discard(path)
+            self._found.append(Hole(kind, path, inside, end, kind == MICROSECONDS))
+        elif path not in self._decisive:
+            self._found.append(Hole(TEXT, path, inside, end))
+        return True
+
+    def _number(self, text: bytes, at: int) -> bool:
+        path, negative, fraction = self._path(), text.startswith(b"-"), b"." in text
+        kind = self._wants.get(path, SKIP)
+        if kind != SKIP:
+            if negative or (kind == WHOLE and fraction):
+                return False
+            self._missing.discard(path)
+        begin = at + negative  # a sign is part of the text around it
+        fraction = fraction or kind == MICROSECONDS
+        self._found.append(Hole(kind, path, begin, at + len(text), fraction))
+        return True

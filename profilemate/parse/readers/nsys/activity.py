@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from profilemate.parse.columns.arrays import Ints
 from profilemate.parse.readers.nsys.facts import Facts
-from profilemate.parse.readers.nsys.layout import Found, by_role
+from profilemate.parse.readers.nsys.layout import Found, by_role, pid_and_tid
 from profilemate.parse.recording.activity import (
     GRAPH,
     KERNEL,
@@ -32,47 +32,19 @@ _COPY_KINDS = {1: "HtoD", 2: "DtoH", 8: "DtoD", 10: "PtoP"}  # CUpti_ActivityMem
 _NAMES_END = 1 << 40  # above every number of a string: names that we make up ourselves
 
 
-class Batch(Protocol):
-    """Some rows of a table."""
-
-    def __len__(self) -> int:
-        """How many rows."""
-
-    def column(self, name: str, at: Ints | None = None) -> Ints:
-        """A column of integers, NULL as 0; of some rows or of all."""
-
-    def extent(self, first: str, last: str) -> tuple[int, int] | None:
-        """Smallest and largest time stamp in two columns."""
-
-
-@dataclass(frozen=True, slots=True)
-class ArrayBatch:
-    """A `Batch` whose columns are there already, one at least."""
-
-    columns: Mapping[str, Ints]
-
-    def __len__(self) -> int:
-        """How many rows."""
-        return len(next(iter(self.columns.values())))
-
-    def column(self, name: str, at: Ints | None = None) -> Ints:
-        """A column."""
-        return self.columns[name] if at is None else self.columns[name][at]
-
-    def extent(self, first: str, last: str) -> tuple[int, int] | None:
-        """Smallest and largest time stamp; 0 may stand for NULL, so it is none."""
-        times = np.concatenate([self.columns[first], self.columns[last]])
-        times = times[times != 0]
-        return (int(times.min()), int(times.max())) if len(times) else None
-
-
 class BatchStore(Protocol):
     """The large tables of an export, in batches of columns."""
 
     def batches(
-        self, table: str, columns: Sequence[str], now: Sequence[str] = ()
-    ) -> Iterator[Batch]:
-        """The rows of a table in some columns, of which some are going to be asked for at once."""
+        self, table: str, columns: Sequence[str], where: tuple[str, Collection[int]] | None = None
+    ) -> Iterator[Mapping[str, Ints]]:
+        """Some thousands of rows of a table at a time, by column, NULL as 0.
+
+        Args:
+            table: Its name.
+            columns: Those to read, one at least.
+            where: A column and numbers: only rows that hold one of these there; None for all.
+        """
 
     def values(self, strings: Found, ids: Sequence[int]) -> Mapping[int, str]:
         """Strings by their number; of all of them those that exist."""
@@ -119,12 +91,6 @@ def _records(found: Sequence[Found]) -> Iterator[tuple[_Records, Found]]:
         table = _table(found, records.table)
         if table is not None and {*_TIMES} <= table.columns.keys():
             yield records, table
-
-
-def tables_read(found: Sequence[Found]) -> list[str]:
-    """Those tables of which `read_activity` reads each row's times."""
-    calls = _calls(found)
-    return [*([] if calls is None else [calls.table]), *(f.table for _, f in _records(found))]
 
 
 def read_activity(store: BatchStore, facts: Facts, sink: ActivitySink) -> None:
@@ -181,56 +147,57 @@ class _Names:
 def _read_calls(
     store: BatchStore, facts: Facts, calls: Found, strings: Found, sink: ActivitySink
 ) -> dict[int, str]:
-    """Launches to the sink, all calls counted there; the names of the launches."""
+    """Launches to the sink, all calls counted there; the names of the launches by their numbers.
+
+    The table is read twice: of most calls only the number of their name is needed.
+    """
+    name_id = calls.columns["nameId"]
     counts: Counter[int] = Counter()
-    called: dict[int, str] = {}
-    launches: dict[int, str] = {}
-    starting: set[int] = set()
-    ours = (*_TIMES, "globalTid", "correlationId", "nameId")
-    have = [calls.columns[name] for name in ours if name in calls.columns]
-    number, start, end = (calls.columns[name] for name in ("nameId", *_TIMES))
-    for batch in store.batches(calls.table, have, [number, start, end]):
-        ids = batch.column(number)
-        values, many = counted(ids)
-        counts.update(dict(zip(values.tolist(), many.tolist(), strict=True)))
-        if new := sorted(counts.keys() - called.keys()):
-            texts = store.values(strings, new)
-            called |= {n: texts.get(n, f"call {n}") for n in new}
-            launches |= {n: called[n] for n in texts if is_graph_launch(called[n])}
-            starting |= {n for n in texts if _STARTS.search(called[n]) is not None}
-        facts.extend(calls.table, batch.extent(start, end))
-        at = np.flatnonzero(np.isin(ids, sorted({*launches, *starting} & set(values.tolist()))))
-        if len(at):
-            _give(batch, calls, at, facts.shift, sorted(launches), sink)
+    for batch in store.batches(calls.table, [name_id]):
+        ids, many = counted(batch[name_id])
+        counts.update(dict(zip(ids.tolist(), many.tolist(), strict=True)))
+    texts = store.values(strings, sorted(counts))
     total: Counter[str] = Counter()
-    for n, count in sorted(counts.items()):
-        total[called[n]] += count
+    for number, count in sorted(counts.items()):
+        total[texts.get(number, f"call {number}")] += count
+    launches = {n: text for n, text in texts.items() if is_graph_launch(text)}
+    starting = [n for n, text in texts.items() if n in launches or _STARTS.search(text)]
+    wanted = (*_TIMES, "globalTid", "correlationId", "nameId")
+    have = [calls.columns[name] for name in wanted if name in calls.columns]
+    if starting:
+        for batch in store.batches(calls.table, have, (name_id, starting)):
+            _give(batch, calls, facts.shift, sorted(launches), sink)
     sink.calls(total)
     return launches
 
 
 def _give(
-    batch: Batch, calls: Found, at: Ints, shift: int, launches: Sequence[int], sink: ActivitySink
+    batch: Mapping[str, Ints],
+    calls: Found,
+    shift: int,
+    launches: Sequence[int],
+    sink: ActivitySink,
 ) -> None:
     """Give some calls to the sink: launches, or what else may start GPU work."""
+    name = batch[calls.columns["nameId"]]
+    nothing = np.zeros(len(name), dtype=np.int64)
 
     def column(name: str) -> Ints:
-        if name not in calls.columns:
-            return np.zeros(len(at), dtype=np.int64)
-        return batch.column(calls.columns[name], at)
+        return batch[calls.columns[name]] if name in calls.columns else nothing
 
-    start, thread = column("start"), column("globalTid")
+    start = column("start")
+    pid, tid = pid_and_tid(column("globalTid"))
     found = {
         "ts": start - shift,
         "dur": column("end") - start,
-        "pid": (thread >> 24) & 0xFFFFFF,
-        "tid": thread & 0xFFFFFF,
+        "pid": pid,
+        "tid": tid,
         "correlation": column("correlationId"),
-        "name": column("nameId"),
+        "name": name,
     }
-    mine = np.isin(found["name"], launches)
-    sink.launches({name: values[mine] for name, values in found.items()})
-    sink.starts({name: found[name][~mine] for name in START_COLUMNS})
+    launched = np.isin(name, launches)
+    sink.launches({name: values[launched] for name, values in found.items()})
+    sink.starts({name: found[name][~launched] for name in START_COLUMNS})
 
 
 class _Stream:
@@ -249,7 +216,7 @@ class _Stream:
         ours = (*_TIMES, "globalPid", "deviceId", "streamId", "correlationId", *_OF_GRAPHS)
         named = () if self._name is None else (self._name,)
         have = [found.columns[n] for n in (*ours, *named) if n in found.columns]
-        self._batches = store.batches(found.table, have, have)
+        self._batches = store.batches(found.table, have)
 
     def next(self) -> dict[str, Ints] | None:
         """The next batch of records that have a time; None for none."""
@@ -257,21 +224,19 @@ class _Stream:
         if batch is None:
             self.over = True
             return None
-        columns, table = self._found.columns, self._found.table
-        self._facts.extend(table, batch.extent(columns["start"], columns["end"]))
-        at = None
-        start, end = (batch.column(columns[name]) for name in _TIMES)
+        columns = self._found.columns
+        start, end = (batch[columns[name]] for name in _TIMES)
         # CUPTI: start and end are both 0 where the time could not be collected.
         if not end.all() and not (timed := (start != 0) | (end != 0)).all():
             self._without_time += int((~timed).sum())
-            at = np.flatnonzero(timed)
-            start, end = start[at], end[at]
+            batch = {name: values[timed] for name, values in batch.items()}
+            start, end = start[timed], end[timed]
         if not len(start):
             return None
         nothing = np.zeros(len(start), dtype=np.int64)
 
         def column(name: str | None) -> Ints:
-            return nothing if name not in columns else batch.column(columns[str(name)], at)
+            return nothing if name not in columns else batch[columns[str(name)]]
 
         graph = column("graphId")
         if "graphExecId" in columns:
@@ -280,7 +245,7 @@ class _Stream:
         return {
             "start": start - self._facts.shift,
             "end": end - self._facts.shift,
-            "pid": (column("globalPid") >> 24) & 0xFFFFFF,
+            "pid": pid_and_tid(column("globalPid"))[0],
             "device": column("deviceId"),
             "stream": column("streamId"),
             "correlation": column("correlationId"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,32 +49,16 @@ class Facts:
         found: The tables it has.
         shift: Added to every time stamp by the export, in ns.
         open_end: The end (ns, as stored) that nsys gives to ranges it saw no end of, if known.
-        later: Tables whose times are not in `info.window` before they are read.
     """
 
     info: SourceInfo
     found: list[Found] = field(default_factory=list)
     shift: int = 0
     open_end: int | None = None
-    later: Collection[str] = ()
-
-    def extend(self, table: str, extent: tuple[int, int] | None) -> None:
-        """Take times as they are stored into the window, if they are of a table that waits."""
-        if extent is not None and table in self.later:
-            first, last = (time - self.shift for time in extent)
-            known = self.info.window or (first, last)
-            self.info.window = (min(known[0], first), max(known[1], last))
 
     def table(self, role: Role) -> Found | None:
         """The table of a role, None where the export lacks it."""
         return by_role(self.found, role)
-
-
-def united(extents: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
-    """From the first time of all to the last; None for none at all."""
-    if not extents:
-        return None
-    return min(first for first, _ in extents), max(last for _, last in extents)
 
 
 def _number(text: object) -> int | None:
@@ -110,18 +94,17 @@ def _recorder(export: dict[str, str]) -> str | None:
     return f"{product} (exported by {export['version']}{layout})"
 
 
-def _window(
-    store: Store, found: Sequence[Found], shift: int, later: Collection[str]
-) -> tuple[int, int] | None:
+def _window(store: Store, found: Sequence[Found], shift: int) -> tuple[int, int] | None:
     extents = [
         extent
         for f in found
-        if f.spec.times and f.spec.times[0] in f.columns and f.table not in later
+        if f.spec.times and f.spec.times[0] in f.columns
         for times in [[f.columns[t] for t in f.spec.times if t in f.columns]]
         if (extent := store.extent(f.table, times[0], times[-1])) is not None
     ]
-    window = united(extents)
-    return None if window is None else (window[0] - shift, window[1] - shift)
+    if not extents:
+        return None
+    return min(first for first, _ in extents) - shift, max(last for _, last in extents) - shift
 
 
 def _stored_window(text: str | None) -> tuple[int, int] | None:
@@ -140,13 +123,7 @@ def _diagnostics(store: Store, table: Found | None) -> list[str]:
     return told[:MAX_DIAGNOSTICS] + rest
 
 
-def read_facts(
-    store: Store,
-    path: Path,
-    kind: SourceKind,
-    size: int,
-    waits: Callable[[Sequence[Found]], Collection[str]] = lambda found: (),
-) -> Facts | None:
+def read_facts(store: Store, path: Path, kind: SourceKind, size: int) -> Facts | None:
     """Read everything but the messages; None if the store holds no nsys export at all.
 
     Args:
@@ -154,8 +131,6 @@ def read_facts(
         path: Where it is.
         kind: What it is called in a sentence.
         size: Its bytes.
-        waits: Tells of the tables found whose times are left out of the window, because they are
-            all going to be read anyway.
 
     Raises:
         InputError: The events are there but in a layout that we do not know.
@@ -173,8 +148,7 @@ def read_facts(
     facts.open_end = None if duration is None else duration + facts.shift
     info.window = _stored_window(export.get("window"))
     if info.window is None:
-        facts.later = waits(found)
-        info.window = _window(store, found, facts.shift, facts.later)
+        info.window = _window(store, found, facts.shift)
     if "scrubbed" in export:
         info.notes.append(f"Scrubbed by profilemate {export['scrubbed']}.")
     info.notes += _diagnostics(store, facts.table("diagnostics"))

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
+
+from profilemate.parse.columns.arrays import Ints
 
 Tables = Mapping[str, Collection[str]]
 """What an export holds: table name -> its column names."""
@@ -56,6 +58,11 @@ _NODE = ("graphNodeId", "graphId")
 _HOST = ("eventClass", "globalTid")
 _CREATED = ("graphNodeId", "originalGraphNodeId", "graphId", "originalGraphId", "graphExecId")
 
+NARROW = frozenset(
+    ("deviceId", "streamId", "correlationId", "nameId", "demangledName", "shortName")
+)
+"""Columns whose numbers are unsigned ones of 32 bits; larger ones are read all the same, slowly."""
+
 LAYOUT = (
     TableSpec(
         "events",
@@ -94,6 +101,17 @@ LAYOUT = (
     _gpu("CUDA_GRAPH_NODE_EVENTS", *_HOST, *_CREATED, strings=("nameId",)),
     _gpu("CUDA_GRAPH_EVENTS", *_HOST, *_CREATED, strings=("nameId",)),
 )
+
+_Id = TypeVar("_Id", int, Ints)
+
+
+def pid_and_tid(global_id: _Id) -> tuple[_Id, _Id]:
+    """Process and thread of a `globalTid`, or of many; of a `globalPid` the thread is 0.
+
+    24 bits each, below what tells virtual machines and hosts apart.
+    """
+    return (global_id >> 24) & 0xFFFFFF, global_id & 0xFFFFFF
+
 
 EXPORT_FACTS = {
     "product": "EXPORT_PRODUCT_NAME",

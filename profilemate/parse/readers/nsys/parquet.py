@@ -6,7 +6,7 @@ only ours are kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
@@ -16,10 +16,17 @@ import numpy as np
 
 from profilemate import schema
 from profilemate.errors import InputError, ToolError, missing_extra
+from profilemate.parse.columns.arrays import Ints
 from profilemate.parse.readers.base import OpenOptions
-from profilemate.parse.readers.nsys.activity import ArrayBatch, Batch, read_activity
+from profilemate.parse.readers.nsys.activity import read_activity
 from profilemate.parse.readers.nsys.facts import Facts, note_absence, read_facts
-from profilemate.parse.readers.nsys.layout import EVENT_TYPES, Found, Tables, locate
+from profilemate.parse.readers.nsys.layout import (
+    EVENT_TYPES,
+    Found,
+    Tables,
+    locate,
+    pid_and_tid,
+)
 from profilemate.parse.recording.activity import ANNOTATION_PREFIXES, ActivitySink
 from profilemate.parse.recording.contract import Marker, Recording, SourceInfo, SourceKind
 from profilemate.parse.recording.progress import Progress
@@ -126,21 +133,23 @@ class ParquetStore:
             yield from zip(*(batch.column(c).to_pylist() for c in columns), strict=True)
 
     def batches(
-        self, table: str, columns: Sequence[str], now: Sequence[str] = ()
-    ) -> Iterator[Batch]:
-        """The rows of a table in some columns."""
-        compute, number = self.parquet.compute, self.parquet.arrow.int64()
+        self, table: str, columns: Sequence[str], where: tuple[str, Collection[int]] | None = None
+    ) -> Iterator[dict[str, Ints]]:
+        """The rows of a table in some columns; see `BatchStore`."""
+        compute, arrow = self.parquet.compute, self.parquet.arrow
         for batch in self.parquet.batches(table, columns):
+            if where is not None:
+                ids = compute.cast(batch.column(where[0]), arrow.int64(), safe=False)
+                wanted = compute.is_in(ids, arrow.array(where[1], type=arrow.int64()))
+                batch = batch.filter(wanted)
             # The order of the file's columns need not be ours.
-            yield ArrayBatch(
-                {
-                    # Unsigned ones that need their highest bit are negative in sqlite, too.
-                    name: compute.fill_null(
-                        compute.cast(batch.column(name), number, safe=False), 0
-                    ).to_numpy(zero_copy_only=False)
-                    for name in columns
-                }
-            )
+            yield {
+                # Unsigned ones that need their highest bit are negative in sqlite, too.
+                name: compute.fill_null(
+                    compute.cast(batch.column(name), arrow.int64(), safe=False), 0
+                ).to_numpy(zero_copy_only=False)
+                for name in columns
+            }
 
     def values(self, strings: Found, ids: Sequence[int]) -> dict[int, str]:
         """Strings by their number."""
@@ -269,8 +278,7 @@ class _ParquetRecording:
                 end = column["end"][row].as_py() if "end" in column else None
                 cut += end is not None and end == facts.open_end
                 dur = None if end is None or end == facts.open_end else end - start
-                pid, tid = (thread >> 24) & 0xFFFFFF, thread & 0xFFFFFF
-                yield Marker(start - facts.shift, dur, pid, tid, text)
+                yield Marker(start - facts.shift, dur, *pid_and_tid(thread), text)
         if cut and schema.PREFIX in prefixes:
             facts.info.notes.append(f"{cut} ranges were still open when the recording ended.")
 

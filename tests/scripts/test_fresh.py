@@ -6,7 +6,9 @@ import os
 import subprocess
 from pathlib import Path
 
-FRESH = Path(__file__).resolve().parents[1] / "scripts" / "fresh"
+from places import ROOT
+
+FRESH = ROOT / "scripts" / "fresh"
 
 
 def fresh(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,14 +1,16 @@
-"""Many recordings at a time: a process for each, as many as there are cores and memory for.
+"""Processes that do pieces of work side by side, and what share of the machine each of them has.
 
-The work of a file is `reading.read_task`, the same that is done here when there is but one. What
-comes back are columns: their bytes travel beside the pickle, not in it. The processes are our own,
-not those of a pool, because Ctrl-C and an error must end all of them at once, and one that the
-kernel kills for its memory must be told from one that failed. They do not import the program that
-asked, as `multiprocessing` would: anybody's script may read with several jobs.
+Whoever starts processes hands down the share of each: a process never asks how many cores there
+are if somebody has told it how many are its own. What comes back are columns: their bytes travel
+beside the pickle, not in it. The processes are our own, not those of a pool, because Ctrl-C and an
+error must end all of them at once, and one that the kernel kills for its memory must be told from
+one that failed. They do not import the program that asked, as `multiprocessing` would: anybody's
+script may read with several jobs.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import pickle
@@ -18,76 +20,59 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Generic, Protocol, TypeVar
 
 from profilemate.errors import ProfilemateError, ToolError
-from profilemate.parse.ingest.dask_cluster import read_on
-from profilemate.parse.ingest.read_one import Read, Task, read_recording, read_task
-from profilemate.parse.readers import find_reader
 from profilemate.parse.recording.progress import Progress, no_progress
 
-_WORTH = 32 << 20  # bytes: less than that is read sooner than a process starts
 _MEMORY = 600 << 20  # bytes that a process may need
 _TELL_S = 0.1  # seconds between two words on the progress
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from profilemate.parse.ingest.worker_processes import serve; serve(int(sys.argv[2]))"
+    "from profilemate.parse.recording.worker_processes import serve; serve(int(sys.argv[2]))"
 )
-_PARTS = 1000  # of a recording, for the progress
+_PARTS = 1000  # of a piece of work, for the progress
+_SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of sys/prctl.h
 
 
-def read_all(
-    tasks: Sequence[Task],
-    progress: Progress = no_progress,
-    *,
-    jobs: int | None = None,
-    scheduler: str | None = None,
-) -> list[Read]:
-    """Read recordings, in their order.
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a process may use of the machine it runs on.
 
-    Args:
-        tasks: What to read.
-        progress: Told how much of all of them is done.
-        jobs: Processes that read at a time; None for as many as there are cores and memory for,
-            where the recordings are large enough to be worth it.
-        scheduler: Address of a Dask scheduler whose workers are to read instead.
-
-    Raises:
-        ProfilemateError: One cannot be read; of several, one of them.
+    Attributes:
+        cores: Cores that it and all processes it starts may keep busy.
+        memory: Bytes that they may use.
     """
-    if scheduler is not None:
-        return read_on(scheduler, tasks, progress)
-    for task in tasks if len(tasks) > 1 else ():
-        find_reader(task.path)  # a wrong path is said at once
-    count = min(len(tasks), fitting(tasks) if jobs is None else max(1, jobs))
-    if count > 1:
-        return _Workers(tasks, count, progress).read()
-    opened = [task.open(progress) for task in tasks]
-    return [
-        read_recording(one, progress, records=task.records, budget=task.budget)
-        for one, task in zip(opened, tasks, strict=True)
-    ]
+
+    cores: int
+    memory: int
+
+    @classmethod
+    def whole(cls) -> Share:
+        """What there is for this process, by its affinity and the rules of a container."""
+        try:
+            cores = len(os.sched_getaffinity(0))
+        except AttributeError:  # other systems
+            cores = os.cpu_count() or 1
+        return cls(cores, _free_memory())
+
+    def divided(self, count: int) -> Share:
+        """What each of so many processes has of it: a core at least."""
+        return Share(max(1, self.cores // count), self.memory // count)
+
+    @property
+    def processes(self) -> int:
+        """How many processes fit into it, itself included."""
+        return max(1, min(self.cores, self.memory // _MEMORY))
 
 
-def fitting(tasks: Sequence[Task]) -> int:
-    """How many processes are worth it: by the size of the recordings, the cores and the memory."""
-    if sum(_size(task.path) for task in tasks) < _WORTH:
-        return 1
-    return max(1, min(len(os.sched_getaffinity(0)), _memory() // _MEMORY))
-
-
-def _size(path: Path) -> int:
-    try:
-        inside = path.iterdir() if path.is_dir() else [path]
-        return sum(one.stat().st_size for one in inside)
-    except OSError:
-        return 0  # whoever opens it says why
-
-
-def _memory() -> int:
+def _free_memory() -> int:
     """Bytes of memory that are free here, also by the rules of a container."""
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     for line in _lines(Path("/proc/meminfo")):
@@ -107,30 +92,64 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
+T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
+
+
+class Work(Protocol[T_co]):
+    """A piece of work: it can be pickled, and so can what comes of it."""
+
+    @property
+    def path(self) -> Path:
+        """The file it is about, for errors."""
+
+    def run(self, progress: Progress, /) -> T_co:
+        """Do it.
+
+        Raises:
+            ProfilemateError: It cannot be done.
+        """
+
+
+class WorkerEndedError(ToolError):
+    """A process ended before it was done."""
+
+
 # ------------------------------------------------------------------ in the other process
 
 
 def serve(descriptor: int) -> None:
-    """Read what is asked for until nothing more is. Runs in a process of its own."""
+    """Do what is asked for until nothing more is. Runs in a process of its own."""
+    _end_with_parent()
     pipe = Connection(descriptor)
     try:
-        while (task := pipe.recv()) is not None:
-            send(pipe, _outcome(task, pipe))
+        while (work := pipe.recv()) is not None:
+            send(pipe, _outcome(work, pipe))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         pass  # whoever asked is gone, or Ctrl-C ends all of us
 
 
-def _outcome(task: Task, pipe: Connection) -> Read | ProfilemateError:
-    told = time.monotonic()
+def _end_with_parent() -> None:
+    """Have the kernel end this process when the one that started it ends, however it does.
+
+    With another kernel it ends when it has nobody to tell what came of its work.
+    """
+    if sys.platform.startswith("linux"):
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)
+
+
+def _outcome(work: Work[Any], pipe: Connection) -> Any:
+    last = time.monotonic()
 
     def progress(what: str, done: int, total: int | None) -> None:
-        nonlocal told
-        if total and time.monotonic() - told > _TELL_S:
-            told = time.monotonic()
+        nonlocal last
+        if total and time.monotonic() - last > _TELL_S:
+            last = time.monotonic()
             pipe.send(done / total)
 
     try:
-        return read_task(task, progress)
+        return work.run(progress)
     except ProfilemateError as e:
         return e
 
@@ -159,33 +178,56 @@ def receive(pipe: Connection, sizes: Sequence[int]) -> Any:
 # ------------------------------------------------------------------ here
 
 
-class _Workers:
-    """Processes that read, and what each of them is at."""
+class Workers(Generic[T]):
+    """Processes that work from `with` on, and what each of them is at; leaving it ends them."""
 
-    def __init__(self, tasks: Sequence[Task], count: int, progress: Progress) -> None:
-        self._tasks, self._count, self._progress = tasks, count, progress
+    def __init__(
+        self, what: str, tasks: Sequence[Work[T]], count: int, progress: Progress = no_progress
+    ) -> None:
+        """Prepare.
+
+        Args:
+            what: What is done, for the progress.
+            tasks: All pieces of work.
+            count: How many processes there are to be.
+            progress: Told how much of all of them is done.
+        """
+        self._what, self._tasks, self._count, self._progress = what, tasks, count, progress
         self._waiting = deque(range(len(tasks)))
         self._at: dict[Connection, int] = {}
         self._processes: dict[Connection, subprocess.Popen[bytes]] = {}
-        self._done: dict[int, Read] = {}
+        self._done: dict[int, T] = {}
         self._parts: dict[int, float] = {}
 
-    def read(self) -> list[Read]:
-        """Have everything read.
-
-        Raises:
-            ProfilemateError: One recording cannot be read; the others are given up.
-        """
+    def __enter__(self) -> Workers[T]:
         self._tell()
         try:
-            for _ in range(self._count):
+            for _ in range(min(self._count, len(self._tasks))):
                 self._start()
-            while len(self._done) < len(self._tasks):
-                for pipe in wait(list(self._at)):
-                    assert isinstance(pipe, Connection)
-                    self._hear(pipe)
-        finally:
+        except BaseException:
             self._end()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._end()
+
+    def results(self) -> list[T]:
+        """What came of all pieces of work, in their order; waits for it.
+
+        Raises:
+            ProfilemateError: One cannot be done; the others are given up.
+            WorkerEndedError: A process was killed or failed.
+        """
+        while len(self._done) < len(self._tasks):
+            for pipe in wait(list(self._at)):
+                assert isinstance(pipe, Connection)
+                self._hear(pipe)
         return [self._done[number] for number in range(len(self._tasks))]
 
     def _start(self) -> None:
@@ -207,7 +249,7 @@ class _Workers:
             self._at[pipe] = number
             pipe.send(self._tasks[number])
         except OSError as e:
-            raise self._died(pipe) from e
+            raise self._ended(pipe) from e
 
     def _hear(self, pipe: Connection) -> None:
         number = self._at[pipe]
@@ -223,17 +265,17 @@ class _Workers:
                 self._done[number], self._parts[number] = outcome, 1.0
                 self._next(pipe)
         except (EOFError, OSError) as e:
-            raise self._died(pipe) from e
+            raise self._ended(pipe) from e
         self._tell()
 
     def _tell(self) -> None:
         done = int(_PARTS * sum(self._parts.values()))
-        self._progress(f"reading {len(self._tasks)} recordings", done, _PARTS * len(self._tasks))
+        self._progress(self._what, done, _PARTS * len(self._tasks))
 
-    def _died(self, pipe: Connection) -> ToolError:
+    def _ended(self, pipe: Connection) -> WorkerEndedError:
         code = self._processes[pipe].wait()
         killed = code == -signal.SIGKILL
-        return ToolError(
+        return WorkerEndedError(
             "The process that read a recording ended before it was done",
             path=self._tasks[self._at[pipe]].path if pipe in self._at else None,
             why="It was killed, most likely because memory ran out."
