@@ -76,6 +76,7 @@ def test_the_architecture_page_is_the_folder_listing(folder: str) -> None:
     # The first and the last are Python's own, the third is the public face of another one.
     assert listed == entries - {
         "__init__.py",
+        "__init__.pyi",
         "__main__.py",
         "py.typed",
         "extend.py",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +83,14 @@ class SavedSession:
         if not isinstance(metadata, dict):
             raise _unreadable("The session", file, "it is no JSON object")
         return cls(path, Metadata.from_json(metadata))
+
+    @property
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """Every table by its name, read when it is first asked for; see `table`.
+
+        Those of events that others defined (`custom_<kind>`) are there where the session has them.
+        """
+        return _Tables(self)
 
     @property
     def warnings(self) -> list[SessionWarning]:
@@ -178,6 +186,35 @@ class SavedSession:
         if not folder.is_dir():
             return {}
         return {p.name: SavedSession(p, self.metadata) for p in sorted(folder.iterdir())}
+
+
+class _Tables(Mapping[str, pd.DataFrame]):
+    """The tables of a session, as a mapping."""
+
+    def __init__(self, session: SavedSession) -> None:
+        self._session = session
+
+    def __getitem__(self, name: str) -> pd.DataFrame:
+        if name in TABLES:
+            return self._session.table(name)
+        if name not in self._custom():
+            raise KeyError(name)
+        file = self._session.path / f"{name}.csv"
+        try:
+            frame: pd.DataFrame = pd.read_csv(file, **_READ)
+        except (OSError, ValueError) as e:
+            raise _unreadable("A table", file, e) from e
+        return frame
+
+    def __iter__(self) -> Iterator[str]:
+        yield from TABLES
+        yield from self._custom()
+
+    def __len__(self) -> int:
+        return len(TABLES) + len(self._custom())
+
+    def _custom(self) -> list[str]:
+        return sorted(file.stem for file in self._session.path.glob("custom_*.csv"))
 
 
 def _rows(
