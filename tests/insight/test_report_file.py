@@ -122,7 +122,7 @@ def test_an_old_page_stays_when_the_new_one_cannot_be_written(made: Path, tmp_pa
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vl_convert", None)
-    with pytest.raises(ToolError, match=r"profilemate\[report\]"):
+    with pytest.raises(ToolError, match="'jinja2>="):
         engine.library()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from places import EXPECTED
 
 from profilemate.errors import InputError
 from profilemate.hta.run import torch_traces
@@ -27,7 +28,6 @@ from profilemate.parse.tables import TABLES
 from profilemate.parse.writers.openmetrics import openmetrics_text
 from profilemate.view.find import timeline_of
 
-EXPECTED = Path(__file__).parents[1] / "data" / "vllm_cpu_server" / "expected"
 GOLDEN: dict[str, Any] = json.loads((EXPECTED / "metadata.json").read_text(encoding="utf-8"))
 VOLATILE: dict[str, Any] = {
     "output_dir": "/somewhere/session",

@@ -11,6 +11,7 @@ from pathlib import Path
 import made_session
 import pandas as pd
 import pytest
+from places import EXPECTED
 
 from profilemate.insight.compare import compare
 from profilemate.insight.findings import find
@@ -23,7 +24,6 @@ from profilemate.insight.report.source import Source
 from profilemate.parse.session.saved import SavedSession
 from profilemate.parse.tables import TABLES
 
-EXPECTED = Path(__file__).parents[1] / "data" / "vllm_cpu_server" / "expected"
 CSVS = [name for name, table in TABLES.items() if not table.heading]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from places import ROOT
 from saved_build import METADATA, write_session
 from sidecars import ENGINE, WORKER, Recorder, make_up, sidecar
 
@@ -18,7 +19,7 @@ from profilemate.parse.pipeline import parse_session
 from profilemate.parse.session.saved import SavedSession
 from profilemate.parse.session.warnings import CLOCKS, COUNTS, IDS
 
-PACKAGE = Path(__file__).parents[2] / "profilemate"
+PACKAGE = ROOT / "profilemate"
 
 FACTS: dict[str, Any] = {
     "notes": ["A reader's note."],
