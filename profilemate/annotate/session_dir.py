@@ -88,9 +88,9 @@ def usable(settings: Settings, env: MutableMapping[str, str]) -> str:
 def _unusable(folder: Path) -> str:
     """Why no session may lie in this folder, or nothing.
 
-    In a folder of somebody else's, or one in which anybody may rename what is not theirs, a session
-    could be put where the run did not mean it to be: the folder is ours or root's, and where others
-    may write it is sticky, as /tmp is.
+    In a folder of somebody else's a session could be put where the run did not mean it to be: the
+    folder is ours, or root's and, where everybody may write, sticky, as /tmp is. In one of ours the
+    session itself is asked for its owner, see `_is_own`.
     """
     if not folder.is_absolute():
         return "begins with the home folder of nobody here"
@@ -102,7 +102,8 @@ def _unusable(folder: Path) -> str:
     for seen in (os.lstat(folder), os.stat(folder)):
         if seen.st_uid not in (os.geteuid(), 0):
             return "belongs to another user"
-    if seen.st_mode & stat.S_IWOTH and not seen.st_mode & stat.S_ISVTX:
+    ours = seen.st_uid == os.geteuid()
+    if not ours and seen.st_mode & stat.S_IWOTH and not seen.st_mode & stat.S_ISVTX:
         return "can be written by everybody and is not sticky"
     return ""
 

@@ -234,6 +234,7 @@ def test_what_a_session_holds_is_nobody_else_s(tmp_path: Path) -> None:
         (0o1777, 12345, "belongs to another user"),
         (0o777, 0, "can be written by everybody and is not sticky"),
         (0o1777, 0, ""),
+        (0o777, 1000, ""),
         (0o2775, 0, ""),  # what a container platform gives a user of a group
     ],
 )
@@ -251,6 +252,7 @@ def test_whose_folder_a_session_may_lie_in(
         kind = seen.st_mode & ~0o7777
         return os.stat_result((kind | mode, *seen[1:4], owner, *seen[5:]))
 
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(os, "stat", owned)
     monkeypatch.setattr(os, "lstat", lambda path: owned(path, follow_symlinks=False))
     env: dict[str, str] = {}
