@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from profilemate.annotate.faults import Faults, shield
+from profilemate.annotate.hook import Original
 from profilemate.annotate.settings import TORCH
 from profilemate.annotate.wrapping import compile_wrapper
 
@@ -53,7 +54,9 @@ def wait(then: Callable[[], object]) -> bool:
             owner.__post_init__ = original
             then()
 
-    shielded = shield("VllmConfig.__post_init__", _faults, notice)
-    wrapper = compile_wrapper(original, _NOTICE, pm_notice=shielded)
+    hook = "VllmConfig.__post_init__"
+    shielded = shield(hook, _faults, notice)
+    named = Original(original, hook, "__post_init__")
+    wrapper = compile_wrapper(named, _NOTICE, pm_notice=shielded)
     owner.__post_init__ = wrapper
     return True

@@ -47,7 +47,7 @@ def collect(env: Mapping[str, str]) -> Status:
     every = (*HOOKS, *extend.load(env))
     found = [] if vllm is None else probe.probe(every, vllm)
     hooks = [
-        HookStatus(s.name, "skipped", why=f"{hook.group} hooks are off") if hook.group in off else s
+        HookStatus(s.name, "off", why=f"{hook.group} hooks are off") if hook.group in off else s
         for hook, s in zip(every, found, strict=False)
     ]
     versions = {

@@ -68,9 +68,15 @@ _ROWS = (
         "one row of the hook table and what became of it in this process",
         (
             Field("name", "str", "name of the hook"),
-            Field("status", "str", "installed, skipped, or waiting for its module"),
+            Field(
+                "status",
+                "str",
+                "installed; waiting for its module; skipped: this vLLM has no such place; off: its "
+                "group is switched off; failed: the place could not be wrapped",
+            ),
             Field("target", "str", "module:Class.method"),
-            Field("why", "str", "why it was skipped"),
+            Field("why", "str", "why it is not installed, or the first of its faults"),
+            Field("faults", "int", "how often it failed in this process so far, None for never"),
         ),
     ),
     Kind(

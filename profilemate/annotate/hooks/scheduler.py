@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from profilemate.annotate.faults import shield
-from profilemate.annotate.hook import Hook, Method, Target
+from profilemate.annotate.hook import Hook, Method, Original, Target
 from profilemate.annotate.wrapping import COUNT, Arguments, observe
 from profilemate.schema import KINDS
 
@@ -24,7 +24,7 @@ _REQUEST = KINDS["request"].encode
 _USAGE = KINDS["kv.usage"].encode
 
 
-def wrap_schedule(original: Method, emitter: Emitter) -> Method:
+def wrap_schedule(original: Original, emitter: Emitter) -> Method:
     """schedule: the step itself, and the moment at which everything buffered leaves."""
     state = emitter.state
 
@@ -74,7 +74,7 @@ def emit_changed_usage(emitter: Emitter, now: int) -> None:
             info.used = used
 
 
-def wrap_update_from_output(original: Method, emitter: Emitter) -> Method:
+def wrap_update_from_output(original: Original, emitter: Emitter) -> Method:
     """update_from_output: the last thing before an engine without work goes to sleep."""
 
     def after(scheduler: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
@@ -86,7 +86,7 @@ def wrap_update_from_output(original: Method, emitter: Emitter) -> Method:
     return observe(original, emitter, after, wants=())
 
 
-def wrap_preempt(original: Method, emitter: Emitter) -> Method:
+def wrap_preempt(original: Original, emitter: Emitter) -> Method:
     """_preempt_request: what a preemption gives back and throws away."""
 
     def before(scheduler: Any, args: Arguments) -> tuple[int, int]:
@@ -103,7 +103,7 @@ def wrap_preempt(original: Method, emitter: Emitter) -> Method:
     return observe(original, emitter, after, before, wants=("request",))
 
 
-def wrap_given_back(original: Method, emitter: Emitter) -> Method:
+def wrap_given_back(original: Original, emitter: Emitter) -> Method:
     """KVCacheManager.free in vLLM 0.11, where preemption is a few lines inside schedule.
 
     Whether the request was preempted or is finished shows only afterwards: `emit_preempted`.
@@ -136,7 +136,7 @@ if pm_emitter.watching and not pm_emitter.active:
 """
 
 
-def wrap_add_request(original: Method, emitter: Emitter) -> Method:
+def wrap_add_request(original: Original, emitter: Emitter) -> Method:
     """add_request: a request arrives at the scheduler.
 
     If the next step is to be recorded, so is who waits for it.
@@ -150,13 +150,13 @@ def wrap_add_request(original: Method, emitter: Emitter) -> Method:
         values = (r.request_id, "arrived", r.num_prompt_tokens, None, None)
         emitter.add(_REQUEST, start, end, values)
 
-    pm_advance = shield(original.__qualname__, emitter.faults, advance)
+    pm_advance = shield(original.hook, emitter.faults, advance)
     return observe(
         original, emitter, after, wants=("request",), first=_ARRIVE, pm_advance=pm_advance
     )
 
 
-def wrap_free_request(original: Method, emitter: Emitter) -> Method:
+def wrap_free_request(original: Original, emitter: Emitter) -> Method:
     """_free_request: a request is finished, for whatever reason."""
 
     def after(scheduler: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
@@ -168,23 +168,24 @@ def wrap_free_request(original: Method, emitter: Emitter) -> Method:
 
 
 def _hook(
-    method: str, wrap: Any, group: Any, emits: tuple[str, ...], why: str, *older: Target
+    place: str, wrap: Any, group: Any, emits: tuple[str, ...], why: str, *older: Target
 ) -> Hook:
-    targets = (Target(f"{SCHEDULER}.{method}", wrap), *older)
+    method, _, parameters = place.rstrip(")").partition("(")
+    targets = (Target(f"{SCHEDULER}.{method}", wrap, parameters), *older)
     return Hook(f"Scheduler.{method}", group, targets, emits, why)
 
 
 HOOKS = (
-    _hook("schedule", wrap_schedule, "engine", ("sched.step", "kv.usage"), "the step"),
-    _hook("update_from_output", wrap_update_from_output, "engine", (), "before the engine sleeps"),
+    _hook("schedule()", wrap_schedule, "engine", ("sched.step", "kv.usage"), "the step"),
+    _hook("update_from_output()", wrap_update_from_output, "engine", (), "before the engine sleeps"),
     _hook(
-        "_preempt_request",
+        "_preempt_request(request)",
         wrap_preempt,
         "kv",
         ("preempt",),
         "preemptions",
-        Target("vllm.v1.core.sched.scheduler:KVCacheManager.free", wrap_given_back),
+        Target("vllm.v1.core.sched.scheduler:KVCacheManager.free", wrap_given_back, "request"),
     ),
-    _hook("add_request", wrap_add_request, "engine", ("request",), "arrivals"),
-    _hook("_free_request", wrap_free_request, "engine", ("request",), "ends"),
+    _hook("add_request(request)", wrap_add_request, "engine", ("request",), "arrivals"),
+    _hook("_free_request(request)", wrap_free_request, "engine", ("request",), "ends"),
 )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from profilemate.annotate.faults import shield
-from profilemate.annotate.hook import Hook, Method, Target
+from profilemate.annotate.hook import Hook, Method, Original, Target
 from profilemate.annotate.step import NO_FACTS, Facts
 from profilemate.annotate.wrapping import COUNT, Arguments, compile_wrapper
 
@@ -27,7 +27,7 @@ finally:
 """
 
 
-def wrap_execute_model(original: Method, emitter: Emitter) -> Method:
+def wrap_execute_model(original: Original, emitter: Emitter) -> Method:
     """execute_model: one step, numbered like the scheduler's.
 
     Scheduler and workers count their calls; the counters advance in lock-step, calls with 0
@@ -35,7 +35,7 @@ def wrap_execute_model(original: Method, emitter: Emitter) -> Method:
     scheduled before step N has run.
     """
     state = emitter.state
-    facts_of = shield(f"{original.__qualname__}, scheduler_output", emitter.faults, facts)
+    facts_of = shield(original.hook, emitter.faults, facts)
 
     def begin(args: Arguments) -> None:
         emitter.step.begin(state.worker_step, facts_of(args[0]) or NO_FACTS)
@@ -43,7 +43,7 @@ def wrap_execute_model(original: Method, emitter: Emitter) -> Method:
     return _around(original, emitter, begin, COUNT.format(counter="worker_step"))
 
 
-def wrap_dummy_batch(original: Method, emitter: Emitter) -> Method:
+def wrap_dummy_batch(original: Original, emitter: Emitter) -> Method:
     """execute_dummy_batch: a data-parallel rank without requests keeps in step with the others.
 
     It launches graphs like any step, but no scheduler knows of it.
@@ -64,7 +64,7 @@ def note_worker(emitter: Emitter, worker: Any) -> None:
 
 
 def _around(
-    original: Method, emitter: Emitter, begin: Callable[[Arguments], None], first: str
+    original: Original, emitter: Emitter, begin: Callable[[Arguments], None], first: str
 ) -> Method:
     """Wrap a method that is a step: `begin` and the step's end around it, `first` in any case."""
     state = emitter.state
@@ -84,7 +84,7 @@ def _around(
         if not emitter.identity.has_engine:
             emitter.flush()
 
-    faults, where = emitter.faults, original.__qualname__
+    faults, where = emitter.faults, original.hook
     return compile_wrapper(
         original,
         _AROUND.format(first=first),
@@ -124,7 +124,7 @@ HOOKS = (
     Hook(
         "Worker.execute_model",
         "engine",
-        (Target(f"{WORKER}.execute_model", wrap_execute_model),),
+        (Target(f"{WORKER}.execute_model", wrap_execute_model, "scheduler_output"),),
         ("step", "step.end"),
         "the step as the worker sees it; the recorder's GPU records are found through this range",
     ),
