@@ -27,6 +27,7 @@ SESSION_EVERY_NS = 2_000_000_000
 MAX_BUFFERED = 8192
 """Events after which a batch leaves although no step has ended."""
 
+_CONFIG = KINDS["config"].encode
 _HOOK = KINDS["hook"].encode
 
 _BATCH = schema.MAX_MESSAGE - 1024  # leaves room for the head, so that most batches fit one message
@@ -273,13 +274,18 @@ class Emitter:
         return schema.split(message, number=self._split_messages)
 
     def _session(self, now: int) -> list[str]:
-        """The session, spelled: who this process is, its pools, and what became of each hook."""
+        """The session, spelled: who this process is, its engines and pools, and its hooks."""
         texts = [KINDS["session"].encode(0, 0, *self.identity.session(now, self.faults.count))]
+        self.state.find_owners()
+        for engine in self.state.engines.every:
+            values = engine.values()
+            texts += [] if values is None else [_CONFIG(0, 0, *values)]
         for info in self.state.pools.values():
             pool = info.pool()
             if pool is not None:
                 used = info.total - pool.get_num_free_blocks()
-                texts.append(KINDS["kv.pool"].encode(0, 0, info.number, *info.facts, used))
+                values = (info.number, *info.facts, used, info.owner, info.engine)
+                texts.append(KINDS["kv.pool"].encode(0, 0, *values))
         texts += [
             _HOOK(0, 0, h.name, h.state, h.target or None, h.why or None, h.faults or None)
             for h in self._hook_status()

@@ -102,7 +102,7 @@ class Patcher:
         for target in hook.targets:
             if target.module != module.__name__:
                 continue
-            owner = getattr(module, target.owner, None) if target.owner else module
+            owner: Any = getattr(module, target.owner, None) if target.owner else module
             why = _missing(target, owner, module)
             if why is None:
                 self._wrap(hook, target, owner)

@@ -75,7 +75,8 @@ def _hides(shown: inspect.Signature, stated: inspect.Signature) -> bool:
 
 def _names(stated: inspect.Signature) -> list[str]:
     """What a row states, without `self`."""
-    return [p.name for p in stated.parameters.values() if p.kind not in _VARIADIC and p.name != "self"]
+    parameters = stated.parameters.values()
+    return [p.name for p in parameters if p.kind not in _VARIADIC and p.name != "self"]
 
 
 def _held(original: Original, stated: inspect.Signature) -> inspect.Signature | None:

@@ -201,7 +201,7 @@ def test_parameters_that_rows_state_are_those_of_the_layouts(layout: None) -> No
             Original(lambda *a, **k: None, "x", "x", target.parameters, bool(target.owner))
         )
         names = [n for n in stated.parameters if not n.startswith("pm_")]
-        found = [n for n in inspect.signature(method).parameters]
+        found = list(inspect.signature(method).parameters)
         assert found[: len(names)] == names, target.path
         checked += len(names) > 1
     assert checked >= 20

@@ -199,15 +199,28 @@ def wrap_cache_full(original: Original, emitter: Emitter) -> Method:
 
 
 def wrap_cache_partial(original: Original, emitter: Emitter) -> Method:
-    """cache_partial_block: a prefix that ends inside a block enters the cache."""
+    """cache_partial_block: a prefix that ends inside a block enters the cache.
+
+    Called in every step for the last block of a request of a hybrid model: what it stored before is
+    stored again, and that is nothing new.
+    """
     emit_cached = _cached(emitter)
 
+    def before(pool: Any, args: Arguments) -> Any:
+        return _entries(pool, args[2])
+
     def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
-        if result is not None:  # None: the null block
-            request, group, block = args
+        request, group, block = args
+        if result is not None and result not in note:  # None: the null block
             emit_cached(pool, start, end, request, group, [block.block_id], True)
 
-    return observe(original, emitter, after, wants=(*_CACHED, "block"))
+    return observe(original, emitter, after, before, wants=(*_CACHED, "block"))
+
+
+def _entries(pool: Any, block: Any) -> tuple[Any, ...]:
+    """The keys under which a block is found in the prefix cache."""
+    further = getattr(pool, "cached_block_hashes_by_block", None) or {}
+    return (block.block_hash, *further.get(block.block_id, ()))
 
 
 _CACHED = ("request", "kv_cache_group_id")
@@ -264,9 +277,7 @@ def wrap_reset(original: Original, emitter: Emitter) -> Method:
     return observe(original, emitter, after, wants=())
 
 
-def _hook(
-    method: str, parameters: str, wrap: Any, emits: tuple[str, ...], why: str
-) -> Hook:
+def _hook(method: str, parameters: str, wrap: Any, emits: tuple[str, ...], why: str) -> Hook:
     target = Target(f"{POOL}.{method}", wrap, parameters)
     return Hook(f"BlockPool.{method}", "kv", (target,), emits, why)
 

@@ -77,9 +77,12 @@ def wrap_pop_blocks_for_free(original: Original, emitter: Emitter) -> Method:
     return observe(original, emitter, after, wants=("request",))
 
 
-def _emit_lookup(emitter: Emitter, start: int, end: int, request: Any, hits: int) -> None:
+def _emit_lookup(
+    emitter: Emitter, manager: Any, start: int, end: int, request: Any, hits: int
+) -> None:
     preempted = getattr(request, "num_preemptions", 0) > 0
-    values = (request.request_id, request.num_tokens, hits, preempted)
+    engine = emitter.pool(manager.block_pool).engine
+    values = (request.request_id, request.num_tokens, hits, preempted, engine)
     emitter.add(_LOOKUP, start, end, values)
 
 
@@ -92,7 +95,7 @@ def wrap_record_stats(original: Original, emitter: Emitter) -> Method:
     def after(manager: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
         request, hits = args
         if manager.enable_caching and not getattr(request, "skip_reading_prefix_cache", False):
-            _emit_lookup(emitter, start, end, request, hits)
+            _emit_lookup(emitter, manager, start, end, request, hits)
 
     return observe(original, emitter, after, wants=("request", "num_hits"))
 
@@ -106,7 +109,7 @@ def wrap_get_computed_blocks(original: Original, emitter: Emitter) -> Method:
     def after(manager: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
         request = args[0]
         if manager.enable_caching and not getattr(request, "skip_reading_prefix_cache", False):
-            _emit_lookup(emitter, start, end, request, result[1])
+            _emit_lookup(emitter, manager, start, end, request, result[1])
 
     return observe(original, emitter, after, wants=("request",))
 

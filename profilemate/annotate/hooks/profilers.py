@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CONFIG = "vllm.config:VllmConfig.__post_init__"
 CORE = "vllm.v1.engine.core:EngineCore.profile"
+GPU = f"{WORKER}.profile"
 CPU = "vllm.v1.worker.cpu_worker:CPUWorker.profile"
 PROFILERS = (
     "vllm.profiler.wrapper:WorkerProfiler",
@@ -117,9 +118,9 @@ _PROFILE = "is_start=True, profile_prefix=None, delay_iterations=None, max_itera
 
 HOOKS = (
     _hook("VllmConfig.__post_init__", (CONFIG,), wrap_config, "a torch profiler is configured"),
-    _hook("EngineCore.profile", (CORE,), wrap_core, "which steps the workers will profile", _PROFILE),
-    _hook("Worker.profile", (f"{WORKER}.profile",), wrap_worker, "a profiler starts or ends", _PROFILE),
-    _hook("CPUWorker.profile", (CPU,), wrap_worker, "the same on the CPU, up to vLLM 0.30", _PROFILE),
+    _hook("EngineCore.profile", (CORE,), wrap_core, "steps that workers will profile", _PROFILE),
+    _hook("Worker.profile", (GPU,), wrap_worker, "a profiler starts or ends", _PROFILE),
+    _hook("CPUWorker.profile", (CPU,), wrap_worker, "the same, up to vLLM 0.30", _PROFILE),
     _hook(
         "WorkerProfiler._call_start",
         tuple(f"{path}._call_start" for path in PROFILERS),

@@ -28,17 +28,13 @@ def wrap_schedule(original: Original, emitter: Emitter) -> Method:
     """schedule: the step itself, and the moment at which everything buffered leaves."""
     state = emitter.state
 
-    def note_engine(scheduler: Any) -> None:
-        if emitter.identity.saw_engine(getattr(scheduler, "parallel_config", None)):
-            emitter.touch_session()
-
     def advance(scheduler: Any) -> None:
-        note_engine(scheduler)
+        note_engine(emitter, scheduler)
         emitter.advance(state.scheduler_step)
 
     def after(scheduler: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
         """Emit the step and whatever else shows only now, and send it all."""
-        note_engine(scheduler)
+        engine = note_engine(emitter, scheduler)
         preempted = getattr(result, "preempted_req_ids", None)
         values = (
             state.scheduler_step,
@@ -47,10 +43,11 @@ def wrap_schedule(original: Original, emitter: Emitter) -> Method:
             len(result.scheduled_new_reqs),
             None if preempted is None else len(preempted),
             len(scheduler.running),
-            len(scheduler.waiting),
+            _waiting(scheduler),
+            engine,
         )
         if state.given_back:
-            emit_preempted(emitter)
+            emit_preempted(emitter, engine)
         emitter.add(_STEP, start, end, values)
         emit_changed_usage(emitter, end)
         emitter.flush()
@@ -59,6 +56,51 @@ def wrap_schedule(original: Original, emitter: Emitter) -> Method:
     return observe(
         original, emitter, after, wants=(), first=count, pm_state=state, pm_advance=advance
     )
+
+
+def note_engine(emitter: Emitter, scheduler: Any) -> int | None:
+    """The scheduler's engine, as events have it; the first time, the session says so."""
+    engines, count = emitter.state.engines, len(emitter.state.engines.every)
+    engine = engines.find(scheduler, "scheduler")
+    if len(engines.every) > count:
+        emitter.touch_session()
+    if emitter.identity.saw_engine(getattr(scheduler, "parallel_config", None)):
+        emitter.touch_session()
+    return engine.label
+
+
+# Beside `waiting`, where vLLM keeps requests that it cannot schedule yet, a load of their KV blocks
+# for one: `skipped_waiting` from about vLLM 0.18, `kv_holding_waiting` in 0.32.
+_FURTHER_QUEUES = ("skipped_waiting", "kv_holding_waiting")
+
+
+def _waiting(scheduler: Any) -> int:
+    count = len(scheduler.waiting)
+    for name in _FURTHER_QUEUES:
+        queue = getattr(scheduler, name, None)
+        if queue:
+            count += len(queue)
+    return count
+
+
+def wrap_init(original: Original, emitter: Emitter) -> Method:
+    """Scheduler.__init__: an engine, its configuration, and the pools that are made in it."""
+
+    def before(scheduler: Any, args: Arguments) -> set[int]:
+        return {info.number for info in emitter.state.pools.values()}
+
+    def after(
+        scheduler: Any, start: int, end: int, result: Any, args: Arguments, note: Any
+    ) -> None:
+        engine = note_engine(emitter, scheduler)
+        for info in emitter.state.pools.values():
+            if note is not None and info.number not in note:
+                info.engine = engine
+        emitter.state.find_owners()
+        emitter.touch_session()
+        emitter.flush()  # a run without any request leaves this word
+
+    return observe(original, emitter, after, before, wants=(), gate="pm_emitter.on")
 
 
 def emit_changed_usage(emitter: Emitter, now: int) -> None:
@@ -98,7 +140,8 @@ def wrap_preempt(original: Original, emitter: Emitter) -> Method:
     ) -> None:
         free, computed = note
         blocks = scheduler.kv_cache_manager.block_pool.get_num_free_blocks() - free
-        emitter.add(_PREEMPT, start, end, (args[0].request_id, blocks, computed))
+        engine = note_engine(emitter, scheduler)
+        emitter.add(_PREEMPT, start, end, (args[0].request_id, blocks, computed, engine))
 
     return observe(original, emitter, after, before, wants=("request",))
 
@@ -121,13 +164,13 @@ def wrap_given_back(original: Original, emitter: Emitter) -> Method:
     return observe(original, emitter, after, before, wants=("request",))
 
 
-def emit_preempted(emitter: Emitter) -> None:
+def emit_preempted(emitter: Emitter, engine: int | None) -> None:
     """Emit which of the requests that gave their blocks back were preempted in this step."""
     state = emitter.state
     given_back, state.given_back = state.given_back, []
     for request, start, end, blocks, computed in given_back:
         if request.status.name == "PREEMPTED":
-            emitter.add(_PREEMPT, start, end, (request.request_id, blocks, computed))
+            emitter.add(_PREEMPT, start, end, (request.request_id, blocks, computed, engine))
 
 
 _ARRIVE = """
@@ -147,7 +190,8 @@ def wrap_add_request(original: Original, emitter: Emitter) -> Method:
 
     def after(scheduler: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
         r = args[0]
-        values = (r.request_id, "arrived", r.num_prompt_tokens, None, None)
+        engine = note_engine(emitter, scheduler)
+        values = (r.request_id, "arrived", r.num_prompt_tokens, None, None, engine)
         emitter.add(_REQUEST, start, end, values)
 
     pm_advance = shield(original.hook, emitter.faults, advance)
@@ -162,7 +206,9 @@ def wrap_free_request(original: Original, emitter: Emitter) -> Method:
     def after(scheduler: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
         r = args[0]
         numbers = (r.num_prompt_tokens, r.num_output_tokens)
-        emitter.add(_REQUEST, start, end, (r.request_id, "finished", *numbers, r.status.name))
+        engine = note_engine(emitter, scheduler)
+        values = (r.request_id, "finished", *numbers, r.status.name, engine)
+        emitter.add(_REQUEST, start, end, values)
 
     return observe(original, emitter, after, wants=("request",))
 
@@ -176,8 +222,9 @@ def _hook(
 
 
 HOOKS = (
+    _hook("__init__()", wrap_init, "engine", ("config", "kv.pool"), "whose pools are whose"),
     _hook("schedule()", wrap_schedule, "engine", ("sched.step", "kv.usage"), "the step"),
-    _hook("update_from_output()", wrap_update_from_output, "engine", (), "before the engine sleeps"),
+    _hook("update_from_output()", wrap_update_from_output, "engine", (), "before it sleeps"),
     _hook(
         "_preempt_request(request)",
         wrap_preempt,

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 from profilemate.annotate.faults import shield
 from profilemate.annotate.hook import Hook, Method, Original, Target
 from profilemate.annotate.step import NO_FACTS, Facts
-from profilemate.annotate.wrapping import COUNT, Arguments, compile_wrapper
+from profilemate.annotate.wrapping import COUNT, Arguments, compile_wrapper, observe
+from profilemate.schema import KINDS
 
 if TYPE_CHECKING:
     from profilemate.annotate.emit import Emitter
+
+_SAMPLE = KINDS["step.sample"].encode
 
 WORKER = "vllm.v1.worker.gpu_worker:Worker"
 
@@ -37,8 +40,9 @@ def wrap_execute_model(original: Original, emitter: Emitter) -> Method:
     state = emitter.state
     facts_of = shield(original.hook, emitter.faults, facts)
 
-    def begin(args: Arguments) -> None:
-        emitter.step.begin(state.worker_step, facts_of(args[0]) or NO_FACTS)
+    def begin(worker: Any, args: Arguments) -> None:
+        engine = state.engines.find(worker, "worker").label
+        emitter.step.begin(state.worker_step, facts_of(args[0]) or NO_FACTS, engine=engine)
 
     return _around(original, emitter, begin, COUNT.format(counter="worker_step"))
 
@@ -49,10 +53,25 @@ def wrap_dummy_batch(original: Original, emitter: Emitter) -> Method:
     It launches graphs like any step, but no scheduler knows of it.
     """
 
-    def begin(args: Arguments) -> None:
-        emitter.step.begin(None, dummy=True)
+    def begin(worker: Any, args: Arguments) -> None:
+        engine = emitter.state.engines.find(worker, "worker").label
+        emitter.step.begin(None, dummy=True, engine=engine)
 
     return _around(original, emitter, begin, "")
+
+
+def wrap_sample_tokens(original: Original, emitter: Emitter) -> Method:
+    """sample_tokens: the rest of a step, where execute_model returns before its logits are there.
+
+    vLLM refuses to execute the next step before it, so it is that of the last one.
+    """
+    state = emitter.state
+
+    def after(worker: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
+        engine = state.engines.find(worker, "worker").label
+        emitter.add(_SAMPLE, start, end, (state.worker_step, engine))
+
+    return observe(original, emitter, after, wants=())
 
 
 def note_worker(emitter: Emitter, worker: Any) -> None:
@@ -64,7 +83,7 @@ def note_worker(emitter: Emitter, worker: Any) -> None:
 
 
 def _around(
-    original: Original, emitter: Emitter, begin: Callable[[Arguments], None], first: str
+    original: Original, emitter: Emitter, begin: Callable[[Any, Arguments], None], first: str
 ) -> Method:
     """Wrap a method that is a step: `begin` and the step's end around it, `first` in any case."""
     state = emitter.state
@@ -75,7 +94,7 @@ def _around(
 
     def enter(worker: Any, args: Arguments) -> None:
         note_worker(emitter, worker)
-        begin(args)
+        begin(worker, args)
 
     def leave() -> None:
         emitter.step.end()
@@ -127,6 +146,13 @@ HOOKS = (
         (Target(f"{WORKER}.execute_model", wrap_execute_model, "scheduler_output"),),
         ("step", "step.end"),
         "the step as the worker sees it; the recorder's GPU records are found through this range",
+    ),
+    Hook(
+        "Worker.sample_tokens",
+        "engine",
+        (Target(f"{WORKER}.sample_tokens", wrap_sample_tokens),),
+        ("step.sample",),
+        "the sampler and the lm_head, which run after execute_model has returned",
     ),
     Hook(
         "Worker.execute_dummy_batch",
