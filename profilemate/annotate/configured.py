@@ -15,10 +15,21 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from profilemate.annotate.faults import Faults, shield
+from profilemate.annotate.faults import Faults, say, shield
 from profilemate.annotate.hook import Original
 from profilemate.annotate.settings import TORCH
 from profilemate.annotate.wrapping import compile_wrapper
+
+PROTON = "proton"
+
+PROTON_SAID = "PROFILEMATE_PROTON_SAID"
+"""Set by ourselves, for this process and those that it starts: it was said."""
+
+NO_PROTON = (
+    "--profiler-config asks for Triton's Proton, whose files profilemate does not read. For GPU "
+    'work beside its tables use "profiler": "torch", or "cuda" under Nsight Systems; for CUDA '
+    "graphs and the KV cache alone a live session (PROFILEMATE_DIR) is enough"
+)
 
 _faults = Faults()
 
@@ -28,6 +39,9 @@ def note(config: Any) -> bool:
     profiler = getattr(getattr(config, "profiler_config", None), "profiler", None)
     if profiler == "torch":
         os.environ[TORCH] = "1"
+    elif profiler == PROTON and not os.environ.get(PROTON_SAID):
+        os.environ[PROTON_SAID] = "1"
+        say(NO_PROTON)
     return profiler == "torch"
 
 

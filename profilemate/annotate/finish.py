@@ -26,8 +26,10 @@ from profilemate.annotate.settings import NSYS, Settings
 from profilemate.schema.live import LOCK, LOG, MARKERS, METADATA, RECORDING
 
 _ROOT = Path(profilemate.__file__).parent.parent
+# The process that we start ends at once, and its child is nobody's: vLLM kills a worker with all
+# its descendants, and the tables are still being written then.
 _CODE = (
-    "import sys; sys.path.append(sys.argv[2]); from profilemate.parse.finalise import main; "
+    "import os, sys; os.fork() and os._exit(0); sys.path.append(sys.argv[2]); from profilemate.parse.finalise import main; "
     "sys.exit(main(sys.argv[1]))"
 )
 
@@ -65,6 +67,7 @@ def start(settings: Settings, env: Mapping[str, str]) -> None:
         )
         return
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    again = (session / LOG).exists()
     lock = os.open(session / LOCK, flags, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -73,6 +76,8 @@ def start(settings: Settings, env: Mapping[str, str]) -> None:
         return
     finally:
         os.close(lock)
+    if again:  # another one has said it, and was not the last to end
+        return
     say(f"live session: {session} (its tables are being written, see {LOG} there)")
 
 
