@@ -29,7 +29,8 @@ _ROOT = Path(profilemate.__file__).parent.parent
 # The process that we start ends at once, and its child is nobody's: vLLM kills a worker with all
 # its descendants, and the tables are still being written then.
 _CODE = (
-    "import os, sys; os.fork() and os._exit(0); sys.path.append(sys.argv[2]); from profilemate.parse.finalise import main; "
+    "import os, sys; os.fork() and os._exit(0); sys.path.append(sys.argv[2]); "
+    "from profilemate.parse.finalise import main; "
     "sys.exit(main(sys.argv[1]))"
 )
 

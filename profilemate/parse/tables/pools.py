@@ -27,8 +27,9 @@ class Pools:
         total: Blocks of every stream without the null block, `UNKNOWN` if never said.
         caching: Whether prefix caching is on. Where no `kv.pool` event says it, an operation that
             only exists with prefix caching does.
-        standard: The stream that the standard files are about, one per process: the lowest pool
-            number that is on the GPU. (CPU offloading and HiSparse make further pools.)
+        standard: The stream that the standard files are about, one per process: the pool that the
+            scheduler's KV cache manager hands out, as it says itself. Where none says so it is the
+            lowest pool number on the GPU. (CPU offloading and HiSparse make further pools.)
         further: Others on the GPU that were used, as of a second engine in the process.
     """
 
@@ -82,11 +83,19 @@ def _pools(trace: Trace) -> Pools:
         exists[stream], used[stream], caching[stream] = True, found is not None, bool(found)
     # Repeated with every session: the last value that is known.
     of_said = _stream(pids, nums, *_place(said))
-    facts = said[["num_blocks", "caching", "medium"]].groupby(of_said).last().reindex(range(count))
+    facts = (
+        said[["num_blocks", "caching", "medium", "owner"]]
+        .groupby(of_said)
+        .last()
+        .reindex(range(count))
+    )
     caching_said = facts["caching"].notna().to_numpy()
     caching[caching_said] = flags(facts["caching"])[caching_said]
     on_gpu = facts["medium"].isna() | (facts["medium"].str.upper() == "GPU")
     here = (exists & flags(on_gpu)).reshape(len(pids), len(nums))
+    owned = (exists & flags(facts["owner"] == "scheduler")).reshape(here.shape)
+    # A connector's own pool may come first, and need not say that it is no GPU's.
+    here = np.where(owned.any(axis=1, keepdims=True), owned, here)
     lowest = (here & (np.cumsum(here, axis=1) == 1)).reshape(-1)
     return Pools(
         np.repeat(pids, len(nums)),

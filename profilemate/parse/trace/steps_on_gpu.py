@@ -107,17 +107,33 @@ def step_work(trace: Trace) -> Work:
 
 
 def step_gpu(trace: Trace) -> Folded:
-    """All GPU records that the rows of the frame `step` started, eager ones too."""
+    """All GPU records that the rows of the frame `step` started, eager ones too.
+
+    A step is execute_model and then sample_tokens, in which the lm_head and the sampler run.
+    """
     if "step_gpu" not in trace.derived:
         steps = trace.frames["step"]
         work, overlaps = trace.work.rows, trace.work.overlaps
         host = np.flatnonzero(work["host_ts"] >= 0)
         calls = {"pid": work["pid"], "tid": work["host_tid"], "ts": work["host_ts"]}
         step = np.full(len(work["pid"]), -1, dtype=np.int64)
-        step[host] = _lie_in(steps, {name: c[host] for name, c in calls.items()})
+        calls = {name: column[host] for name, column in calls.items()}
+        executed, sampled = _lie_in(steps, calls), _lie_in(trace.frames["step.sample"], calls)
+        of_sample = np.append(_steps_of_samples(trace), -1)
+        step[host] = np.where(executed >= 0, executed, of_sample[sampled])
         trace.derived["step_gpu"] = fold_work(step, len(steps), work, overlaps)
     found: Folded = trace.derived["step_gpu"]
     return found
+
+
+def _steps_of_samples(trace: Trace) -> Ints:
+    """The row of the frame `step` that each row of `step.sample` is the rest of, -1 for none."""
+    steps, samples = trace.frames["step"], trace.frames["step.sample"]
+    keys = ["pid", "step"]
+    known = steps[keys].assign(row=np.arange(len(steps), dtype=np.int64))
+    known = known[known["step"].notna()].drop_duplicates(keys, keep="last")
+    found = samples[keys].merge(known, on=keys, how="left")["row"]
+    return found.to_numpy(dtype=np.int64, na_value=-1)
 
 
 def gpu_time(trace: Trace) -> int:
