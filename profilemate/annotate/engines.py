@@ -14,6 +14,10 @@ from profilemate.annotate.engine_config import Values, config_of
 
 Part = Literal["scheduler", "worker"]
 
+FURTHER_QUEUES = ("skipped_waiting", "kv_holding_waiting")
+"""Where vLLM keeps requests that it cannot schedule yet, a load of their KV blocks for one: the
+first since about 0.18, the second in 0.32."""
+
 
 class Engine:
     """What we know of an engine.
@@ -21,20 +25,19 @@ class Engine:
     Attributes:
         number: In the order in which the engines of this process were met, from 0.
         parts: Its scheduler and its worker, weakly held, as far as they are in this process.
+        label: The number as events have it: None for the first, the only one of most processes.
+        queues: Names of the scheduler's queues of waiting requests beside `waiting`.
         said: The fields of its `config` event, None before any is known.
     """
 
-    __slots__ = ("number", "parts", "said")
+    __slots__ = ("label", "number", "parts", "queues", "said")
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.label = number or None
+        self.queues: tuple[str, ...] = ()
         self.parts: dict[Part, weakref.ref[Any]] = {}
         self.said: Values | None = None
-
-    @property
-    def label(self) -> int | None:
-        """Its number as events have it: None for the first, the only one of most processes."""
-        return self.number or None
 
     def part(self, part: Part) -> Any:
         """The scheduler or the worker; None where there is none, or none any more."""
@@ -65,12 +68,15 @@ class Engines:
         self.every: list[Engine] = []
         self._by_owner: dict[int, Engine] = {}  # id() of a scheduler or worker
 
-    def find(self, owner: Any, part: Part) -> Engine:
-        """The engine that a scheduler or a worker is part of; asked in every step."""
+    def known(self, owner: Any, part: Part) -> Engine | None:
+        """The engine that this is part of, None if it was not met yet; asked in every step."""
         engine = self._by_owner.get(id(owner))
-        if engine is not None and engine.parts[part]() is owner:
-            return engine
-        return self._meet(owner, part)
+        # The address may have been another's, which is dead.
+        return engine if engine is not None and engine.parts[part]() is owner else None
+
+    def find(self, owner: Any, part: Part) -> Engine:
+        """The engine that a scheduler or a worker is part of."""
+        return self.known(owner, part) or self._meet(owner, part)
 
     def _meet(self, owner: Any, part: Part) -> Engine:
         config = getattr(owner, "vllm_config", None)
@@ -84,5 +90,7 @@ class Engines:
             found = Engine(len(self.every))
             self.every.append(found)
         found.parts[part] = weakref.ref(owner)
+        if part == "scheduler":
+            found.queues = tuple(name for name in FURTHER_QUEUES if hasattr(owner, name))
         self._by_owner[id(owner)] = found
         return found

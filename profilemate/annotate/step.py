@@ -36,6 +36,7 @@ class Step:
             `_REPLAY` in `hooks/cuda_graph_replays.py`, in text that no type checker reads.
         dummy: It is a dummy batch.
         launched: Launches of the model so far.
+        engine: The engine's number as events have it.
     """
 
     def __init__(self, outlet: Outlet, graphs: Graphs) -> None:
@@ -51,7 +52,7 @@ class Step:
         self._has_mode = self._has_range = False
         self._open_in: tuple[Sink, ...] = ()
         self._number: int | None = None
-        self._engine: int | None = None
+        self.engine: int | None = None
         self._facts = NO_FACTS
         self._start = 0  # ns, monotonic
         self._expected: int | None = None  # launches; None: unknown
@@ -78,7 +79,7 @@ class Step:
         self._has_mode = self._has_range = False
         self._open_in = ()
         self._number, self._facts, self._expected = number, facts, None
-        self._engine = engine
+        self.engine = engine
         if not (self._awaits_mode and self._outlet.identity.graphs):
             # No hook will say the mode, but the range has to be there: launches are found by it.
             self._push(NO_KEY, None)
@@ -107,7 +108,7 @@ class Step:
         self._expected = self._graphs.launches(key)
         ago = monotonic_ns() - self._start
         dummy = self.dummy or None
-        values = (self._number, *key, tokens, *others, self._expected, dummy, self._engine)
+        values = (self._number, *key, tokens, *others, self._expected, dummy, self.engine)
         self._open_in = outlet.push(PREFIX + _STEP(ago, None, *values))
         self._has_range = True
         self.counting = not self.each_launch
@@ -126,11 +127,11 @@ class Step:
             return
         now = monotonic_ns()
         if not has_range:
-            counted = (self.launched, dummy, self._engine)
+            counted = (self.launched, dummy, self.engine)
             values: tuple[Any, ...] = (self._number, *NO_KEY, *self._facts, *counted)
             outlet.add(_STEP, self._start, now, values)
         elif self.launched or self._expected:
-            values = (self._number, self.launched, dummy, self._engine)
+            values = (self._number, self.launched, dummy, self.engine)
             outlet.add(_END, self._start, now, values)
         if self._facts[0] or dummy:
             # A vLLM whose dispatch no hook finds: from now on the range opens without the mode.

@@ -253,8 +253,10 @@ if __name__ == "__main__":
 def test_who_waits_for_a_load_of_blocks_waits(
     installed: ListSink, request_of: Make, queue: str
 ) -> None:
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    setattr(Scheduler, queue, [request_of("loads"), request_of("too")])
     scheduler = scheduler_of(None)
-    setattr(scheduler, queue, [request_of("loads"), request_of("too")])
     scheduler.schedule()
     assert [v["waiting"] for v in said(installed, "sched.step")] == [2]
 

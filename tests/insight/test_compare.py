@@ -245,8 +245,7 @@ def test_flags_that_differ_come_before_everything_else(tmp_path: Path) -> None:
     base = {"max_num_seqs": 64, "gpu_memory_utilization": 0.9, "async_scheduling": True}
     changed = {**base, "max_num_seqs": 32, "speculative_method": "ngram"}
     a = session(tmp_path / "a", series, config=base)
-    other = {"sources": [{"recorder": "torch profiler"}]}
-    b = session(tmp_path / "b", series, config=changed, **other)
+    b = session(tmp_path / "b", series, config=changed, sources=[{"recorder": "torch profiler"}])
     assert compare(a, b).caveats[:2] == [
         "vLLM's max_num_seqs differs: 64 in A, 32 in B",
         "vLLM's speculative_method differs: none in A, ngram in B",

@@ -15,6 +15,7 @@ from profilemate.schema import KINDS
 
 if TYPE_CHECKING:
     from profilemate.annotate.emit import Emitter
+    from profilemate.annotate.engines import Engine
 
 SCHEDULER = "vllm.v1.core.sched.scheduler:Scheduler"
 
@@ -29,12 +30,12 @@ def wrap_schedule(original: Original, emitter: Emitter) -> Method:
     state = emitter.state
 
     def advance(scheduler: Any) -> None:
-        note_engine(emitter, scheduler)
+        engine_of(emitter, scheduler)
         emitter.advance(state.scheduler_step)
 
     def after(scheduler: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
         """Emit the step and whatever else shows only now, and send it all."""
-        engine = note_engine(emitter, scheduler)
+        engine = engine_of(emitter, scheduler)
         preempted = getattr(result, "preempted_req_ids", None)
         values = (
             state.scheduler_step,
@@ -43,11 +44,11 @@ def wrap_schedule(original: Original, emitter: Emitter) -> Method:
             len(result.scheduled_new_reqs),
             None if preempted is None else len(preempted),
             len(scheduler.running),
-            _waiting(scheduler),
-            engine,
+            _waiting(scheduler, engine),
+            engine.label,
         )
         if state.given_back:
-            emit_preempted(emitter, engine)
+            emit_preempted(emitter, engine.label)
         emitter.add(_STEP, start, end, values)
         emit_changed_usage(emitter, end)
         emitter.flush()
@@ -58,28 +59,22 @@ def wrap_schedule(original: Original, emitter: Emitter) -> Method:
     )
 
 
-def note_engine(emitter: Emitter, scheduler: Any) -> int | None:
-    """The scheduler's engine, as events have it; the first time, the session says so."""
-    engines, count = emitter.state.engines, len(emitter.state.engines.every)
+def engine_of(emitter: Emitter, scheduler: Any) -> Engine:
+    """The scheduler's engine; the first time, the session says so."""
+    engines = emitter.state.engines
+    engine = engines.known(scheduler, "scheduler")
+    if engine is not None:
+        return engine
     engine = engines.find(scheduler, "scheduler")
-    if len(engines.every) > count:
-        emitter.touch_session()
-    if emitter.identity.saw_engine(getattr(scheduler, "parallel_config", None)):
-        emitter.touch_session()
-    return engine.label
+    emitter.identity.saw_engine(getattr(scheduler, "parallel_config", None))
+    emitter.touch_session()
+    return engine
 
 
-# Beside `waiting`, where vLLM keeps requests that it cannot schedule yet, a load of their KV blocks
-# for one: `skipped_waiting` from about vLLM 0.18, `kv_holding_waiting` in 0.32.
-_FURTHER_QUEUES = ("skipped_waiting", "kv_holding_waiting")
-
-
-def _waiting(scheduler: Any) -> int:
+def _waiting(scheduler: Any, engine: Engine) -> int:
     count = len(scheduler.waiting)
-    for name in _FURTHER_QUEUES:
-        queue = getattr(scheduler, name, None)
-        if queue:
-            count += len(queue)
+    for name in engine.queues:
+        count += len(getattr(scheduler, name))
     return count
 
 
@@ -92,7 +87,7 @@ def wrap_init(original: Original, emitter: Emitter) -> Method:
     def after(
         scheduler: Any, start: int, end: int, result: Any, args: Arguments, note: Any
     ) -> None:
-        engine = note_engine(emitter, scheduler)
+        engine = engine_of(emitter, scheduler).label
         for info in emitter.state.pools.values():
             if note is not None and info.number not in note:
                 info.engine = engine
@@ -140,7 +135,7 @@ def wrap_preempt(original: Original, emitter: Emitter) -> Method:
     ) -> None:
         free, computed = note
         blocks = scheduler.kv_cache_manager.block_pool.get_num_free_blocks() - free
-        engine = note_engine(emitter, scheduler)
+        engine = engine_of(emitter, scheduler).label
         emitter.add(_PREEMPT, start, end, (args[0].request_id, blocks, computed, engine))
 
     return observe(original, emitter, after, before, wants=("request",))
@@ -190,7 +185,7 @@ def wrap_add_request(original: Original, emitter: Emitter) -> Method:
 
     def after(scheduler: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
         r = args[0]
-        engine = note_engine(emitter, scheduler)
+        engine = engine_of(emitter, scheduler).label
         values = (r.request_id, "arrived", r.num_prompt_tokens, None, None, engine)
         emitter.add(_REQUEST, start, end, values)
 
@@ -206,7 +201,7 @@ def wrap_free_request(original: Original, emitter: Emitter) -> Method:
     def after(scheduler: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
         r = args[0]
         numbers = (r.num_prompt_tokens, r.num_output_tokens)
-        engine = note_engine(emitter, scheduler)
+        engine = engine_of(emitter, scheduler).label
         values = (r.request_id, "finished", *numbers, r.status.name, engine)
         emitter.add(_REQUEST, start, end, values)
 

@@ -68,8 +68,7 @@ def wrap_sample_tokens(original: Original, emitter: Emitter) -> Method:
     state = emitter.state
 
     def after(worker: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
-        engine = state.engines.find(worker, "worker").label
-        emitter.add(_SAMPLE, start, end, (state.worker_step, engine))
+        emitter.add(_SAMPLE, start, end, (state.worker_step, emitter.step.engine))
 
     return observe(original, emitter, after, wants=())
 

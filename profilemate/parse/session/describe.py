@@ -15,7 +15,7 @@ from profilemate.parse.session.coverage import coverage, doubts, durations
 from profilemate.parse.session.lockstep import lockstep
 from profilemate.parse.session.metadata import Metadata
 from profilemate.parse.session.metadata_parts import Clock, Dropped, Hooks, Placed, Process, Source
-from profilemate.parse.session.self_reports import settings_of, unseen_kinds
+from profilemate.parse.session.self_reports import settings_of, several_engines, unseen_kinds
 from profilemate.parse.session.warnings import warnings_of
 from profilemate.parse.trace.ranks import Process as ProcessOfRank
 from profilemate.parse.trace.ranks import RankTrace
@@ -52,6 +52,7 @@ def describe(
     hooks, clock, dropped = _hooks(trace), _clock(trace, ranks), _dropped(trace)
     found = coverage(trace)
     notes = (*(str(note) for s in trace.sources for note in s.notes), *trace.notes)
+    notes += tuple(several_engines(trace))
     told = doubts(trace, found)
     faults = sum(process.faults or 0 for process in processes)
     return Metadata(

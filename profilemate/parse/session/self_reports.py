@@ -54,6 +54,20 @@ def _last(column: pd.Series) -> int | bool | str | None:
     return int(value) if column.dtype == "Int64" else str(value)
 
 
+def several_engines(trace: Trace) -> list[str]:
+    """A sentence for each process that ran several engines: its tables are not of one alone."""
+    said = trace.frames["config"]
+    further = said[said["engine"].notna()]
+    count: dict[int, int] = {}
+    for pid, number in zip(further["pid"].tolist(), further["engine"].tolist(), strict=True):
+        count[pid] = max(count.get(pid, 0), number + 1)
+    return [
+        f"Process {trace.aliases.get(pid, pid)} ran {engines} engines: the standard KV cache files "
+        "are of the first one's pool, steps, requests and look-ups of all of them."
+        for pid, engines in sorted(count.items())
+    ]
+
+
 def unseen_kinds(trace: Trace, ranks: Sequence[RankTrace]) -> tuple[Unseen, ...]:
     """Which events of which process may be missing because a hook failed or is not in."""
     said = trace.frames["hook"]

@@ -266,3 +266,10 @@ def test_the_standard_pool_is_the_scheduler_s_whichever_came_first() -> None:
     found = pools(trace)
     assert found.numbers[found.standard].tolist() == [1]
     assert found.further.tolist() == [False, False]
+
+
+def test_a_process_of_several_engines_says_what_its_tables_are_of() -> None:
+    one = [*engine(1, 0), at(1, "config", pid=1, max_num_seqs=4)]
+    assert described(one).notes == ()
+    (note,) = described([*one, at(2, "config", pid=1, engine=1, max_num_seqs=4)]).notes
+    assert note.startswith("Process 1 ran 2 engines: the standard KV cache files are of the first")
