@@ -58,14 +58,17 @@ def start(settings: Settings, env: Mapping[str, str]) -> None:
     session = session_dir.find(settings, env)
     if session is None or not needed(session):
         return
-    if os.getpid() == 1:
+    if os.getpid() == 1 and _is_first(session):
         say(f"the run's markers are in {session}: `profilemate parse {session}` makes the tables")
+    if os.getpid() == 1:
         return
     if not sys.executable or importlib.util.find_spec("pandas") is None:
-        say(
-            f"the run's markers are in {session}; the tables need pandas, which is not installed "
-            f"here: `profilemate parse {session}` makes them wherever profilemate is installed"
-        )
+        if _is_first(session):
+            say(
+                f"the run's markers are in {session}; the tables need pandas, which is not "
+                f"installed here: `profilemate parse {session}` makes them wherever profilemate is "
+                "installed"
+            )
         return
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     again = (session / LOG).exists()
@@ -80,6 +83,16 @@ def start(settings: Settings, env: Mapping[str, str]) -> None:
     if again:  # another one has said it, and was not the last to end
         return
     say(f"live session: {session} (its tables are being written, see {LOG} there)")
+
+
+def _is_first(session: Path) -> bool:
+    """Whether no process of the session has come to its end yet: what it says is said once."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        os.close(os.open(session / LOCK, flags, 0o600))
+    except OSError:
+        return False
+    return True
 
 
 def needed(session: Path) -> bool:

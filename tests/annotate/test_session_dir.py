@@ -214,6 +214,8 @@ def test_without_pandas_it_says_how_else(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     finish.start(asked, env)
     finish.start(asked, env)
+    monkeypatch.setattr(finish, "_started_by", 0)
+    finish.start(asked, env)  # the next process of the session
     (line,) = capsys.readouterr().err.splitlines()
     assert f"`profilemate parse {session}`" in line
     assert "pandas" in line
