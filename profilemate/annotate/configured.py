@@ -15,9 +15,21 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from profilemate.annotate.faults import Faults, shield
+from profilemate.annotate.faults import Faults, say, shield
+from profilemate.annotate.hook import Original
 from profilemate.annotate.settings import TORCH
 from profilemate.annotate.wrapping import compile_wrapper
+
+PROTON = "proton"
+
+PROTON_SAID = "PROFILEMATE_PROTON_SAID"
+"""Set by ourselves, for this process and those that it starts: it was said."""
+
+NO_PROTON = (
+    "--profiler-config asks for Triton's Proton, whose files profilemate does not read. For GPU "
+    'work beside its tables use "profiler": "torch", or "cuda" under Nsight Systems; for CUDA '
+    "graphs and the KV cache alone a live session (PROFILEMATE_DIR) is enough"
+)
 
 _faults = Faults()
 
@@ -27,6 +39,9 @@ def note(config: Any) -> bool:
     profiler = getattr(getattr(config, "profiler_config", None), "profiler", None)
     if profiler == "torch":
         os.environ[TORCH] = "1"
+    elif profiler == PROTON and not os.environ.get(PROTON_SAID):
+        os.environ[PROTON_SAID] = "1"
+        say(NO_PROTON)
     return profiler == "torch"
 
 
@@ -53,7 +68,9 @@ def wait(then: Callable[[], object]) -> bool:
             owner.__post_init__ = original
             then()
 
-    shielded = shield("VllmConfig.__post_init__", _faults, notice)
-    wrapper = compile_wrapper(original, _NOTICE, pm_notice=shielded)
+    hook = "VllmConfig.__post_init__"
+    shielded = shield(hook, _faults, notice)
+    named = Original(original, hook, "__post_init__")
+    wrapper = compile_wrapper(named, _NOTICE, pm_notice=shielded)
     owner.__post_init__ = wrapper
     return True

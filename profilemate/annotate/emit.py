@@ -27,7 +27,14 @@ SESSION_EVERY_NS = 2_000_000_000
 MAX_BUFFERED = 8192
 """Events after which a batch leaves although no step has ended."""
 
+_CONFIG = KINDS["config"].encode
+_HOOK = KINDS["hook"].encode
+
 _BATCH = schema.MAX_MESSAGE - 1024  # leaves room for the head, so that most batches fit one message
+
+
+Buffer = list[tuple[Encode, int, int, tuple[Any, ...]]]
+"""Events: the encoder of each one's kind, its begin and end (ns, monotonic), its fields."""
 
 
 class Emitter:
@@ -77,7 +84,7 @@ class Emitter:
         self.active = self.watching = True
         self.window.reset()
         self.state.reset()
-        self._buffer: list[tuple[Encode, int, int, tuple[Any, ...]]] = []
+        self._buffer: Buffer = []
         self.step.reset()
         self.graphs.pending.clear()
         self._sinks: list[Sink] | None = None  # not opened yet
@@ -217,11 +224,23 @@ class Emitter:
         buffer, self._buffer = self._buffer, []
         if not sinks:
             return
-        texts = [encode(now - start, end - start, *values) for encode, start, end, values in buffer]
+        try:
+            texts = [encode(now - start, end - start, *v) for encode, start, end, v in buffer]
+        except Exception:  # noqa: BLE001 - the guard: one of them is not what its kind says
+            texts = self._spell_each(buffer, now)
         if due:
             self._session_due = now + SESSION_EVERY_NS
             texts[:0] = self._session(now)
         self._send(texts, now, sinks)
+
+    def _spell_each(self, buffer: Buffer, now: int) -> list[str]:
+        """Spell what can be spelled; the rest is a fault of the kind's, each."""
+        texts = []
+        for encode, start, end, values in buffer:
+            spell = shield(f"the text of {encode.__name__}", self.faults, encode)
+            text = spell(now - start, end - start, *values)
+            texts += [] if text is None else [text]
+        return texts
 
     def finish(self) -> None:
         """Send what is buffered, and have the sinks bring it to safety."""
@@ -255,15 +274,20 @@ class Emitter:
         return schema.split(message, number=self._split_messages)
 
     def _session(self, now: int) -> list[str]:
-        """The session, spelled: who this process is, its pools, and what became of each hook."""
+        """The session, spelled: who this process is, its engines and pools, and its hooks."""
         texts = [KINDS["session"].encode(0, 0, *self.identity.session(now, self.faults.count))]
+        self.state.find_owners()
+        for engine in self.state.engines.every:
+            values = engine.values()
+            texts += [] if values is None else [_CONFIG(0, 0, *values)]
         for info in self.state.pools.values():
             pool = info.pool()
             if pool is not None:
                 used = info.total - pool.get_num_free_blocks()
-                texts.append(KINDS["kv.pool"].encode(0, 0, info.number, *info.facts, used))
+                values = (info.number, *info.facts, used, info.owner, info.engine)
+                texts.append(KINDS["kv.pool"].encode(0, 0, *values))
         texts += [
-            KINDS["hook"].encode(0, 0, h.name, h.state, h.target or None, h.why or None)
+            _HOOK(0, 0, h.name, h.state, h.target or None, h.why or None, h.faults or None)
             for h in self._hook_status()
         ]
         return texts

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from profilemate.annotate import current
 from profilemate.annotate.faults import Faults, shield
-from profilemate.annotate.hook import Hook, Method, Target
+from profilemate.annotate.hook import Hook, Method, Original, Target
+from profilemate.annotate.signatures import parameters_of
 from profilemate.annotate.wrapping import Arguments, observe
 from profilemate.schema import custom
 
@@ -120,15 +121,15 @@ def _enter(find: Callable[[], object]) -> None:
         found()
 
 
-def _wrap(place: str, kind: str, fields: Read) -> Callable[[Method, Emitter], Method]:
+def _wrap(place: str, kind: str, fields: Read) -> Callable[[Original, Emitter], Method]:
     """The wrapper of a target: reads the fields after each call and emits them, spelled."""
     is_method = "." in place.partition(":")[2]
 
-    def wrap(original: Method, emitter: Emitter) -> Method:
+    def wrap(original: Original, emitter: Emitter) -> Method:
         """Observe the method; raises TypeError for one that cannot be wrapped."""
-        _refuse(place, original)
-        names = list(inspect.signature(original).parameters)
-        read = shield(f"the custom hook {kind}", emitter.faults, _reader(kind, fields))
+        _refuse(place, original.method)
+        names = list(parameters_of(original)[0].parameters)
+        read = shield(original.hook, emitter.faults, _reader(kind, fields))
         sender = _Sender(emitter)
 
         def after(

@@ -20,16 +20,19 @@ class Faults:
 
     Attributes:
         count: Faults so far.
+        counts: The same by place; those of a hook are under its name.
         first: The first fault of each place, in one line.
     """
 
     def __init__(self) -> None:
         self.count = 0
+        self.counts: dict[str, int] = {}
         self.first: dict[str, str] = {}
 
     def report(self, where: str, fault: BaseException) -> None:
         """Count a fault; the first one of a place is written to stderr."""
         self.count += 1
+        self.counts[where] = self.counts.get(where, 0) + 1
         if where in self.first:
             return
         what = traceback.format_exception_only(fault)[-1].strip()

@@ -27,8 +27,11 @@ from profilemate.printable import shell_word
 from profilemate.schema.live import LOCK, LOG, MARKERS, METADATA, RECORDING
 
 _ROOT = Path(profilemate.__file__).parent.parent
+# The process that we start ends at once, and its child is nobody's: vLLM kills a worker with all
+# its descendants, and the tables are still being written then.
 _CODE = (
-    "import sys; sys.path.append(sys.argv[2]); from profilemate.parse.finalise import main; "
+    "import os, sys; os.fork() and os._exit(0); sys.path.append(sys.argv[2]); "
+    "from profilemate.parse.finalise import main; "
     "sys.exit(main(sys.argv[1]))"
 )
 
@@ -57,17 +60,20 @@ def start(settings: Settings, env: Mapping[str, str]) -> None:
     if session is None or not needed(session):
         return
     if os.getpid() == 1:
-        say(f"the run's markers are in {session}; this makes the tables:")
-        say(f"profilemate parse {shell_word(session)}", tag="  ")
+        if _is_first(session):
+            say(f"the run's markers are in {session}; this makes the tables:")
+            say(f"profilemate parse {shell_word(session)}", tag="  ")
         return
     if not sys.executable or importlib.util.find_spec("pandas") is None:
-        say(
-            f"the run's markers are in {session}; the tables need pandas, which is not installed "
-            "here. Wherever profilemate is installed this makes them:"
-        )
-        say(f"profilemate parse {shell_word(session)}", tag="  ")
+        if _is_first(session):
+            say(
+                f"the run's markers are in {session}; the tables need pandas, which is not "
+                "installed here. Wherever profilemate is installed this makes them:"
+            )
+            say(f"profilemate parse {shell_word(session)}", tag="  ")
         return
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    again = (session / LOG).exists()
     lock = os.open(session / LOCK, flags, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -76,7 +82,19 @@ def start(settings: Settings, env: Mapping[str, str]) -> None:
         return
     finally:
         os.close(lock)
+    if again:  # another one has said it, and was not the last to end
+        return
     say(f"live session: {session} (its tables are being written, see {LOG} there)")
+
+
+def _is_first(session: Path) -> bool:
+    """Whether no process of the session has come to its end yet: what it says is said once."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        os.close(os.open(session / LOCK, flags, 0o600))
+    except OSError:
+        return False
+    return True
 
 
 def needed(session: Path) -> bool:

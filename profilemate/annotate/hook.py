@@ -13,14 +13,35 @@ from typing import Any, Literal
 Method = Callable[..., Any]
 """A method or function, as its class or module has it: not bound."""
 
-Wrap = Callable[[Method, Any], Method]
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """What is wrapped, and what is known of it.
+
+    Attributes:
+        method: The method or function as it was found, perhaps another tool's wrapper of it.
+        hook: Name of the hook, by which its faults are counted.
+        name: The method's own.
+        parameters: See `Target`.
+        is_method: Whether its first argument is `self`.
+    """
+
+    method: Method
+    hook: str
+    name: str
+    parameters: str = ""
+    is_method: bool = True
+
+
+Wrap = Callable[[Original, Any], Method]
 """(original, emitter) -> what takes its place. A row does not ask what an emitter is."""
 
 Group = Literal["engine", "kv", "graphs", "custom"]
 """The switch that a hook belongs to; `engine` and `custom` hooks have none of their own."""
 
-State = Literal["installed", "waiting", "skipped"]
-"""`waiting`: vLLM has not imported the module of any target yet."""
+State = Literal["installed", "waiting", "skipped", "off", "failed"]
+"""`waiting`: vLLM has not imported the module of any target yet; `skipped`: this vLLM has no such
+place; `off`: its group is switched off; `failed`: the place is there and could not be wrapped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +52,18 @@ class Target:
     from elsewhere: that is how candidates of several versions can wait for one module, and be
     tried in their order when it comes. A method is wrapped wherever it is called, a function only
     in this module.
+
+    Attributes:
+        path: As above.
+        wrap: Makes the wrapper.
+        parameters: vLLM's parameters up to the last one that the wrapper reads, as they are spelled
+            in Python and without `self`. Only asked where the method does not say: another tool's
+            wrapper around it hides its signature.
     """
 
     path: str
     wrap: Wrap
+    parameters: str = ""
 
     @property
     def module(self) -> str:
@@ -50,6 +79,10 @@ class Target:
     def attribute(self) -> str:
         """The method or function."""
         return self.path.partition(":")[2].rpartition(".")[2]
+
+    def original(self, method: Method, hook: str) -> Original:
+        """The method that this target was found to have, for the hook of that name."""
+        return Original(method, hook, self.attribute, self.parameters, bool(self.owner))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +112,12 @@ class HookStatus:
         name: The hook's.
         state: Whether it is in.
         target: Path of the target that was wrapped, or nothing.
-        why: Why it is not in, or nothing.
+        why: Why it is not in, or the first of its faults, or nothing.
+        faults: How often it failed since it is in.
     """
 
     name: str
     state: State
     target: str = ""
     why: str = ""
+    faults: int = 0

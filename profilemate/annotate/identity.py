@@ -33,6 +33,7 @@ class Identity:
         self._dp: int | None = None
         self._pp: int | None = None
         self._tp: int | None = None
+        self._engine_pid: int | None = None
         self._versions: tuple[str | None, ...] | None = None
 
     @property
@@ -56,7 +57,8 @@ class Identity:
         if self._engine:
             return False
         self._engine = True
-        self._dp = getattr(parallel_config, "data_parallel_rank", None)
+        self._engine_pid = os.getpid()
+        self._dp = _data_parallel(parallel_config)
         return True
 
     def saw_worker(self, rank: int | None, parallel_config: Any) -> bool:
@@ -69,7 +71,10 @@ class Identity:
         if self._worker:
             return False
         self._worker = True
-        self._dp = getattr(parallel_config, "data_parallel_rank", self._dp)
+        found = _data_parallel(parallel_config)
+        self._dp = self._dp if found is None else found
+        if self._engine_pid is None:
+            self._engine_pid = _parent()
         tp_size = getattr(parallel_config, "tensor_parallel_size", None)
         pp_size = getattr(parallel_config, "pipeline_parallel_size", None)
         if rank is not None and tp_size and pp_size:
@@ -95,6 +100,7 @@ class Identity:
             self._dp,
             self._pp,
             self._tp,
+            self._engine_pid,
             now + wall_offset(),
             now,
             *self._versions,
@@ -102,6 +108,27 @@ class Identity:
             self.kv,
             faults,
         )
+
+
+def _data_parallel(parallel_config: Any) -> int | None:
+    """The engine's number among all of its server.
+
+    Engines of a dense model are independent: vLLM sets the rank of each to 0, and its index is what
+    tells them apart. Versions without an index have the rank.
+    """
+    rank = getattr(parallel_config, "data_parallel_rank", None)
+    index = getattr(parallel_config, "data_parallel_index", rank)
+    return index if isinstance(index, int) else None
+
+
+def _parent() -> int | None:
+    """The process that multiprocessing started this one from: the engine is that of its workers.
+
+    Ray starts workers in its own way, and then it is not known.
+    """
+    process = sys.modules.get("multiprocessing.process")
+    parent = None if process is None else process.parent_process()
+    return None if parent is None else parent.pid
 
 
 def wall_offset() -> int:

@@ -9,11 +9,12 @@ the module that calls them, and a few are torch's.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from profilemate.annotate.faults import shield
 from profilemate.annotate.hook import Hook, HookStatus, Method, Target
@@ -27,7 +28,7 @@ class _Patch:
     owner: type | ModuleType
     attribute: str
     wrapper: Method
-    original: Method
+    original: Any  # as it lies in the owner: perhaps a descriptor that is not the method itself
     is_own: bool  # the owner had the attribute itself, not by inheritance
 
 
@@ -43,8 +44,16 @@ class Patcher:
 
     @property
     def status(self) -> list[HookStatus]:
-        """One row per hook, in the order of the hook table."""
-        return list(self._status.values())
+        """One row per hook, in the order of the hook table, with its faults so far."""
+        faults = self._emitter.faults
+        if not faults.count:
+            return list(self._status.values())
+        return [
+            replace(s, faults=faults.counts[s.name], why=s.why or faults.first[s.name])
+            if s.name in faults.counts
+            else s
+            for s in self._status.values()
+        ]
 
     @property
     def installed(self) -> bool:
@@ -63,7 +72,7 @@ class Patcher:
         off = set(off)
         for hook in hooks:
             if hook.group in off:
-                status = HookStatus(hook.name, "skipped", why=f"{hook.group} hooks are off")
+                status = HookStatus(hook.name, "off", why=f"{hook.group} hooks are off")
                 self._status[hook.name] = status
                 continue
             self.add(hook)
@@ -83,18 +92,20 @@ class Patcher:
     def _imported(self, round_: int, hook: Hook, module: ModuleType) -> None:
         """A module of a hook's targets is there: wrap the first target it has.
 
-        The hook's status tells what came of it; it is skipped once every module has failed.
+        The hook's status tells what came of it: once every module is there, it has failed if a
+        target was there and could not be wrapped, and is skipped if there was none.
         """
         # wrapt cannot forget a hook, so one of an earlier round finds out here.
-        if round_ != self._round or self._status[hook.name].state == "installed":
+        if round_ != self._round or self._status[hook.name].state in ("installed", "failed"):
             return
-        reasons = []
+        reasons: list[str] = []
         for target in hook.targets:
             if target.module != module.__name__:
                 continue
-            why = self._wrap(target, module)
+            owner: Any = getattr(module, target.owner, None) if target.owner else module
+            why = _missing(target, owner, module)
             if why is None:
-                self._status[hook.name] = HookStatus(hook.name, "installed", target.path)
+                self._wrap(hook, target, owner)
                 return
             reasons.append(why)
         failed = self._failed[hook.name]
@@ -103,24 +114,25 @@ class Patcher:
             why = "; ".join(failed.values())
             self._status[hook.name] = HookStatus(hook.name, "skipped", why=why)
 
-    def _wrap(self, target: Target, module: ModuleType) -> str | None:
-        """Wrap one target; return why that is not possible, or None."""
-        attribute = target.attribute
-        owner = getattr(module, target.owner, None) if target.owner else module
-        if not isinstance(owner, type | ModuleType):
-            return f"{module.__name__} has no class {target.owner}"
-        original = getattr(owner, attribute, None)
-        if not callable(original):
-            return f"{target.owner or module.__name__} has no {attribute}"
+    def _wrap(self, hook: Hook, target: Target, owner: type | ModuleType) -> None:
+        """Wrap a target that is there; the hook's status tells whether that was possible."""
+        attribute, faults = target.attribute, self._emitter.faults
+        found = inspect.getattr_static(owner, attribute)
+        why = _unwrappable(owner, found)
         # We are inside an import statement of vLLM's: a fault of ours must not leave here.
-        faults = self._emitter.faults
-        wrapper = shield(target.path, faults, target.wrap)(original, self._emitter)
+        make = shield(hook.name, faults, target.wrap)
+        wrapper = None
+        if why is None:
+            wrapper = make(target.original(getattr(owner, attribute), hook.name), self._emitter)
+            why = faults.first.get(hook.name, "")
         if wrapper is None:
-            return f"{attribute} could not be wrapped: {faults.first[target.path]}"
+            text = f"{attribute} could not be wrapped: {why}"
+            self._status[hook.name] = HookStatus(hook.name, "failed", target.path, text)
+            return
         is_own = attribute in vars(owner)
         setattr(owner, attribute, wrapper)
-        self._patches.append(_Patch(owner, attribute, wrapper, original, is_own))
-        return None
+        self._patches.append(_Patch(owner, attribute, wrapper, found, is_own))
+        self._status[hook.name] = HookStatus(hook.name, "installed", target.path)
 
     def uninstall(self) -> None:
         """Put everything back, last patch first.
@@ -139,3 +151,22 @@ class Patcher:
         self._patches.clear()
         self._failed.clear()
         self._status.clear()
+
+
+def _missing(target: Target, owner: Any, module: ModuleType) -> str | None:
+    """Why a target is not in this vLLM, or None."""
+    if not isinstance(owner, type | ModuleType):
+        return f"{module.__name__} has no class {target.owner}"
+    if not callable(getattr(owner, target.attribute, None)):
+        return f"{target.owner or module.__name__} has no {target.attribute}"
+    return None
+
+
+def _unwrappable(owner: type | ModuleType, found: Any) -> str | None:
+    """Why what lies in the owner cannot be wrapped, or None.
+
+    A class gives `self` to what binds itself, as functions do.
+    """
+    if isinstance(owner, type) and not hasattr(type(found), "__get__"):
+        return f"a {type(found).__qualname__} is no method, it does not learn whose it is"
+    return None

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import stat
 import sys
 import time
@@ -165,12 +164,38 @@ def make(settings: Settings, env: Mapping[str, str]) -> Path:
         _fill(session, began)
         os.symlink(session.name, _link(base, env))
     except FileExistsError:  # another process of this run was quicker
-        shutil.rmtree(session, ignore_errors=True)
+        _remove(session)
         return base / os.readlink(_link(base, env))
     except OSError:
-        shutil.rmtree(session, ignore_errors=True)
+        _remove(session)
         raise
     return session
+
+
+def discard(settings: Settings, env: Mapping[str, str]) -> None:
+    """Remove the session directory of this run as long as nobody has written anything.
+
+    One that somebody outside has chosen stays.
+    """
+    if env.get(SESSION):
+        return
+    session = find(settings, env)
+    if session is not None and _remove(session):
+        with suppress(OSError):
+            os.unlink(_link(_base(settings, env), env))
+
+
+def _remove(session: Path) -> bool:
+    """Remove a session without markers, by its names: to list it may need what ran out."""
+    try:
+        with suppress(FileNotFoundError):
+            os.rmdir(session / MARKERS)
+        with suppress(FileNotFoundError):
+            os.unlink(session / METADATA)
+        os.rmdir(session)
+    except OSError:
+        return False
+    return True
 
 
 def _link(base: Path, env: Mapping[str, str]) -> Path:

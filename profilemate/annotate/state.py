@@ -9,6 +9,8 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
+from profilemate.annotate.engines import Engines
+
 
 class PoolInfo:
     """What we know of a BlockPool.
@@ -19,9 +21,11 @@ class PoolInfo:
         total: Blocks, without the null block.
         used: Blocks in use when it was last said, -1 before.
         facts: The fields of its `kv.pool` event between `number` and `used`.
+        engine: Number of its engine as events have it.
+        owner: `scheduler` if the scheduler's KV cache manager hands its blocks out.
     """
 
-    __slots__ = ("facts", "number", "pool", "total", "used")
+    __slots__ = ("engine", "facts", "number", "owner", "pool", "total", "used")
 
     def __init__(self, number: int, pool: Any) -> None:
         medium = getattr(pool, "medium", None)
@@ -29,6 +33,8 @@ class PoolInfo:
         self.pool = weakref.ref(pool)
         self.total: int = pool.num_gpu_blocks - 1
         self.used = -1
+        self.engine: int | None = None
+        self.owner: str | None = None
         self.facts = (
             self.total,
             getattr(pool, "hash_block_size", None),
@@ -65,6 +71,7 @@ class EngineState:
         armed: A profiler of vLLM's was started and may begin to record inside a step. Asked by
             the code `_AROUND` in `hooks/worker.py`, in text that no type checker reads.
         pools: id() of a BlockPool -> what we know of it.
+        engines: The engines of this process.
         evicted: Block ids whose content was lost since the last operation of a pool.
         deferred: Block id -> request id, of blocks that vLLM will free later.
         given_back: Requests whose blocks were given back since the last step began to be
@@ -81,6 +88,7 @@ class EngineState:
         self.scheduler_step = self.worker_step = 0
         self.armed = False
         self.pools: dict[int, PoolInfo] = {}
+        self.engines = Engines()
         self.forget_operations()
 
     def forget_operations(self) -> None:
@@ -96,3 +104,12 @@ class EngineState:
         number = 1 + max((info.number for info in self.pools.values()), default=-1)
         info = self.pools[id(pool)] = PoolInfo(number, pool)
         return info
+
+    def find_owners(self) -> None:
+        """Note which pools the schedulers' managers hand out: asked before each session is said."""
+        for engine in self.engines.every:
+            manager = getattr(engine.part("scheduler"), "kv_cache_manager", None)
+            pool = getattr(manager, "block_pool", None)
+            info = self.pools.get(id(pool))
+            if info is not None and info.pool() is pool:
+                info.engine, info.owner = engine.label, "scheduler"

@@ -36,6 +36,7 @@ class Step:
             `_REPLAY` in `hooks/cuda_graph_replays.py`, in text that no type checker reads.
         dummy: It is a dummy batch.
         launched: Launches of the model so far.
+        engine: The engine's number as events have it.
     """
 
     def __init__(self, outlet: Outlet, graphs: Graphs) -> None:
@@ -51,18 +52,34 @@ class Step:
         self._has_mode = self._has_range = False
         self._open_in: tuple[Sink, ...] = ()
         self._number: int | None = None
+        self.engine: int | None = None
         self._facts = NO_FACTS
         self._start = 0  # ns, monotonic
         self._expected: int | None = None  # launches; None: unknown
         self._awaits_mode = True
 
-    def begin(self, number: int | None, facts: Facts = NO_FACTS, *, dummy: bool = False) -> None:
-        """The call begins; `number` is the step's, None for one that no scheduler knows."""
+    def begin(
+        self,
+        number: int | None,
+        facts: Facts = NO_FACTS,
+        *,
+        dummy: bool = False,
+        engine: int | None = None,
+    ) -> None:
+        """The call begins.
+
+        Args:
+            number: The step's, None for one that no scheduler knows.
+            facts: What is to run.
+            dummy: It is a dummy batch.
+            engine: The engine's number as events have it.
+        """
         self._start = monotonic_ns()
         self.running, self.dummy, self.launched = True, dummy, 0
         self._has_mode = self._has_range = False
         self._open_in = ()
         self._number, self._facts, self._expected = number, facts, None
+        self.engine = engine
         if not (self._awaits_mode and self._outlet.identity.graphs):
             # No hook will say the mode, but the range has to be there: launches are found by it.
             self._push(NO_KEY, None)
@@ -90,7 +107,8 @@ class Step:
         tokens = tokens if unpadded is None or self.dummy else unpadded
         self._expected = self._graphs.launches(key)
         ago = monotonic_ns() - self._start
-        values = (self._number, *key, tokens, *others, self._expected, self.dummy or None)
+        dummy = self.dummy or None
+        values = (self._number, *key, tokens, *others, self._expected, dummy, self.engine)
         self._open_in = outlet.push(PREFIX + _STEP(ago, None, *values))
         self._has_range = True
         self.counting = not self.each_launch
@@ -109,10 +127,12 @@ class Step:
             return
         now = monotonic_ns()
         if not has_range:
-            values: tuple[Any, ...] = (self._number, *NO_KEY, *self._facts, self.launched, dummy)
+            counted = (self.launched, dummy, self.engine)
+            values: tuple[Any, ...] = (self._number, *NO_KEY, *self._facts, *counted)
             outlet.add(_STEP, self._start, now, values)
         elif self.launched or self._expected:
-            outlet.add(_END, self._start, now, (self._number, self.launched, dummy))
+            values = (self._number, self.launched, dummy, self.engine)
+            outlet.add(_END, self._start, now, values)
         if self._facts[0] or dummy:
             # A vLLM whose dispatch no hook finds: from now on the range opens without the mode.
             self._awaits_mode = self._has_mode

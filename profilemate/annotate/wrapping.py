@@ -18,7 +18,8 @@ from collections.abc import Callable, Sequence
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
-from profilemate.annotate.hook import Method
+from profilemate.annotate.hook import Method, Original
+from profilemate.annotate.signatures import parameters_of
 
 if TYPE_CHECKING:
     from profilemate.annotate.outlet import Outlet
@@ -34,15 +35,15 @@ After = Callable[[Any, int, int, Any, Arguments, Any], None]
 
 
 def compile_wrapper(
-    original: Method, body: str, *, wants: Sequence[str] | None = None, **names: Any
+    original: Original, body: str, *, wants: Sequence[str] | None = None, **names: Any
 ) -> Method:
     """Build a method with the signature of `original` around it.
 
     A method whose decorator takes `*args, **kwargs` gets a wrapper that hands these on as they
-    come; its arguments are then found by the signature that the decorator says it wraps.
+    come; its arguments are then found by the signature that `parameters_of` finds.
 
     Args:
-        original: The method.
+        original: The method, and what is known of it.
         body: The code, in which `CALL` stands for the call of the original with the arguments
             given, `SELF` for self, `FIRST` for the first argument after it, `ARGUMENTS` for a
             tuple of arguments, and `LIST_IT` for a statement that makes a list of the first one.
@@ -54,17 +55,17 @@ def compile_wrapper(
     Returns:
         The wrapper, named and documented like the original, which it has as `__wrapped__`.
     """
-    scope: dict[str, Any] = {"pm_original": original, **names}
-    signature = inspect.signature(original)
-    if signature == inspect.signature(original, follow_wrapped=False):
+    scope: dict[str, Any] = {"pm_original": original.method, **names}
+    signature, is_own = parameters_of(original)
+    if is_own:
         head, words = _by_name(signature, scope, wants)
     else:
         head, words = _as_they_come(signature, scope, wants)
     for word, code in words.items():
         body = body.replace(word, code)
     source = f"def wrapper({head}):\n{textwrap.indent(textwrap.dedent(body), '    ')}"
-    exec(compile(source, f"<profilemate: {original.__qualname__}>", "exec"), scope)
-    return functools.wraps(original)(scope["wrapper"])
+    exec(compile(source, f"<profilemate: {original.hook}>", "exec"), scope)
+    return functools.wraps(original.method)(scope["wrapper"])
 
 
 def _by_name(
@@ -190,7 +191,7 @@ except Exception as pm_fault:
 
 
 def observe(
-    original: Method,
+    original: Original,
     emitter: Outlet,
     after: After,
     before: Before | None = None,
@@ -226,6 +227,6 @@ def observe(
         pm_after=after,
         pm_clock=monotonic_ns,
         pm_report=emitter.faults.report,
-        pm_where=original.__qualname__,
+        pm_where=original.hook,
         **names,
     )

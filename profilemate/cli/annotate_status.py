@@ -47,7 +47,7 @@ def collect(env: Mapping[str, str]) -> Status:
     every = (*HOOKS, *extend.load(env))
     found = [] if vllm is None else probe.probe(every, vllm)
     hooks = [
-        HookStatus(s.name, "skipped", why=f"{hook.group} hooks are off") if hook.group in off else s
+        HookStatus(s.name, "off", why=f"{hook.group} hooks are off") if hook.group in off else s
         for hook, s in zip(every, found, strict=False)
     ]
     versions = {
@@ -74,10 +74,25 @@ def _doors(env: Mapping[str, str]) -> list[tuple[str, bool, str]]:
     named = [p for p in env.get("PYTHONPATH", "").split(os.pathsep) if p]
     on_path = any(Path(p).resolve() == Path(door).resolve() for p in sys.path if p)
     on_path |= (root / "sitecustomize.py").exists() and str(root) in map(os.path.abspath, named)
+    loaded, where = on_path, "on PYTHONPATH" if on_path else f"{door} is not on PYTHONPATH"
+    taken = _loaded_instead({door, str(root)}) if on_path else None
+    if taken is not None:
+        loaded, where = False, f"on PYTHONPATH, but Python loads {taken} in its place"
     return [
         ("plugin entry point", announced and listed, why),
-        ("sitecustomize", on_path, "on PYTHONPATH" if on_path else f"{door} is not on PYTHONPATH"),
+        ("sitecustomize", loaded, where),
     ]
+
+
+def _loaded_instead(doors: set[str]) -> str | None:
+    """Which `sitecustomize` this interpreter has loaded and not one of these doors; None if one.
+
+    Some launchers (`opentelemetry-instrument`) put their own folder in front of the path.
+    """
+    if doors & set(getattr(sys, "_profilemate_doors", ())):
+        return None
+    other = getattr(sys.modules.get("sitecustomize"), "__file__", None)
+    return None if other is None else str(other)
 
 
 def _sink(settings: Settings, env: Mapping[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from profilemate.schema.config import CONFIG
 from profilemate.schema.fields import Field, Kind
 
 
@@ -9,7 +10,9 @@ def _given(name: str, doc: str, unit: str = "") -> Field:
     return Field(name, "int", doc, unit, given=True)
 
 
+_INSTANCE = "vLLM's name of the server, the same in all processes of an engine"
 _REQ = Field("req", "str", "vLLM's request id", "")
+_ENGINE = Field("engine", "int", "number of the engine in its process, None for the first")
 _POOL = _given("pool", "number of the BlockPool in its process, in order of creation")
 _USED = _given("used", "blocks in use after the operation, without the null block", "blocks")
 
@@ -48,9 +51,14 @@ _ROWS = (
             Field("role", "str", "engine, worker, or engine+worker in one process"),
             Field("pid", "int", "process id"),
             Field("host", "str", "host name"),
-            Field("dp", "int", "data-parallel rank"),
+            Field("dp", "int", "data-parallel rank, of all engines of a server: vLLM's index"),
             Field("pp", "int", "pipeline-parallel rank"),
             Field("tp", "int", "tensor-parallel rank"),
+            Field(
+                "engine_pid",
+                "int",
+                "process of the engine: its own, or the one that started this worker; None unknown",
+            ),
             Field("unix_ns", "int", "wall clock at emission", "ns"),
             Field("mono_ns", "int", "monotonic clock at the same instant", "ns"),
             Field("profilemate", "str", "version"),
@@ -68,10 +76,22 @@ _ROWS = (
         "one row of the hook table and what became of it in this process",
         (
             Field("name", "str", "name of the hook"),
-            Field("status", "str", "installed, skipped, or waiting for its module"),
+            Field(
+                "status",
+                "str",
+                "installed; waiting for its module; skipped: this vLLM has no such place; off: its "
+                "group is switched off; failed: the place could not be wrapped",
+            ),
             Field("target", "str", "module:Class.method"),
-            Field("why", "str", "why it was skipped"),
+            Field("why", "str", "why it is not installed, or the first of its faults"),
+            Field("faults", "int", "how often it failed in this process so far, None for never"),
         ),
+    ),
+    Kind(
+        "config",
+        "the resolved configuration of an engine, repeated with the session by each of its "
+        "processes: some is only known to the worker or to the scheduler",
+        (_ENGINE, *(setting.field for setting in CONFIG), Field("instance", "str", _INSTANCE)),
     ),
     Kind(
         "sched.step",
@@ -83,7 +103,12 @@ _ROWS = (
             _given("new", "requests scheduled for the first time", "requests"),
             Field("preempted", "int", "requests preempted in this call", "requests"),
             _given("running", "requests running after it", "requests"),
-            _given("waiting", "requests waiting after it", "requests"),
+            _given(
+                "waiting",
+                "requests waiting after it, those that wait for a load of KV blocks too",
+                "requests",
+            ),
+            _ENGINE,
         ),
     ),
     Kind(
@@ -111,6 +136,7 @@ _ROWS = (
                 "and in one whose graph was not captured yet, None where no capture was seen",
             ),
             Field("dummy", "bool", "a step without requests, to keep ranks in lock-step"),
+            _ENGINE,
         ),
     ),
     Kind(
@@ -121,7 +147,14 @@ _ROWS = (
             Field("step", "int", "number of the step, None for a dummy one"),
             Field("seen", "int", "launches of the model's graphs that were seen in it"),
             Field("dummy", "bool", "a step without requests"),
+            _ENGINE,
         ),
+    ),
+    Kind(
+        "step.sample",
+        "sample_tokens, the rest of a step: vLLM's lm_head and sampler, and a drafter, run in it "
+        "after execute_model has returned",
+        (Field("step", "int", "number of the step"), _ENGINE),
     ),
     Kind(
         "step.gpu",
@@ -168,6 +201,8 @@ _ROWS = (
             Field("caching", "bool", "prefix caching is on"),
             Field("medium", "str", "where the blocks are, GPU if not said"),
             _USED,
+            Field("owner", "str", "scheduler: its KV cache manager hands these blocks out"),
+            _ENGINE,
         ),
     ),
     _kv(
@@ -232,6 +267,7 @@ _ROWS = (
             Field("tokens", "int", "tokens asked for", "tokens"),
             Field("hits", "int", "tokens found", "tokens"),
             Field("preempted", "bool", "by a request that was preempted before"),
+            _ENGINE,
         ),
     ),
     Kind(
@@ -241,6 +277,7 @@ _ROWS = (
             _REQ,
             Field("blocks", "int", "blocks that became free", "blocks"),
             Field("tokens", "int", "computed tokens that were lost", "tokens"),
+            _ENGINE,
         ),
     ),
     Kind(
@@ -252,6 +289,7 @@ _ROWS = (
             Field("prompt_tokens", "int", "length of the prompt", "tokens"),
             Field("output_tokens", "int", "tokens generated so far", "tokens"),
             Field("status", "str", "how it finished, in vLLM's words"),
+            _ENGINE,
         ),
     ),
 )

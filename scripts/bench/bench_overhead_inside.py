@@ -106,11 +106,13 @@ class Worker:
 
 def _execution(emitter: Any) -> dict[str, float]:
     """What the hook of Worker.execute_model adds while nobody records."""
+    from profilemate.annotate.hook import Original
     from profilemate.annotate.hooks.worker import wrap_execute_model
 
     worker = Worker()
     plain = best(lambda: worker.execute_model(None))
-    Worker.execute_model = wrap_execute_model(Worker.execute_model, emitter)  # type: ignore[method-assign]
+    original = Original(Worker.execute_model, "Worker.execute_model", "execute_model")
+    Worker.execute_model = wrap_execute_model(original, emitter)  # type: ignore[method-assign]
     emitter.active = False
     idle = best(lambda: worker.execute_model(None))
     emitter.watching = True
@@ -129,13 +131,15 @@ class Graph:
 def _launches(emitter: Any) -> dict[str, Any]:
     """What the hook of CUDAGraph.replay adds to a launch, and a step with 61 of them."""
     from profilemate.annotate.graphs import MAIN, NO_KEY, TAG, UNTAGGED
+    from profilemate.annotate.hook import Original
     from profilemate.annotate.hooks.cuda_graph_replays import wrap_replay
 
     graph = Graph()
     setattr(graph, TAG, UNTAGGED)
     setattr(graph, MAIN, True)
     plain = best(graph.replay)
-    Graph.replay = wrap_replay(Graph.replay, emitter)  # type: ignore[method-assign]
+    original = Original(Graph.replay, "CUDAGraph.replay", "replay")
+    Graph.replay = wrap_replay(original, emitter)  # type: ignore[method-assign]
     key = ("PIECEWISE", 512, *NO_KEY[2:])
 
     def step() -> None:

@@ -177,8 +177,8 @@ def _child(case: Case, place: Path, log: Path, watched: Path) -> None:
         output = os.open(log, os.O_WRONLY | os.O_CREAT, 0o600)
         for descriptor in (1, 2):
             os.dup2(output, descriptor)
-        sys.stdout = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)
-        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         home = place / "home"
         home.mkdir()

@@ -111,7 +111,7 @@ def test_a_fault_of_theirs_is_said_once_and_vllm_goes_on(
     assert texts(sink) == []
     assert current.emitter.faults.count == 2
     err = capsys.readouterr().err
-    assert err.count("the custom hook arrival") == 1
+    assert err.count("custom.arrival") == 1
     assert said in err
     assert len(sink.events("request")) == 2
 
@@ -191,7 +191,7 @@ def test_what_cannot_be_wrapped_is_left_as_it_is(
     track(f"my_module:{place}", kind="it", fields=lambda *_: {})
     annotate.install(on)
     status = {h.name: h for h in annotate.status()}[f"custom.it {place}"]
-    assert status.state == "skipped"
+    assert status.state == ("skipped" if why.startswith("has no") else "failed")
     assert why in status.why
     assert (dict(vars(module.C)), dict(vars(module))) == before
 

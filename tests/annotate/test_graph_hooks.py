@@ -14,6 +14,7 @@ from listsink import ListSink
 from profilemate import annotate
 from profilemate.annotate import current
 from profilemate.annotate.emit import Emitter
+from profilemate.annotate.hook import Original
 from profilemate.annotate.hooks.cuda_graph_replays import wrap_replay
 from profilemate.annotate.settings import Settings
 
@@ -328,7 +329,7 @@ def test_a_launch_that_raises_closes_its_range(sink: ListSink) -> None:
 
     emitter = Emitter(lambda: ([sink], ""))
     with pytest.raises(KeyError, match="lost device"):
-        wrap_replay(Graph.replay, emitter)(Graph())
+        wrap_replay(Original(Graph.replay, "CUDAGraph.replay", "replay"), emitter)(Graph())
     assert [r.partition(" ")[0] for r in sink.ranges] == ["pm1.graph.replay"]
     assert sink.depth == 0
     assert emitter.faults.count == 0
@@ -345,6 +346,6 @@ def test_a_launch_whose_label_fails_is_launched_all_the_same() -> None:
             launched.append(1)
 
     emitter = Emitter(broken)
-    wrap_replay(Graph.replay, emitter)(Graph())
+    wrap_replay(Original(Graph.replay, "CUDAGraph.replay", "replay"), emitter)(Graph())
     assert launched == [1]
     assert emitter.faults.count == 1

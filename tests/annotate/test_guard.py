@@ -8,6 +8,7 @@ import pytest
 
 from profilemate.annotate.emit import Emitter
 from profilemate.annotate.faults import shield
+from profilemate.annotate.hook import Original
 from profilemate.annotate.wrapping import compile_wrapper, observe
 
 
@@ -26,6 +27,10 @@ class Target:
 
     def fails(self, a: int) -> None:
         raise KeyError(a)
+
+
+def at(method: Any) -> Original:
+    return Original(method, "a hook", method.__name__)
 
 
 @pytest.fixture
@@ -48,7 +53,7 @@ def test_a_wrapper_hands_on_and_returns_what_it_got(
 ) -> None:
     calls: list[tuple[Any, ...]] = []
     original = getattr(Target, name)
-    wrapper = observe(original, emitter, lambda *call: calls.append(call))
+    wrapper = observe(at(original), emitter, lambda *call: calls.append(call))
     target = Target()
     expected = original(target, *args, **kwargs)
     assert wrapper(target, *args, **kwargs) == expected
@@ -78,7 +83,7 @@ def test_the_original_is_called_once_whatever_we_do(
         raise RuntimeError("ours")
 
     for _ in range(2):
-        assert observe(Counted.method, emitter, broken, broken)(Counted(), 5) == 5
+        assert observe(at(Counted.method), emitter, broken, broken)(Counted(), 5) == 5
     assert count == 2
     assert emitter.faults.count == 4
     said = capsys.readouterr().err
@@ -89,7 +94,7 @@ def test_the_original_is_called_once_whatever_we_do(
 
 def test_what_the_original_raises_passes_through(emitter: Emitter) -> None:
     calls: list[object] = []
-    wrapper = observe(Target.fails, emitter, lambda *call: calls.append(call))
+    wrapper = observe(at(Target.fails), emitter, lambda *call: calls.append(call))
     with pytest.raises(KeyError):
         wrapper(Target(), 1)
     assert calls == []
@@ -98,12 +103,12 @@ def test_what_the_original_raises_passes_through(emitter: Emitter) -> None:
 
 def test_a_wrong_call_is_still_a_type_error(emitter: Emitter) -> None:
     with pytest.raises(TypeError):
-        observe(Target.keyword, emitter, lambda *_: None)(Target())
+        observe(at(Target.keyword), emitter, lambda *_: None)(Target())
 
 
 def test_an_inactive_emitter_only_calls_the_original(emitter: Emitter) -> None:
     emitter.active = False
-    wrapper = observe(Target.keyword, emitter, lambda *_: pytest.fail("called"))
+    wrapper = observe(at(Target.keyword), emitter, lambda *_: pytest.fail("called"))
     assert wrapper(Target(), 1, b=2) == (1, 2)
 
 
@@ -113,7 +118,7 @@ def test_parameters_with_the_names_of_our_own_are_no_trouble(emitter: Emitter) -
             return (wrapper, after, start, original)
 
     seen: list[Any] = []
-    method = observe(Nasty.method, emitter, lambda *call: seen.append(call[4]))
+    method = observe(at(Nasty.method), emitter, lambda *call: seen.append(call[4]))
     assert method(Nasty(), 5, after=6, original=7) == (5, 6, 1, 7)
     assert seen == [(5, 6, 1, 7)]
 
@@ -134,7 +139,7 @@ def test_wanted_arguments_are_found_by_name_wherever_they_stand(
     for args, named in calls:
         before = lambda *call: seen.append(call[1])  # noqa: E731
         after = lambda *call: seen.append(call[4])  # noqa: E731
-        wrapper = observe(decorate(method), emitter, after, before, wants=wants)
+        wrapper = observe(at(decorate(method)), emitter, after, before, wants=wants)
         wrapper(object(), *args, **named)
     assert seen == [expected] * 8
 
@@ -161,12 +166,12 @@ def test_a_decorated_method_is_handed_what_came_and_read_by_name(emitter: Emitte
     # vLLM 0.32 decorates Worker.execute_model with torch.inference_mode and a guard of its own.
     method = decorated(decorated(Target.keyword))
     seen: list[Any] = []
-    wrapper = observe(method, emitter, lambda *call: seen.append((call[0], call[4])))
+    wrapper = observe(at(method), emitter, lambda *call: seen.append((call[0], call[4])))
     target = Target()
     assert wrapper(target, 1) == (1, None)
     assert wrapper(target, b=3, a=2) == (2, 3)
     assert seen == [(target, (1, None)), (target, (2, 3))]
-    first = compile_wrapper(method, "return FIRST, CALL")
+    first = compile_wrapper(at(method), "return FIRST, CALL")
     assert first(target, 7, b=8) == (7, (7, 8))
 
 
@@ -184,6 +189,6 @@ def test_a_decorator_that_adds_an_argument_still_works(emitter: Emitter) -> None
             return (added, a)
 
     seen: list[Any] = []
-    wrapper = observe(Odd.method, emitter, lambda *call: seen.append(call[4]), wants=("a",))
+    wrapper = observe(at(Odd.method), emitter, lambda *call: seen.append(call[4]), wants=("a",))
     assert wrapper(Odd(), 5) == ("added", 5)
     assert seen == [(None,)]

@@ -10,7 +10,7 @@ from places import LAYOUTS, ROOT
 
 from profilemate import annotate
 from profilemate.annotate.emit import Emitter
-from profilemate.annotate.hook import Hook, HookStatus, Method, Target
+from profilemate.annotate.hook import Hook, HookStatus, Method, Original, Target
 from profilemate.annotate.hooks import HOOKS
 from profilemate.annotate.patcher import Patcher
 from profilemate.annotate.settings import Settings
@@ -116,8 +116,8 @@ def test_what_is_missing_is_skipped_with_the_reason(
 def test_the_first_target_that_exists_is_taken(layout: None) -> None:
     emitter = Emitter(lambda: ([], ""))
 
-    def wrap(original: Method, emitter: Emitter) -> Method:
-        return original
+    def wrap(original: Original, emitter: Emitter) -> Method:
+        return original.method
 
     paths = (
         "vllm.v1.core.block_pool:NewPool.take",
@@ -137,7 +137,7 @@ def test_a_fault_while_wrapping_does_not_break_vllm_s_import(
 ) -> None:
     emitter = Emitter(lambda: ([], ""))
 
-    def wrap(original: Method, emitter: Emitter) -> Method:
+    def wrap(original: Original, emitter: Emitter) -> Method:
         raise RuntimeError("cannot wrap")
 
     target = Target("vllm.v1.core.block_pool:BlockPool.touch", wrap)
@@ -145,7 +145,7 @@ def test_a_fault_while_wrapping_does_not_break_vllm_s_import(
     patcher.install([Hook("touch", "kv", (target,), (), "a test")])
     assert not hasattr(pool_class().__dict__["touch"], "__wrapped__")
     (status,) = patcher.status
-    assert status.state == "skipped"
+    assert status.state == "failed"
     assert "cannot wrap" in status.why
     assert "cannot wrap" in capsys.readouterr().err
     patcher.uninstall()
@@ -197,5 +197,6 @@ scheduler.schedule()
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
     )
     numbers = [line.split("seq=")[1] for line in done.stdout.splitlines()]
-    assert numbers == ["1", "1", "2"]
+    # The scheduler's own beginning, its step, the child's first one, another of the parent's.
+    assert numbers == ["1", "2", "1", "3"]
     assert done.stderr == ""

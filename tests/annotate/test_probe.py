@@ -16,7 +16,7 @@ from profilemate.annotate.settings import Settings
 
 
 def hook(*paths: str) -> Hook:
-    targets = tuple(Target(path, lambda original, emitter: original) for path in paths)
+    targets = tuple(Target(path, lambda original, emitter: original.method) for path in paths)
     return Hook("a", "graphs", targets, (), "a test")
 
 

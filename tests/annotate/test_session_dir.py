@@ -180,6 +180,33 @@ def test_the_end_writes_the_tables_once_when_all_have_let_go(
     assert finish.needed(session)
 
 
+def test_who_writes_the_tables_is_nobody_s_child_and_is_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where vLLM kills a worker it kills what descends from it, and another process starts anew."""
+    session, env, asked = session_with_marker(tmp_path)
+    head = finish._CODE.partition("sys.path")[0]
+    code = "import time; time.sleep(0.3); print(os.getppid(), os.getsid(0), flush=True)"
+    monkeypatch.setattr(finish, "_CODE", head + code)
+    for count in (1, 2):
+        monkeypatch.setattr(finish, "_started_by", 0)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            lines = (session / "parse.log").read_text() if count == 2 else ""
+            if count == 1 or lines.count("\n") == 1:
+                break
+            time.sleep(0.05)
+        finish.start(asked, env)
+    deadline = time.monotonic() + 60
+    while (session / "parse.log").read_text().count("\n") < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for line in (session / "parse.log").read_text().splitlines():
+        parent, group = map(int, line.split())
+        assert parent != os.getpid()
+        assert group != os.getsid(0)
+    assert capsys.readouterr().err.count(str(session)) == 1
+
+
 def test_without_pandas_it_says_how_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +214,8 @@ def test_without_pandas_it_says_how_else(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     finish.start(asked, env)
     finish.start(asked, env)
+    monkeypatch.setattr(finish, "_started_by", 0)
+    finish.start(asked, env)  # the next process of the session
     line, command = capsys.readouterr().err.splitlines()
     assert command == f"  profilemate parse {session}", "to be copied"
     assert str(session) in line

@@ -388,3 +388,93 @@ def test_the_folder_may_be_moved_meanwhile(
     names = os.listdir(tmp_path / "elsewhere")
     assert len(names) > 1  # rotation goes on there
     (tmp_path / "elsewhere").rename(tmp_path / "markers")
+
+
+def test_a_message_stands_at_the_time_that_it_says(
+    make: Callable[..., SidecarSink], tmp_path: Path
+) -> None:
+    """So the offset between the clocks, which the head states, is that of every message."""
+    sink = make(interval=1)
+    said = [time.monotonic_ns() - 5_000_000 * n for n in (3, 2, 1)]
+    texts = [schema.encode_batch(["kv.usage pool=0"], t=t, seq=n) for n, t in enumerate(said, 1)]
+    for text in texts:
+        sink.mark(text)
+    long = schema.encode_batch(["kv.usage pool=0"] * 5000, t=said[-1], seq=4)
+    parts = schema.split(long, number=1)
+    assert len(parts) > 1
+    for part in parts:
+        sink.mark(part)
+    sink.close()
+    head, _, *rest = events(*files(tmp_path))
+    offset = head["args"]["unix_ns"] - head["args"]["mono_ns"]
+    times = [int(e["ts"] * 1000) - offset for e in rest if e["ph"] == "i"]
+    assert times == [*said, *[said[-1]] * len(parts)]
+
+
+def test_a_time_of_another_clock_is_not_believed(
+    make: Callable[..., SidecarSink], tmp_path: Path
+) -> None:
+    sink = make(interval=1)
+    before = time.time_ns() - 1_000_000
+    for t in (5, time.monotonic_ns() + 10**12):
+        sink.mark(schema.encode_batch(["kv.usage pool=0"], t=t, seq=1))
+    sink.close()
+    times = [int(e["ts"] * 1000) for e in events(*files(tmp_path)) if e["ph"] == "i"]
+    assert all(before <= ts <= time.time_ns() for ts in times)
+    assert len(times) == 2
+
+
+def test_a_full_disk_leaves_an_end_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "markers").mkdir()
+    code = """
+import resource, sys
+from pathlib import Path
+from profilemate.annotate.sinks.sidecar import SidecarSink
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+sink = SidecarSink(lambda: Path(sys.argv[1]), interval=1)
+for seq in range(1000): sink.mark(f"pm1.batch t={seq} seq={seq} | kv.usage pool=0")
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    subprocess.run(command, capture_output=True, text=True, check=True)
+    (file,) = files(tmp_path)
+    assert file.stat().st_size <= 20_000
+    assert file.read_text().endswith("\n]\n")
+    *_, last = events(file)
+    assert last["name"] == "profilemate_end"
+    assert last["args"]["stopped"] == "File too large"
+    assert abs(last["args"]["unix_ns"] - file.stat().st_mtime_ns) < 60 * 10**9
+    assert len(messages(file)) > 100
+
+
+def test_without_a_free_descriptor_no_empty_session_is_left(tmp_path: Path) -> None:
+    code = """
+import os, resource, sys
+from profilemate.annotate import session_dir
+from profilemate.annotate.settings import Settings
+from profilemate.annotate.sinks.sidecar import open_sink
+settings = Settings(wanted=True, live=True, directory=sys.argv[1])
+env = {}
+session_dir.begin(env)
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+held = []
+try:
+    while True:
+        held.append(os.open("/dev/null", os.O_RDONLY))
+except OSError:
+    pass
+for _ in range(int(sys.argv[2])):
+    os.close(held.pop())
+sink, _ = open_sink(settings, env)
+for seq in range(3):
+    sink.mark(f"pm1.batch t={seq} seq={seq} | kv.usage pool=0")
+    sink.flush()
+"""
+    for free in range(3):
+        place = tmp_path / str(free)
+        command = [sys.executable, "-c", code, str(place), str(free)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        left = sorted(p.name for p in place.iterdir()) if place.exists() else []
+        written = [p for p in place.rglob("*.trace.json") if p.stat().st_size]
+        assert bool(left) == bool(written), (free, left, done.stderr)
+        if not left:
+            assert "Too many open files" in done.stderr

@@ -10,7 +10,7 @@ import pytest
 from listsink import ListSink
 
 from profilemate import annotate, schema
-from profilemate.annotate import current, sinks
+from profilemate.annotate import configured, current, sinks
 from profilemate.annotate.settings import Settings, Steps
 from profilemate.annotate.sink import Scope
 from profilemate.annotate.sinks import torch_profiler
@@ -345,3 +345,36 @@ def test_uninstalling_in_a_window_sends_what_is_there(
     rig.step()
     current.emitter = emitter  # for the fixture
     assert scheduled(windowed) == [1]
+
+
+def test_triton_s_profiler_is_refused_with_what_to_use_instead(
+    layout: None,
+    sink: ListSink,
+    on: Settings,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import vllm.config
+
+    monkeypatch.delenv(configured.PROTON_SAID, raising=False)
+    annotate.install(on)
+    for _ in range(2):  # vLLM makes several configurations
+        vllm.config.VllmConfig(SimpleNamespace(profiler="proton"))
+    monkeypatch.delenv(configured.PROTON_SAID)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Triton's Proton" in line
+    assert '"profiler": "torch"' in line
+
+
+def test_it_is_refused_where_nobody_records_too(
+    layout: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import vllm.config
+
+    monkeypatch.delenv(configured.PROTON_SAID, raising=False)
+    original = vllm.config.VllmConfig.__post_init__
+    assert configured.wait(lambda: pytest.fail("nobody records Proton's"))
+    vllm.config.VllmConfig(SimpleNamespace(profiler="proton"))
+    monkeypatch.delenv(configured.PROTON_SAID)
+    assert "Triton's Proton" in capsys.readouterr().err
+    vllm.config.VllmConfig.__post_init__ = original

@@ -358,3 +358,15 @@ def test_an_output_that_is_full(command: tuple[str, ...], unbuffered: str) -> No
         "  No space left on device",
         "  Make room where it goes to, or send it elsewhere.",
     ]
+
+
+def test_status_asks_which_sitecustomize_python_has_loaded(tmp_path: Path) -> None:
+    """`opentelemetry-instrument` puts a folder in front that hands on to nobody."""
+    (tmp_path / "sitecustomize.py").write_text("")
+    env = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    said = "".join(run("annotate", "status", env=env).stdout.split())
+    assert f"butPythonloads{tmp_path}/sitecustomize.pyinitsplace" in said
+    assert "sitecustomizeopen:" not in said
+    behind = {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    said = " ".join(run("annotate", "status", env=behind).stdout.split())
+    assert "sitecustomize open: on PYTHONPATH" in said

@@ -243,6 +243,21 @@ def test_two_sessions_of_one_setting_have_no_caveat(tmp_path: Path) -> None:
     assert compare(session(tmp_path / "a", series), session(tmp_path / "b", series)).caveats == []
 
 
+def test_flags_that_differ_come_before_everything_else(tmp_path: Path) -> None:
+    series = {8: durations(1, 20, 1.0)}
+    base = {"max_num_seqs": 64, "gpu_memory_utilization": 0.9, "async_scheduling": True}
+    changed = {**base, "max_num_seqs": 32, "speculative_method": "ngram"}
+    a = session(tmp_path / "a", series, config=base)
+    b = session(tmp_path / "b", series, config=changed, sources=[{"recorder": "torch profiler"}])
+    assert compare(a, b).caveats[:2] == [
+        "vLLM's max_num_seqs differs: 64 in A, 32 in B",
+        "vLLM's speculative_method differs: none in A, ngram in B",
+    ]
+    assert "Recorders differ" in compare(a, b).caveats[2]
+    without = session(tmp_path / "c", series)
+    assert compare(a, without).caveats == ["vLLM's configuration was recorded in A only"]
+
+
 @pytest.mark.parametrize(
     ("metadata", "said"),
     [

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from profilemate.annotate.faults import shield
-from profilemate.annotate.hook import Hook, Method, Target
+from profilemate.annotate.hook import Hook, Method, Original, Target
 from profilemate.annotate.wrapping import Arguments, compile_wrapper, observe
 from profilemate.schema import KINDS
 
@@ -44,7 +44,7 @@ def _usage(emitter: Emitter) -> Callable[[Any], tuple[int, int]]:
 # --------------------------------------------------------------------------- creation
 
 
-def wrap_init(original: Method, emitter: Emitter) -> Method:
+def wrap_init(original: Original, emitter: Emitter) -> Method:
     """BlockPool.__init__: number the pools of a process in order of creation."""
 
     def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
@@ -56,7 +56,7 @@ def wrap_init(original: Method, emitter: Emitter) -> Method:
 # --------------------------------------------------------------------------- alloc, evict
 
 
-def wrap_get_new_blocks(original: Method, emitter: Emitter) -> Method:
+def wrap_get_new_blocks(original: Original, emitter: Emitter) -> Method:
     """get_new_blocks: what was handed out, and what it cost the prefix cache."""
     state, serving = emitter.state, emitter.state.serving
 
@@ -85,18 +85,18 @@ return pm_result
 """
 
 
-def wrap_maybe_evict(original: Method, emitter: Emitter) -> Method:
+def wrap_maybe_evict(original: Original, emitter: Emitter) -> Method:
     """_maybe_evict_cached_block: runs once per block handed out, so it only notes the id."""
     state = emitter.state
 
     def note(block: Any) -> None:
         state.evicted.append(block.block_id)
 
-    note = shield(original.__qualname__, emitter.faults, note)
+    note = shield(original.hook, emitter.faults, note)
     return compile_wrapper(original, _MAYBE_EVICT, pm_emitter=emitter, pm_note=note)
 
 
-def wrap_evict_blocks(original: Method, emitter: Emitter) -> Method:
+def wrap_evict_blocks(original: Original, emitter: Emitter) -> Method:
     """evict_blocks: a KV connector declares cached content invalid."""
     state, usage = emitter.state, _usage(emitter)
 
@@ -119,7 +119,7 @@ def _flat(blocks: Sequence[Any]) -> Sequence[Any]:
     return [block for group in blocks for block in group]
 
 
-def wrap_touch(original: Method, emitter: Emitter) -> Method:
+def wrap_touch(original: Original, emitter: Emitter) -> Method:
     """touch: blocks gain a reference; a prefix hit if slots of a request are being allocated."""
     serving, usage = emitter.state.serving, _usage(emitter)
 
@@ -142,7 +142,7 @@ def wrap_touch(original: Method, emitter: Emitter) -> Method:
     return observe(original, emitter, after, before, wants=("blocks",))
 
 
-def wrap_free(original: Method, emitter: Emitter) -> Method:
+def wrap_free(original: Original, emitter: Emitter) -> Method:
     """free_blocks and unpin_blocks: blocks lose a reference, the last one frees them.
 
     The argument is often a one-shot iterator: it is read once, and the list is handed on.
@@ -175,7 +175,7 @@ def wrap_free(original: Method, emitter: Emitter) -> Method:
 # --------------------------------------------------------------------------- the prefix cache
 
 
-def wrap_cache_full(original: Method, emitter: Emitter) -> Method:
+def wrap_cache_full(original: Original, emitter: Emitter) -> Method:
     """cache_full_blocks: `blocks[num_cached_blocks:num_full_blocks]` enter the prefix cache."""
     emit_cached = _cached(emitter)
 
@@ -198,16 +198,29 @@ def wrap_cache_full(original: Method, emitter: Emitter) -> Method:
     return observe(original, emitter, after, wants=(*_CACHED, *slice_))
 
 
-def wrap_cache_partial(original: Method, emitter: Emitter) -> Method:
-    """cache_partial_block: a prefix that ends inside a block enters the cache."""
+def wrap_cache_partial(original: Original, emitter: Emitter) -> Method:
+    """cache_partial_block: a prefix that ends inside a block enters the cache.
+
+    Called in every step for the last block of a request of a hybrid model: what it stored before is
+    stored again, and that is nothing new.
+    """
     emit_cached = _cached(emitter)
 
+    def before(pool: Any, args: Arguments) -> Any:
+        return _entries(pool, args[2])
+
     def after(pool: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
-        if result is not None:  # None: the null block
-            request, group, block = args
+        request, group, block = args
+        if result is not None and result not in note:  # None: the null block
             emit_cached(pool, start, end, request, group, [block.block_id], True)
 
-    return observe(original, emitter, after, wants=(*_CACHED, "block"))
+    return observe(original, emitter, after, before, wants=(*_CACHED, "block"))
+
+
+def _entries(pool: Any, block: Any) -> tuple[Any, ...]:
+    """The keys under which a block is found in the prefix cache."""
+    further = getattr(pool, "cached_block_hashes_by_block", None) or {}
+    return (block.block_hash, *further.get(block.block_id, ()))
 
 
 _CACHED = ("request", "kv_cache_group_id")
@@ -236,7 +249,7 @@ def _cached(emitter: Emitter) -> Callable[..., None]:
     return emit_cached
 
 
-def wrap_move(original: Method, emitter: Emitter) -> Method:
+def wrap_move(original: Original, emitter: Emitter) -> Method:
     """move_block_hashes: the cache entry of one block moves to another (copy-on-write)."""
     usage = _usage(emitter)
 
@@ -252,7 +265,7 @@ def wrap_move(original: Method, emitter: Emitter) -> Method:
     return observe(original, emitter, after, before, wants=("src_block", "dst_block"))
 
 
-def wrap_reset(original: Method, emitter: Emitter) -> Method:
+def wrap_reset(original: Original, emitter: Emitter) -> Method:
     """reset_prefix_cache: all hashes go, unless blocks are in use."""
     usage = _usage(emitter)
 
@@ -264,20 +277,57 @@ def wrap_reset(original: Method, emitter: Emitter) -> Method:
     return observe(original, emitter, after, wants=())
 
 
-def _hook(method: str, wrap: Any, emits: tuple[str, ...], why: str) -> Hook:
-    return Hook(f"BlockPool.{method}", "kv", (Target(f"{POOL}.{method}", wrap),), emits, why)
+def _hook(method: str, parameters: str, wrap: Any, emits: tuple[str, ...], why: str) -> Hook:
+    target = Target(f"{POOL}.{method}", wrap, parameters)
+    return Hook(f"BlockPool.{method}", "kv", (target,), emits, why)
 
+
+_FULL = (
+    "request, blocks, num_cached_blocks, num_full_blocks, block_size, kv_cache_group_id, "
+    "block_mask=None"
+)
+_PARTIAL = "request, block, num_tokens, kv_cache_group_id, block_size"
 
 HOOKS = (
-    _hook("__init__", wrap_init, ("kv.pool",), "size and kind of the pool"),
-    _hook("get_new_blocks", wrap_get_new_blocks, ("kv.alloc", "kv.evict"), "every allocation"),
-    _hook("_maybe_evict_cached_block", wrap_maybe_evict, ("kv.evict",), "every eviction"),
-    _hook("evict_blocks", wrap_evict_blocks, ("kv.evict",), "content that a connector invalidates"),
-    _hook("touch", wrap_touch, ("kv.touch",), "prefix hits, and pins of other owners"),
-    _hook("free_blocks", wrap_free, ("kv.free",), "every release"),
-    _hook("unpin_blocks", wrap_free, ("kv.free",), "a release that bypasses free_blocks"),
-    _hook("cache_full_blocks", wrap_cache_full, ("kv.cache",), "content becomes reusable"),
-    _hook("cache_partial_block", wrap_cache_partial, ("kv.cache",), "so does part of a block"),
-    _hook("move_block_hashes", wrap_move, ("kv.move",), "content that changes its block"),
-    _hook("reset_prefix_cache", wrap_reset, ("kv.reset",), "the end of all cached content"),
+    _hook("__init__", "", wrap_init, ("kv.pool",), "size and kind of the pool"),
+    _hook(
+        "get_new_blocks",
+        "num_blocks",
+        wrap_get_new_blocks,
+        ("kv.alloc", "kv.evict"),
+        "every allocation",
+    ),
+    _hook("_maybe_evict_cached_block", "block", wrap_maybe_evict, ("kv.evict",), "every eviction"),
+    _hook(
+        "evict_blocks",
+        "block_ids",
+        wrap_evict_blocks,
+        ("kv.evict",),
+        "content that a connector invalidates",
+    ),
+    _hook("touch", "blocks", wrap_touch, ("kv.touch",), "prefix hits, and pins of other owners"),
+    _hook("free_blocks", "ordered_blocks", wrap_free, ("kv.free",), "every release"),
+    _hook(
+        "unpin_blocks",
+        "blocks, on_reuse=None",
+        wrap_free,
+        ("kv.free",),
+        "a release that bypasses free_blocks",
+    ),
+    _hook("cache_full_blocks", _FULL, wrap_cache_full, ("kv.cache",), "content becomes reusable"),
+    _hook(
+        "cache_partial_block",
+        _PARTIAL,
+        wrap_cache_partial,
+        ("kv.cache",),
+        "so does part of a block",
+    ),
+    _hook(
+        "move_block_hashes",
+        "src_block, dst_block",
+        wrap_move,
+        ("kv.move",),
+        "content that changes its block",
+    ),
+    _hook("reset_prefix_cache", "", wrap_reset, ("kv.reset",), "the end of all cached content"),
 )

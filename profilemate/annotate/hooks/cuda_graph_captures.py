@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from profilemate.annotate.faults import shield
 from profilemate.annotate.graphs import Key
-from profilemate.annotate.hook import Hook, Method, Target
+from profilemate.annotate.hook import Hook, Method, Original, Target
 from profilemate.annotate.hooks.graph_key import key_of, mode_name
 from profilemate.annotate.wrapping import Arguments, compile_wrapper, observe
 from profilemate.schema.modes import FULL, PIECEWISE
@@ -45,17 +45,17 @@ return CALL
 """
 
 
-def wrap_capture_begin(original: Method, emitter: Emitter) -> Method:
+def wrap_capture_begin(original: Original, emitter: Emitter) -> Method:
     """CUDAGraph.capture_begin: the clock starts."""
 
     def began(graph: Any) -> None:
         setattr(graph, _BEGAN, monotonic_ns())
 
-    began = shield(original.__qualname__, emitter.faults, began)
+    began = shield(original.hook, emitter.faults, began)
     return compile_wrapper(original, _BEGIN, pm_emitter=emitter, pm_began=began)
 
 
-def wrap_capture_end(original: Method, emitter: Emitter) -> Method:
+def wrap_capture_end(original: Original, emitter: Emitter) -> Method:
     """CUDAGraph.capture_end: a graph that waits for its owner."""
 
     def after(graph: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
@@ -76,17 +76,17 @@ return pm_result
 """
 
 
-def _claiming(original: Method, emitter: Emitter, claim: Any) -> Method:
+def _claiming(original: Original, emitter: Emitter, claim: Any) -> Method:
     """Wrap a method after which `claim(holder)` looks for its own among the captured graphs."""
     return compile_wrapper(
         original,
         _CLAIM,
         pm_pending=emitter.graphs.pending,
-        pm_claim=shield(original.__qualname__, emitter.faults, claim),
+        pm_claim=shield(original.hook, emitter.faults, claim),
     )
 
 
-def wrap_graph_wrapper(original: Method, emitter: Emitter) -> Method:
+def wrap_graph_wrapper(original: Original, emitter: Emitter) -> Method:
     """CUDAGraphWrapper.__call__: the whole model (FULL) or one of its pieces (PIECEWISE).
 
     Runs once per piece in every step, and inside a FULL wrapper's own capture; what tells a
@@ -128,7 +128,7 @@ def _is_drafter(model: str | None) -> bool:
     return model is not None and (model in _DRAFTERS or model.endswith("_head"))
 
 
-def wrap_breakable(original: Method, emitter: Emitter) -> Method:
+def wrap_breakable(original: Original, emitter: Emitter) -> Method:
     """BreakableCUDAGraphWrapper._capture: one graph for each stretch between eager operations.
 
     vLLM puts one around the target model first and may put another around a drafter, on graphs
@@ -161,7 +161,7 @@ def wrap_breakable(original: Method, emitter: Emitter) -> Method:
     return _claiming(original, emitter, claim)
 
 
-def wrap_manager(original: Method, emitter: Emitter) -> Method:
+def wrap_manager(original: Original, emitter: Emitter) -> Method:
     """CudaGraphManager.capture: the FULL graphs of the second model runner, all at once.
 
     Its subclasses for the target model and for drafters call it. Up to vLLM 0.16 a graph is known
@@ -176,7 +176,7 @@ def wrap_manager(original: Method, emitter: Emitter) -> Method:
     return _claiming(original, emitter, claim)
 
 
-def wrap_ubatches(original: Method, emitter: Emitter) -> Method:
+def wrap_ubatches(original: Original, emitter: Emitter) -> Method:
     """UBatchWrapper._capture_ubatches: two micro-batches in one graph."""
 
     def claim(wrapper: Any) -> None:
@@ -188,7 +188,7 @@ def wrap_ubatches(original: Method, emitter: Emitter) -> Method:
     return _claiming(original, emitter, claim)
 
 
-def wrap_encoder(original: Method, emitter: Emitter) -> Method:
+def wrap_encoder(original: Original, emitter: Emitter) -> Method:
     """EncoderCudaGraphManager._capture_budget_graph: an encoder's graph for a number of tokens."""
 
     def claim(manager: Any) -> None:
@@ -226,13 +226,13 @@ finally:
 """
 
 
-def wrap_profile_memory(original: Method, emitter: Emitter) -> Method:
+def wrap_profile_memory(original: Original, emitter: Emitter) -> Method:
     """profile_cudagraph_memory: graphs are captured to be measured and thrown away."""
-    settle = shield(original.__qualname__, emitter.faults, emitter.graphs.emit_unclaimed)
+    settle = shield(original.hook, emitter.faults, emitter.graphs.emit_unclaimed)
     return compile_wrapper(original, _PHASE, pm_emitter=emitter, pm_settle=settle)
 
 
-def wrap_capture_model(original: Method, emitter: Emitter) -> Method:
+def wrap_capture_model(original: Original, emitter: Emitter) -> Method:
     """capture_model: afterwards the captures are emitted, before the first request comes."""
 
     def after(runner: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:

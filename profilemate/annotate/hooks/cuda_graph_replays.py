@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from profilemate.annotate.faults import shield
 from profilemate.annotate.graphs import MAIN, TAG, UNTAGGED
-from profilemate.annotate.hook import Hook, Method, Target
+from profilemate.annotate.hook import Hook, Method, Original, Target
 from profilemate.annotate.wrapping import compile_wrapper
 from profilemate.schema import KINDS, PREFIX
 
@@ -38,7 +38,7 @@ finally:
 """
 
 
-def wrap_replay(original: Method, emitter: Emitter) -> Method:
+def wrap_replay(original: Original, emitter: Emitter) -> Method:
     """CUDAGraph.replay: count it, or open a range for it."""
     state, step = emitter.state, emitter.step
 
@@ -48,7 +48,7 @@ def wrap_replay(original: Method, emitter: Emitter) -> Method:
         tag = getattr(graph, TAG, UNTAGGED)
         return emitter.push(PREFIX + _REPLAY_EVENT(None, None, *tag, number, step.dummy or None))
 
-    faults, where = emitter.faults, original.__qualname__
+    faults, where = emitter.faults, original.hook
     return compile_wrapper(
         original,
         _REPLAY,

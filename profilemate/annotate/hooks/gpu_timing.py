@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from profilemate.annotate.faults import shield
 from profilemate.annotate.graphs import MAIN
-from profilemate.annotate.hook import Hook, Method, Target
+from profilemate.annotate.hook import Hook, Method, Original, Target
 from profilemate.annotate.wrapping import compile_wrapper
 from profilemate.schema import KINDS
 
@@ -83,10 +83,10 @@ class GpuTimer:
         return sys.modules["torch"].cuda.Event(enable_timing=True)
 
 
-def wrap_replay(original: Method, emitter: Emitter) -> Method:
+def wrap_replay(original: Original, emitter: Emitter) -> Method:
     """CUDAGraph.replay: an event before the first of a step, and after each."""
     timer = GpuTimer(emitter)
-    faults, where = emitter.faults, f"{original.__qualname__}, timed"
+    faults, where = emitter.faults, original.hook
     return compile_wrapper(
         original,
         _REPLAY,

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from profilemate.annotate import configured
-from profilemate.annotate.hook import Hook, Method, Target
+from profilemate.annotate.hook import Hook, Method, Original, Target
 from profilemate.annotate.hooks.worker import WORKER, note_worker
 from profilemate.annotate.plan import Plan
 from profilemate.annotate.wrapping import Arguments, observe
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CONFIG = "vllm.config:VllmConfig.__post_init__"
 CORE = "vllm.v1.engine.core:EngineCore.profile"
+GPU = f"{WORKER}.profile"
 CPU = "vllm.v1.worker.cpu_worker:CPUWorker.profile"
 PROFILERS = (
     "vllm.profiler.wrapper:WorkerProfiler",
@@ -32,7 +33,7 @@ PROFILERS = (
 _ON = "pm_emitter.on"
 
 
-def wrap_config(original: Method, emitter: Emitter) -> Method:
+def wrap_config(original: Original, emitter: Emitter) -> Method:
     """VllmConfig.__post_init__: leave word for the processes that this one will start."""
 
     def after(config: Any, start: int, end: int, result: Any, args: Arguments, note: Any) -> None:
@@ -41,7 +42,7 @@ def wrap_config(original: Method, emitter: Emitter) -> Method:
     return observe(original, emitter, after, gate=_ON)
 
 
-def wrap_core(original: Method, emitter: Emitter) -> Method:
+def wrap_core(original: Original, emitter: Emitter) -> Method:
     """EngineCore.profile: in the scheduler's process, the steps that workers will record."""
 
     def before(core: Any, args: Arguments) -> None:
@@ -65,7 +66,7 @@ def wrap_core(original: Method, emitter: Emitter) -> Method:
     return observe(original, emitter, after, before, wants=wants, gate=_ON)
 
 
-def wrap_worker(original: Method, emitter: Emitter) -> Method:
+def wrap_worker(original: Original, emitter: Emitter) -> Method:
     """Worker.profile: the profiler of this process."""
 
     def before(worker: Any, args: Arguments) -> None:
@@ -81,7 +82,7 @@ def wrap_worker(original: Method, emitter: Emitter) -> Method:
     return observe(original, emitter, after, before, wants=("is_start",), gate=_ON)
 
 
-def wrap_call_start(original: Method, emitter: Emitter) -> Method:
+def wrap_call_start(original: Original, emitter: Emitter) -> Method:
     """WorkerProfiler._call_start: it runs now, unless that failed. torch's can be asked.
 
     CUDA's may be where Nsight Systems begins to record (`--capture-range=cudaProfilerApi`).
@@ -95,7 +96,7 @@ def wrap_call_start(original: Method, emitter: Emitter) -> Method:
     return observe(original, emitter, after, gate=_ON)
 
 
-def wrap_call_stop(original: Method, emitter: Emitter) -> Method:
+def wrap_call_stop(original: Original, emitter: Emitter) -> Method:
     """WorkerProfiler._call_stop: it ends, by order or because it has enough."""
 
     def before(profiler: Any, args: Arguments) -> None:
@@ -107,15 +108,19 @@ def wrap_call_stop(original: Method, emitter: Emitter) -> Method:
     return observe(original, emitter, after, before, gate=_ON)
 
 
-def _hook(name: str, paths: tuple[str, ...], wrap: Any, why: str) -> Hook:
-    return Hook(name, "engine", tuple(Target(path, wrap) for path in paths), (), why)
+def _hook(name: str, paths: tuple[str, ...], wrap: Any, why: str, parameters: str = "") -> Hook:
+    targets = tuple(Target(path, wrap, parameters) for path in paths)
+    return Hook(name, "engine", targets, (), why)
+
+
+_PROFILE = "is_start=True, profile_prefix=None, delay_iterations=None, max_iterations=None"
 
 
 HOOKS = (
     _hook("VllmConfig.__post_init__", (CONFIG,), wrap_config, "a torch profiler is configured"),
-    _hook("EngineCore.profile", (CORE,), wrap_core, "which steps the workers will profile"),
-    _hook("Worker.profile", (f"{WORKER}.profile",), wrap_worker, "a profiler starts or ends"),
-    _hook("CPUWorker.profile", (CPU,), wrap_worker, "the same on the CPU, up to vLLM 0.30"),
+    _hook("EngineCore.profile", (CORE,), wrap_core, "steps that workers will profile", _PROFILE),
+    _hook("Worker.profile", (GPU,), wrap_worker, "a profiler starts or ends", _PROFILE),
+    _hook("CPUWorker.profile", (CPU,), wrap_worker, "the same, up to vLLM 0.30", _PROFILE),
     _hook(
         "WorkerProfiler._call_start",
         tuple(f"{path}._call_start" for path in PROFILERS),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from profilemate.annotate.hook import Hook, Method, Target
+from profilemate.annotate.hook import Hook, Method, Original, Target
 from profilemate.annotate.hooks.graph_key import key_of, mode_name
 from profilemate.annotate.wrapping import Arguments, observe
 
@@ -26,7 +26,7 @@ RUNNER_2 = "vllm.v1.worker.gpu.model_runner"
 # --------------------------------------------------------------------------- the first runner
 
 
-def wrap_determine(original: Method, emitter: Emitter) -> Method:
+def wrap_determine(original: Original, emitter: Emitter) -> Method:
     """_determine_batch_execution_and_padding: (mode, descriptor, ...), since vLLM 0.12."""
 
     def after(runner: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
@@ -36,7 +36,7 @@ def wrap_determine(original: Method, emitter: Emitter) -> Method:
     return observe(original, emitter, after, wants=("num_tokens",), gate=_RUNNING)
 
 
-def wrap_dispatcher(original: Method, emitter: Emitter) -> Method:
+def wrap_dispatcher(original: Original, emitter: Emitter) -> Method:
     """CudagraphDispatcher.dispatch in vLLM 0.11: (mode, descriptor, or None for an eager step).
 
     The caller has padded already, so the step's tokens are those that were scheduled.
@@ -57,7 +57,7 @@ def _serves_lora(manager: Any) -> bool:
     return getattr(config, "lora_config", None) is not None
 
 
-def wrap_dispatch_and_sync(original: Method, emitter: Emitter) -> Method:
+def wrap_dispatch_and_sync(original: Original, emitter: Emitter) -> Method:
     """dispatch_cg_and_sync_dp: the descriptor that all data-parallel ranks agreed on.
 
     A function, wrapped where the runner has it: drafters have names of their own for it.
@@ -72,7 +72,7 @@ def wrap_dispatch_and_sync(original: Method, emitter: Emitter) -> Method:
     return observe(original, emitter, after, wants=("num_tokens",), gate=_RUNNING)
 
 
-def wrap_manager_dispatch(original: Method, emitter: Emitter) -> Method:
+def wrap_manager_dispatch(original: Original, emitter: Emitter) -> Method:
     """ModelCudaGraphManager.dispatch in vLLM 0.19: final unless there are data-parallel ranks."""
 
     def after(manager: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
@@ -84,7 +84,7 @@ def wrap_manager_dispatch(original: Method, emitter: Emitter) -> Method:
     return observe(original, emitter, after, wants=("num_tokens",), gate=_RUNNING)
 
 
-def wrap_padding(original: Method, emitter: Emitter) -> Method:
+def wrap_padding(original: Original, emitter: Emitter) -> Method:
     """get_cudagraph_and_dp_padding, vLLM 0.12 to 0.16: (mode or use it, padded tokens, ...)."""
 
     def after(_self: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
@@ -92,6 +92,10 @@ def wrap_padding(original: Method, emitter: Emitter) -> Method:
 
     return observe(original, emitter, after, wants=(), gate=_RUNNING)
 
+
+_AGREED = "cudagraph_manager, num_reqs, num_tokens"
+_CHOSEN = "num_reqs, num_tokens"
+_SYNCED = "cudagraph_manager, desired_batch_desc, num_tokens"
 
 HOOKS = (
     Hook(
@@ -101,8 +105,9 @@ HOOKS = (
             Target(
                 f"{RUNNER_1}:GPUModelRunner._determine_batch_execution_and_padding",
                 wrap_determine,
+                "num_tokens, num_reqs",
             ),
-            Target(f"{RUNNER_1}:CudagraphDispatcher.dispatch", wrap_dispatcher),
+            Target(f"{RUNNER_1}:CudagraphDispatcher.dispatch", wrap_dispatcher, "batch_descriptor"),
         ),
         ("step",),
         "mode, descriptor and padding of every step of the first model runner",
@@ -111,8 +116,8 @@ HOOKS = (
         "dispatch (V2)",
         "graphs",
         (
-            Target(f"{RUNNER_2}:dispatch_cg_and_sync_dp", wrap_dispatch_and_sync),
-            Target(f"{RUNNER_2}:ModelCudaGraphManager.dispatch", wrap_manager_dispatch),
+            Target(f"{RUNNER_2}:dispatch_cg_and_sync_dp", wrap_dispatch_and_sync, _AGREED),
+            Target(f"{RUNNER_2}:ModelCudaGraphManager.dispatch", wrap_manager_dispatch, _CHOSEN),
             Target(f"{RUNNER_2}:get_cudagraph_and_dp_padding", wrap_padding),
             Target(f"{RUNNER_2}:GPUModelRunner.get_cudagraph_and_dp_padding", wrap_padding),
         ),
@@ -122,7 +127,7 @@ HOOKS = (
     Hook(
         "dispatch (V2, ranks agreed)",
         "graphs",
-        (Target(f"{RUNNER_2}:sync_cudagraph_and_dp_padding", wrap_dispatch_and_sync),),
+        (Target(f"{RUNNER_2}:sync_cudagraph_and_dp_padding", wrap_dispatch_and_sync, _SYNCED),),
         ("step",),
         "the same in vLLM 0.19, where data-parallel ranks agree afterwards",
     ),

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from profilemate.annotate.faults import shield
-from profilemate.annotate.hook import Hook, Method, Target
+from profilemate.annotate.hook import Hook, Method, Original, Target
 from profilemate.annotate.step import NO_FACTS, Facts
-from profilemate.annotate.wrapping import COUNT, Arguments, compile_wrapper
+from profilemate.annotate.wrapping import COUNT, Arguments, compile_wrapper, observe
+from profilemate.schema import KINDS
 
 if TYPE_CHECKING:
     from profilemate.annotate.emit import Emitter
+
+_SAMPLE = KINDS["step.sample"].encode
 
 WORKER = "vllm.v1.worker.gpu_worker:Worker"
 
@@ -27,7 +30,7 @@ finally:
 """
 
 
-def wrap_execute_model(original: Method, emitter: Emitter) -> Method:
+def wrap_execute_model(original: Original, emitter: Emitter) -> Method:
     """execute_model: one step, numbered like the scheduler's.
 
     Scheduler and workers count their calls; the counters advance in lock-step, calls with 0
@@ -35,24 +38,39 @@ def wrap_execute_model(original: Method, emitter: Emitter) -> Method:
     scheduled before step N has run.
     """
     state = emitter.state
-    facts_of = shield(f"{original.__qualname__}, scheduler_output", emitter.faults, facts)
+    facts_of = shield(original.hook, emitter.faults, facts)
 
-    def begin(args: Arguments) -> None:
-        emitter.step.begin(state.worker_step, facts_of(args[0]) or NO_FACTS)
+    def begin(worker: Any, args: Arguments) -> None:
+        engine = state.engines.find(worker, "worker").label
+        emitter.step.begin(state.worker_step, facts_of(args[0]) or NO_FACTS, engine=engine)
 
     return _around(original, emitter, begin, COUNT.format(counter="worker_step"))
 
 
-def wrap_dummy_batch(original: Method, emitter: Emitter) -> Method:
+def wrap_dummy_batch(original: Original, emitter: Emitter) -> Method:
     """execute_dummy_batch: a data-parallel rank without requests keeps in step with the others.
 
     It launches graphs like any step, but no scheduler knows of it.
     """
 
-    def begin(args: Arguments) -> None:
-        emitter.step.begin(None, dummy=True)
+    def begin(worker: Any, args: Arguments) -> None:
+        engine = emitter.state.engines.find(worker, "worker").label
+        emitter.step.begin(None, dummy=True, engine=engine)
 
     return _around(original, emitter, begin, "")
+
+
+def wrap_sample_tokens(original: Original, emitter: Emitter) -> Method:
+    """sample_tokens: the rest of a step, where execute_model returns before its logits are there.
+
+    vLLM refuses to execute the next step before it, so it is that of the last one.
+    """
+    state = emitter.state
+
+    def after(worker: Any, start: int, end: int, result: Any, args: Arguments, _: Any) -> None:
+        emitter.add(_SAMPLE, start, end, (state.worker_step, emitter.step.engine))
+
+    return observe(original, emitter, after, wants=())
 
 
 def note_worker(emitter: Emitter, worker: Any) -> None:
@@ -64,7 +82,7 @@ def note_worker(emitter: Emitter, worker: Any) -> None:
 
 
 def _around(
-    original: Method, emitter: Emitter, begin: Callable[[Arguments], None], first: str
+    original: Original, emitter: Emitter, begin: Callable[[Any, Arguments], None], first: str
 ) -> Method:
     """Wrap a method that is a step: `begin` and the step's end around it, `first` in any case."""
     state = emitter.state
@@ -75,7 +93,7 @@ def _around(
 
     def enter(worker: Any, args: Arguments) -> None:
         note_worker(emitter, worker)
-        begin(args)
+        begin(worker, args)
 
     def leave() -> None:
         emitter.step.end()
@@ -84,7 +102,7 @@ def _around(
         if not emitter.identity.has_engine:
             emitter.flush()
 
-    faults, where = emitter.faults, original.__qualname__
+    faults, where = emitter.faults, original.hook
     return compile_wrapper(
         original,
         _AROUND.format(first=first),
@@ -124,9 +142,16 @@ HOOKS = (
     Hook(
         "Worker.execute_model",
         "engine",
-        (Target(f"{WORKER}.execute_model", wrap_execute_model),),
+        (Target(f"{WORKER}.execute_model", wrap_execute_model, "scheduler_output"),),
         ("step", "step.end"),
         "the step as the worker sees it; the recorder's GPU records are found through this range",
+    ),
+    Hook(
+        "Worker.sample_tokens",
+        "engine",
+        (Target(f"{WORKER}.sample_tokens", wrap_sample_tokens),),
+        ("step.sample",),
+        "the sampler and the lm_head, which run after execute_model has returned",
     ),
     Hook(
         "Worker.execute_dummy_batch",

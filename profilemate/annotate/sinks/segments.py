@@ -20,6 +20,10 @@ SEGMENTS = 8
 """Segments in a full sidecar: with one more the oldest goes, an eighth of what is kept."""
 
 
+_LONGEST = 1 << 16
+"""Bytes that a line may have: a message has half as many."""
+
+
 class Segments:
     """Writes text to the current segment.
 
@@ -146,6 +150,31 @@ class Segments:
         finally:
             self.abandon()
 
+    def stop(self, end: str) -> None:
+        """No more can be written: the last lines become `end`, which takes no room.
+
+        A packed file stays as it is.
+        """
+        with suppress(OSError):
+            if not self._packed:
+                self._overwrite(end.encode("ascii", errors="replace"))
+        self.abandon()
+
+    def _overwrite(self, end: bytes) -> None:
+        file = os.open(self._name, os.O_RDWR | os.O_CLOEXEC, dir_fd=self._folder)
+        try:
+            size = os.fstat(file).st_size
+            first = max(size - len(end) - _LONGEST, 0)
+            text = os.pread(file, size - first, first)
+            # In front of it whole lines are left.
+            place = text.rfind(b"\n", 0, max(len(text) - len(end), 0)) + 1
+            if not place:
+                return
+            os.pwrite(file, end, first + place)
+            os.ftruncate(file, first + place + len(end))
+        finally:
+            os.close(file)
+
     def abandon(self) -> None:
         """Let go of the files as they are."""
         for number in (self._file, self._folder):
@@ -155,7 +184,10 @@ class Segments:
         self._file = self._folder = -1
 
 
-def end_of(pid: int, messages: int) -> str:
-    """The last lines of a segment."""
+def end_of(pid: int, messages: int, stopped: str | None = None, unix_ns: int = 0) -> str:
+    """The last lines of a segment; `stopped` says why its process could write no more, and when."""
     event = {"ph": "M", "cat": "profilemate", "name": SIDECAR_END, "pid": pid, "tid": 0}
-    return json.dumps({**event, "args": {"messages": messages}}, separators=(",", ":")) + "\n]\n"
+    args: dict[str, int | str] = {"messages": messages}
+    if stopped is not None:
+        args |= {"stopped": stopped, "unix_ns": unix_ns}
+    return json.dumps({**event, "args": args}, separators=(",", ":")) + "\n]\n"

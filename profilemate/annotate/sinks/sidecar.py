@@ -16,7 +16,9 @@ import errno
 import fcntl
 import json
 import os
+import re
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -40,6 +42,13 @@ FLUSH_S = 0.2
 
 _SESSION = " | session "
 _BATCH = schema.PREFIX + "batch "
+_PART = schema.PREFIX + "part "
+_TIME = re.compile(r" t=(\d+)")
+_LATE_NS = 60_000_000_000
+"""A message is spelled and written within this; another time is none of this process's clock."""
+_HEAD = 120
+"""Letters in which a message says its time; only the first of a long message's parts has it."""
+
 _MB = 1 << 20
 
 
@@ -54,6 +63,7 @@ class SidecarSink:
         cap: Bytes that the files of this process may have; 0 for no end.
         renew: Called when a new segment is due, so that the session is said again in it.
         begun: Called with the first message of a process.
+        discard: Called when not even the first file could be opened: nobody may have written.
         zero: Wall clock of the beginning of the run, ns; 0 if nobody knows.
     """
 
@@ -69,10 +79,12 @@ class SidecarSink:
         cap: int = 0,
         renew: Callable[[], None] = lambda: None,
         begun: Callable[[], None] = lambda: None,
+        discard: Callable[[], None] = lambda: None,
         zero: int = 0,
     ) -> None:
         self.scope: Scope = scope
         self._directory, self._renew, self._begun = directory, renew, begun
+        self._discard = discard
         self._interval, self._packed, self._cap, self._zero = interval, packed, cap, zero
         self._begin()
         itself = weakref.ref(self)
@@ -82,6 +94,7 @@ class SidecarSink:
         self._lock = threading.Lock()
         self._lines: list[str] = []  # not given to the kernel yet
         self._operations = self._messages = 0
+        self._said = 0  # time of the last message, ns, monotonic
         # Thread id of the kernel -> its open ranges: text, begin (ns, monotonic).
         self._ranges: dict[int, list[tuple[str, int]]] = {}
         self._files: Segments | None = None
@@ -93,9 +106,14 @@ class SidecarSink:
     # ------------------------------------------------------------------ for the emitter
 
     def mark(self, text: str) -> None:
-        """Record an instant."""
-        now = monotonic_ns() + self._offset
+        """Record an instant: the one that the message says, which is before it was spelled."""
         with self._lock:
+            said, now = _TIME.search(text, 0, _HEAD), monotonic_ns()
+            if said is not None and 0 <= now - int(said[1]) < _LATE_NS:
+                self._said = int(said[1])
+            elif said is not None or not text.startswith(_PART):
+                self._said = now
+            now = self._said + self._offset
             if self._off:
                 return
             if self._renewing or text.find(_SESSION, 0, 120) > 0:
@@ -267,9 +285,12 @@ class SidecarSink:
         self._off = True
         self._lines.clear()
         self._complain(error)
-        if self._files is not None:
-            self._files.abandon()
-            self._files = None
+        if self._files is None:
+            shield("an empty session", Faults(), self._discard)()
+            return
+        reason = error.strerror or str(error)
+        self._files.stop(end_of(self._pid, self._messages, reason, time.time_ns()))
+        self._files = None
 
     def _complain(self, error: OSError) -> None:
         try:
@@ -348,6 +369,7 @@ def open_sink(settings: Settings, env: Mapping[str, str]) -> tuple[Sink | None, 
         cap=settings.max_mb * _MB,
         renew=current.touch_session,
         zero=session_dir.began_ns(env),
+        discard=partial(session_dir.discard, settings, env),
         begun=partial(finish.at_exit, settings, env) if settings.live else lambda: None,
     )
     return sink, ""

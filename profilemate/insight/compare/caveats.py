@@ -8,17 +8,20 @@ from profilemate.insight.reading import window
 from profilemate.parse.session.metadata import Metadata
 from profilemate.parse.session.saved import SavedSession
 from profilemate.parse.session.warnings import CLOCKS, COUNTS, of_kinds
+from profilemate.schema.config import CONFIG
 
 _TRACKED: Mapping[str, Callable[[Metadata], bool]] = {
     "CUDA graphs": lambda metadata: bool(metadata.cuda_graph_tracking),
     "KV cache": lambda metadata: bool(metadata.kv_cache_tracking),
 }
+_NONE = "none"
 _LOADS = 1.25  # sessions that differ by more than this factor in length or steps are told
 
 
 def caveats(a: SavedSession, b: SavedSession, duration: str) -> list[str]:
     """A sentence for each, the gravest first; none for two sessions of the same setting."""
-    found = [
+    found = _configured(a.metadata.config, b.metadata.config)
+    found += [
         f"{name} differ: {before} in A, {after} in B"
         for name, of in _SETTINGS.items()
         for before, after in [(of(a.metadata), of(b.metadata))]
@@ -42,6 +45,18 @@ def caveats(a: SavedSession, b: SavedSession, duration: str) -> list[str]:
     if a.ranks() or b.ranks():
         found.append("Compared are the lead ranks; further ranks are not in any figure")
     return found
+
+
+def _configured(a: Mapping[str, object], b: Mapping[str, object]) -> list[str]:
+    """Settings of vLLM that differ, of those that both recorded."""
+    if bool(a) != bool(b):
+        return [f"vLLM's configuration was recorded in {'A' if a else 'B'} only"]
+    # What one of the two does not have is off there, or not known to that vLLM.
+    return [
+        f"vLLM's {s.name} differs: {a.get(s.name, _NONE)} in A, {b.get(s.name, _NONE)} in B"
+        for s in CONFIG
+        if a.get(s.name, _NONE) != b.get(s.name, _NONE)
+    ]
 
 
 def _lengths(a: SavedSession, b: SavedSession) -> list[str]:

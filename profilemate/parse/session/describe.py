@@ -15,6 +15,7 @@ from profilemate.parse.session.coverage import coverage, doubts, durations
 from profilemate.parse.session.lockstep import lockstep
 from profilemate.parse.session.metadata import Metadata
 from profilemate.parse.session.metadata_parts import Clock, Dropped, Hooks, Placed, Process, Source
+from profilemate.parse.session.self_reports import settings_of, several_engines, unseen_kinds
 from profilemate.parse.session.warnings import warnings_of
 from profilemate.parse.trace.ranks import Process as ProcessOfRank
 from profilemate.parse.trace.ranks import RankTrace
@@ -51,6 +52,7 @@ def describe(
     hooks, clock, dropped = _hooks(trace), _clock(trace, ranks), _dropped(trace)
     found = coverage(trace)
     notes = (*(str(note) for s in trace.sources for note in s.notes), *trace.notes)
+    notes += tuple(several_engines(trace))
     told = doubts(trace, found)
     faults = sum(process.faults or 0 for process in processes)
     return Metadata(
@@ -68,6 +70,8 @@ def describe(
         doubts=tuple(doubt.text for doubt in told),
         processes=processes,
         hooks=hooks,
+        config=settings_of(trace, ranks),
+        unseen=unseen_kinds(trace, ranks),
         events=dict(sorted(trace.counts.items())),
         dropped=dropped,
         duplicates={
@@ -157,7 +161,7 @@ def _process(trace: Trace, rank: RankTrace, process: ProcessOfRank) -> Process:
 def _hooks(trace: Trace) -> Hooks:
     """The last word of any process on each hook: installed in one of them counts as installed."""
     found: dict[str, dict[str, str]] = {"installed": {}, "skipped": {}, "waiting": {}}
-    rank = {"waiting": 0, "skipped": 1, "installed": 2}
+    rank = {"waiting": 0, "skipped": 1, "off": 1, "failed": 1, "installed": 2}
     best: dict[str, tuple[int, str, str]] = {}
     columns = ["name", "status", "target", "why"]
     for name, status, target, why in (
@@ -166,7 +170,8 @@ def _hooks(trace: Trace) -> Hooks:
         key = (rank.get(status, 0), status, str(why if status != "installed" else target))
         best[name] = max(best.get(name, key), key)
     for name, (_, status, text) in best.items():
-        found.setdefault(status, {})[name] = text
+        place = "skipped" if status in ("off", "failed") else status
+        found.setdefault(place, {})[name] = text
     return Hooks(found["installed"], found["skipped"], found["waiting"])
 
 

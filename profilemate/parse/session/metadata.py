@@ -12,11 +12,19 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from profilemate.parse.session.json_fields import Fields, Number
-from profilemate.parse.session.metadata_parts import Clock, Dropped, Hooks, Json, Process, Source
+from profilemate.parse.session.metadata_parts import (
+    Clock,
+    Dropped,
+    Hooks,
+    Json,
+    Process,
+    Source,
+    Unseen,
+)
 from profilemate.parse.session.warnings import SessionWarning, warnings_of
 from profilemate.schema.live import RECORDING
 
-OPTIONAL = ("files", "timeline", "warnings", "safe_csv", RECORDING)
+OPTIONAL = ("files", "config", "unseen", "timeline", "warnings", "safe_csv", RECORDING)
 """Keys whose absence says nothing, or that have not always been there and can be made again."""
 
 
@@ -30,6 +38,8 @@ class Metadata:
         graph_durations: What `duration_ms` of cuda_graph_timeline.csv is.
         coverage: See `coverage`; None for what the recording cannot tell.
         doubts: Sentences on what could not be attributed.
+        config: Settings of the lead rank's engine by vLLM's names; what is not known is not there.
+        unseen: Events that may be missing because a hook failed or was off, and why.
         dropped: None where the session does not say.
         duplicates: Messages that were in another recording too, by the name of the recording.
         notes: Sentences of readers on what was dropped, clipped or guessed.
@@ -56,6 +66,8 @@ class Metadata:
     doubts: tuple[str, ...] = ()
     processes: tuple[Process, ...] = ()
     hooks: Hooks = field(default_factory=Hooks)
+    config: Mapping[str, object] = field(default_factory=dict)
+    unseen: tuple[Unseen, ...] = ()
     events: Mapping[str, int] = field(default_factory=dict)
     dropped: Dropped | None = None
     duplicates: Mapping[str, int] = field(default_factory=dict)
@@ -102,6 +114,8 @@ class Metadata:
             "empty_files": dict(self.empty_files),
             "warnings": [{"id": w.id, "text": w.text} for w in self.warnings],
         }
+        told |= {"config": dict(self.config)} if self.config else {}
+        told |= {"unseen": [one.to_json() for one in self.unseen]} if self.unseen else {}
         told |= {} if self.timeline is None else {"timeline": dict(self.timeline)}
         told |= {} if self.files is None else {"files": list(self.files)}
         told |= {} if self.safe_csv is None else {"safe_csv": self.safe_csv}
@@ -131,6 +145,8 @@ class Metadata:
             doubts=said.texts("doubts"),
             processes=tuple(map(Process.read, said.parts("processes"))),
             hooks=Hooks.read(said.part("hooks")),
+            config=said.whole("config") or {},
+            unseen=tuple(map(Unseen.read, said.parts("unseen"))),
             events=said.counts("events"),
             dropped=Dropped.read(said.part("dropped")),
             duplicates=said.counts("duplicates"),

@@ -104,6 +104,30 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
+class Unseen:
+    """Events of a kind that may be missing.
+
+    Attributes:
+        pid: The process.
+        kind: Kind of the events.
+        why: The hook that would have seen them, and what became of it.
+    """
+
+    pid: int | None = None
+    kind: str | None = None
+    why: str | None = None
+
+    @classmethod
+    def read(cls, said: Fields) -> Unseen:
+        """What metadata.json says of it."""
+        return cls(said.integer("pid"), said.text("kind"), said.text("why"))
+
+    def to_json(self) -> Json:
+        """As metadata.json has it."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
 class Dropped:
     """What was recorded and is in no table; None for what is not known.
 

@@ -29,8 +29,9 @@ class Pools:
         total: Blocks of every stream without the null block, `UNKNOWN` if never said.
         caching: Whether prefix caching is on. Where no `kv.pool` event says it, an operation that
             only exists with prefix caching does.
-        standard: The stream that the standard files are about, one per process: the lowest pool
-            number that is on the GPU. (CPU offloading and HiSparse make further pools.)
+        standard: The stream that the standard files are about, one per process: the pool that the
+            scheduler's KV cache manager hands out, as it says itself. Where none says so it is the
+            lowest pool number on the GPU. (CPU offloading and HiSparse make further pools.)
         further: Others on the GPU that were used, as of a second engine in the process.
     """
 
@@ -72,14 +73,17 @@ def pools(trace: Trace) -> Pools:
         caching[stream] = caches.get((pid, number), False)
     # Repeated with every session: the last value that is known.
     stream_of_row = _stream(pids, pool_numbers, described_pid, described_number)
-    facts = described[["num_blocks", "caching", "medium"]]
+    facts = described[["num_blocks", "caching", "medium", "owner"]]
     facts = facts.groupby(stream_of_row).last().reindex(range(count))
     says_caching = facts["caching"].notna().to_numpy()
     caching[says_caching] = flags(facts["caching"])[says_caching]
     # By process (line) and pool number (column): what no event describes is taken for the GPU's.
     on_gpu = facts["medium"].isna() | (facts["medium"].str.upper() == "GPU")
     on_gpu_here = (exists & flags(on_gpu)).reshape(len(pids), len(pool_numbers))
-    lowest = (on_gpu_here & (np.cumsum(on_gpu_here, axis=1) == 1)).reshape(-1)
+    owned = (exists & flags(facts["owner"] == "scheduler")).reshape(on_gpu_here.shape)
+    # A connector's own pool may come first, and need not say that it is no GPU's.
+    candidates = np.where(owned.any(axis=1, keepdims=True), owned, on_gpu_here)
+    lowest = (candidates & (np.cumsum(candidates, axis=1) == 1)).reshape(-1)
     return Pools(
         pids=np.repeat(pids, len(pool_numbers)),
         numbers=np.tile(pool_numbers, len(pids)),

@@ -127,19 +127,33 @@ def _number(value: object) -> int | None:
 def split_ranks(trace: Trace) -> list[RankTrace]:
     """Cut a trace into ranks, the lead first: the lowest data-, pipeline-, tensor-parallel rank.
 
-    Two processes of the same role that claim the same place (two servers in one recording, or an
-    engine that was started again) become ranks of their own, in order of appearance.
+    Two engines that claim the same place (two servers in one recording, or an engine that was
+    started again) become ranks of their own, in order of appearance, and so do two workers. A
+    worker that says whose it is goes with its engine, whichever came first.
     """
     taken: dict[tuple[Rank, str], int] = {}
     members: dict[Rank, list[Process]] = {}
-    for process in processes_of(trace):
+    every = processes_of(trace)
+    engines_first = sorted(every, key=lambda p: "engine" not in p.role)
+    extras: dict[tuple[str | None, int], tuple[int, int]] = {}  # host, pid -> dp, extra
+    for process in engines_first:
         place = Rank(process.dp or 0, process.pp or 0, process.tp or 0)
         roles = process.role.split("+") if process.role else ["unknown"]
         extra = max(taken.get((place, role), 0) for role in roles)
+        engine = extras.get((process.host, _number(process.session.get("engine_pid")) or -1))
+        if engine is not None and "engine" not in roles:
+            place, extra = Rank(engine[0], place.pp, place.tp), engine[1]
         for role in roles:
-            taken[place, role] = extra + 1
+            taken[place, role] = max(extra + 1, taken.get((place, role), 0))
+        if "engine" in roles:
+            extras[process.host, _number(process.session.get("pid")) or process.pid] = (
+                place.dp,
+                extra,
+            )
         rank = Rank(place.dp, place.pp, place.tp, extra)
         members.setdefault(rank, []).append(process)
+    for found in members.values():
+        found.sort(key=lambda p: (p.first, p.pid))
     if len(members) <= 1:
         return [RankTrace(rank, processes, trace) for rank, processes in members.items()]
     pids = {rank: {p.pid for p in processes} for rank, processes in members.items()}

@@ -112,14 +112,30 @@ def step_work(trace: Trace) -> Work:
 
 @once_per_trace
 def step_gpu(trace: Trace) -> Folded:
-    """All GPU records that the rows of the frame `step` started, eager ones too."""
+    """All GPU records that the rows of the frame `step` started, eager ones too.
+
+    A step is execute_model and then sample_tokens, in which the lm_head and the sampler run.
+    """
     steps = trace.frames["step"]
     work, overlaps = trace.work.rows, trace.work.overlaps
     called = np.flatnonzero(work["host_ts"] >= 0)  # rows of work whose call was recorded
     calls = {"pid": work["pid"], "tid": work["host_tid"], "ts": work["host_ts"]}
+    calls = {name: column[called] for name, column in calls.items()}
+    executed, sampled = _lie_in(steps, calls), _lie_in(trace.frames["step.sample"], calls)
+    of_sample = np.append(_steps_of_samples(trace), -1)
     step = np.full(len(work["pid"]), -1, dtype=np.int64)
-    step[called] = _lie_in(steps, {name: c[called] for name, c in calls.items()})
+    step[called] = np.where(executed >= 0, executed, of_sample[sampled])
     return fold_work(step, len(steps), work, overlaps)
+
+
+def _steps_of_samples(trace: Trace) -> Ints:
+    """The row of the frame `step` that each row of `step.sample` is the rest of, -1 for none."""
+    steps, samples = trace.frames["step"], trace.frames["step.sample"]
+    keys = ["pid", "step"]
+    known = steps[keys].assign(row=np.arange(len(steps), dtype=np.int64))
+    known = known[known["step"].notna()].drop_duplicates(keys, keep="last")
+    found = samples[keys].merge(known, on=keys, how="left")["row"]
+    return found.to_numpy(dtype=np.int64, na_value=-1)
 
 
 def gpu_time(trace: Trace) -> int:

@@ -141,6 +141,28 @@ def test_a_process_has_the_number_that_it_had() -> None:
     assert [r["pid"] for r in rows("cuda_graph_steps", trace)] == [77]
 
 
+def test_what_sample_tokens_starts_is_the_step_s() -> None:
+    """The lm_head and the sampler run after execute_model has returned."""
+    events = [
+        step(0, 1, FULL, launches=1),
+        at(150, "step.sample", dur=40, step=1),
+        step(200, 2, FULL, launches=1),
+        at(350, "step.sample", dur=40, step=2),
+        at(450, "step.sample", dur=40, step=9),
+    ]
+    sampled = (Launch(160, ((1100, 1150),)), Launch(360, ((2100, 2130),)))
+    stray = (Launch(120, ((1090, 1095),)), Launch(460, ((2900, 2999),)))
+    trace = with_gpu(
+        events,
+        Launch(10, ((1000, 1080),)),
+        Launch(210, ((2000, 2080),)),
+        others=(*sampled, *stray),
+    )
+    found = rows("cuda_graph_steps", trace)
+    assert [row["gpu_busy_ms"] for row in found] == [130, 110]
+    assert [row["gpu_ms"] for row in found] == [150, 130]
+
+
 def test_gpus_run_side_by_side() -> None:
     events = [step(0, 1, FULL), step(200, 2, FULL)]
     launches = Launch(20, ((1000, 1100),)), Launch(220, ((1050, 1200),), device=1)

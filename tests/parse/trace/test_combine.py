@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from built_tables import build_tables
@@ -12,6 +13,8 @@ from frames import At, at, kv_frame, trace_of
 
 from profilemate.parse.pipeline import write_session
 from profilemate.parse.session.describe import describe, session_id
+from profilemate.parse.session.metadata import Metadata
+from profilemate.parse.tables.pools import pools
 from profilemate.parse.trace.ranks import Rank, processes_of, split_ranks
 from profilemate.parse.trace.trace import Trace
 
@@ -166,3 +169,108 @@ def test_a_pool_that_is_not_the_gpu_s_has_no_summary(tmp_path: Path) -> None:
     session = write_session(trace, tmp_path / "s")
     assert session.summary["kv_cache"] is None
     assert session.rows["kv_block_events"] == 1
+
+
+def test_workers_go_with_the_engine_that_they_name_whichever_came_first() -> None:
+    """Two servers of dense engines, whose workers come in the other order."""
+    events = [
+        at(0, "session", pid=11, role="engine", host="h", dp=0, engine_pid=11),
+        at(1, "sched.step", pid=11, step=1, num_tokens=1, num_reqs=1, new=1, running=1, waiting=0),
+        at(2, "session", pid=12, role="engine", host="h", dp=0, engine_pid=12),
+        at(3, "sched.step", pid=12, step=1, num_tokens=1, num_reqs=1, new=1, running=1, waiting=0),
+        at(4, "session", pid=22, role="worker", host="h", dp=0, pp=0, tp=0, engine_pid=12),
+        at(5, "session", pid=21, role="worker", host="h", dp=0, pp=0, tp=0, engine_pid=11),
+        at(6, "session", pid=32, role="worker", host="h", dp=0, pp=0, tp=1, engine_pid=12),
+        *(at(7, "step", pid=pid, step=1, dur=5) for pid in (21, 22, 32)),
+    ]
+    for order in (events, [*events[:4], *events[5:7], events[4], *events[7:]]):
+        found = split_ranks(trace_of(order))
+        members = {r.rank.folder: {p.pid for p in r.processes} for r in found}
+        assert members == {
+            "dp0_pp0_tp0": {11, 21},
+            "dp0_pp0_tp0_1": {12, 22},
+            "dp0_pp0_tp1_1": {32},
+        }
+
+
+def test_pid_and_host_together_name_an_engine() -> None:
+    events = [
+        at(0, "session", pid=11, role="engine", host="a", dp=0, engine_pid=11),
+        at(1, "session", pid=21, role="worker", host="b", dp=1, pp=0, tp=0, engine_pid=11),
+    ]
+    assert [r.rank.folder for r in split_ranks(trace_of(events))] == ["dp0_pp0_tp0", "dp1_pp0_tp0"]
+
+
+def described(events: list[At]) -> Metadata:
+    trace = trace_of(events)
+    return describe(trace, split_ranks(trace), {}, Path("out"))
+
+
+def test_the_configuration_is_the_engine_s_and_what_only_the_worker_knows() -> None:
+    early: dict[str, Any] = {"max_num_seqs": 64, "gpu_memory": "0.9", "prefix_caching": True}
+    facts = described(
+        [
+            *engine(1, 0),
+            *worker(2, 0, 0, 0),
+            at(1, "config", pid=1, **early),
+            at(2, "config", pid=2, max_num_seqs=1, cudagraph_mode="FULL", capture_sizes="1,2"),
+            at(3, "config", pid=1, **{**early, "max_num_seqs": 32}),
+            at(4, "config", pid=1, engine=1, max_num_seqs=7),
+            *engine(3, 1),
+            at(5, "config", pid=3, max_num_seqs=9, policy="fcfs"),
+        ]
+    )
+    assert facts.config == {
+        "max_num_seqs": 32,
+        "gpu_memory_utilization": 0.9,
+        "enable_prefix_caching": True,
+        "cudagraph_mode": "FULL",
+        "cudagraph_capture_sizes": "1,2",
+    }
+    again = Metadata.from_json(json.loads(json.dumps(facts.to_json())))
+    assert again.config == facts.config
+    assert "config" not in described([*engine(1, 0)]).to_json()
+
+
+def test_what_a_process_could_not_see_is_said_of_that_process() -> None:
+    facts = described(
+        [
+            *engine(1, 0),
+            *worker(2, 0, 0, 0),
+            *engine(3, 1),
+            at(101, "hook", pid=1, name="BlockPool.touch", status="installed", target="x"),
+            at(102, "hook", pid=1, name="BlockPool.touch", status="installed", why="E", faults=3),
+            at(102, "hook", pid=3, name="BlockPool.touch", status="installed", target="x"),
+            at(102, "hook", pid=2, name="CUDAGraph.replay", status="failed", why="no method"),
+            at(102, "hook", pid=2, name="BlockPool.touch", status="off", why="kv hooks are off"),
+        ]
+    )
+    assert [(u.pid, u.kind, u.why) for u in facts.unseen] == [
+        (1, "kv.touch", "the hook BlockPool.touch: failed 3 times (E)"),
+        (2, "step.end", "the hook CUDAGraph.replay: no method"),
+        (2, "graph.replay", "the hook CUDAGraph.replay: no method"),
+    ]
+    again = Metadata.from_json(json.loads(json.dumps(facts.to_json())))
+    assert again.unseen == facts.unseen
+
+
+def test_the_standard_pool_is_the_scheduler_s_whichever_came_first() -> None:
+    """With VLLM_USE_SIMPLE_KV_OFFLOAD vLLM makes the CPU's pool first, and says no medium."""
+    trace = trace_of(
+        [
+            at(0, "kv.pool", pool=0, num_blocks=182, used=0),
+            at(0, "kv.pool", pool=1, num_blocks=23, used=0, owner="scheduler"),
+            at(1, "kv.alloc", pool=0, ids=(1,), used=1),
+            at(2, "kv.alloc", pool=1, ids=(1, 2), used=2),
+        ]
+    )
+    found = pools(trace)
+    assert found.numbers[found.standard].tolist() == [1]
+    assert found.further.tolist() == [False, False]
+
+
+def test_a_process_of_several_engines_says_what_its_tables_are_of() -> None:
+    one = [*engine(1, 0), at(1, "config", pid=1, max_num_seqs=4)]
+    assert described(one).notes == ()
+    (note,) = described([*one, at(2, "config", pid=1, engine=1, max_num_seqs=4)]).notes
+    assert note.startswith("Process 1 ran 2 engines: the standard KV cache files are of the first")

@@ -154,10 +154,18 @@ def note_sidecar(info: SourceInfo, told: Mapping[str, Mapping[str, Any]]) -> Non
     if 0 < integer(facts.get("run_unix_ns"), 0) < info.begin:
         info.begin = integer(facts["run_unix_ns"], 0)  # events begin before their message
     who = f"{facts.get('role', 'process')} {told[SIDECAR].get('pid')}"
+    last = told.get(SIDECAR_END, {}).get("args", {})
     if SIDECAR_END not in told:
         info.notes.append(
-            f"{info.path.name} has no end: {who} was killed or still runs. What it had not "
-            "written by then (at most a fifth of a second) is missing."
+            f"{info.path.name} has no end: {who} was killed or still runs, and what it had not "
+            "written by then (at most a fifth of a second) is missing; or it could write no more "
+            "(a full disk), and everything after that is."
+        )
+    elif "stopped" in last:
+        after = (integer(last.get("unix_ns"), 0) - info.begin) / 1e9
+        info.notes.append(
+            f"{who} could write no more after {after:.1f} s ({last['stopped']}): everything that "
+            f"it did later is missing, however long it ran."
         )
     if facts.get("dropped_segments"):
         info.notes.append(

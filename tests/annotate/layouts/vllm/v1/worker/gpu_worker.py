@@ -23,5 +23,8 @@ class Worker:
             return self.model_runner.execute_model(scheduler_output)
         return scheduler_output.total_num_scheduled_tokens
 
+    def sample_tokens(self, grammar_output):
+        return grammar_output
+
     def execute_dummy_batch(self):
         self.model_runner._dummy_run(1)

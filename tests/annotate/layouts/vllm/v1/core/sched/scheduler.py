@@ -4,7 +4,12 @@ from vllm.v1.core.kv_cache_manager import KVCacheManager
 
 
 class Scheduler:
-    def __init__(self):
+    def __init__(self, vllm_config=None, kv_cache_config=None, connector=None):
+        if vllm_config is not None:
+            self.vllm_config = vllm_config
+            self.kv_cache_config = kv_cache_config
+        # A connector may make pools of its own, and does so first.
+        self.connector = None if connector is None else connector()
         self.kv_cache_manager = KVCacheManager()
         self.running, self.waiting, self.requests = [], [], {}
         self.parallel_config = SimpleNamespace(data_parallel_rank=0)
