@@ -145,7 +145,9 @@ class SqliteStore:
     def tables(self) -> Tables:
         """Its tables and their columns."""
         names = [
-            name for (name,) in self.query("SELECT name FROM sqlite_master WHERE type='table'")
+            name
+            for (name,) in self.query("SELECT name FROM sqlite_master WHERE type='table'")
+            if isinstance(name, str)
         ]
         return {
             name: [row[1] for row in self.query(f"PRAGMA table_info({quoted(name)})")]
