@@ -14,6 +14,7 @@ from profilemate.errors import InputError
 from profilemate.parse.cache import TraceCache
 from profilemate.parse.columns.budget import Budget
 from profilemate.parse.ingest.find_files import gather, vanished
+from profilemate.parse.ingest.left_out import left_out
 from profilemate.parse.ingest.live_sessions import only_session
 from profilemate.parse.ingest.read_many import read_all
 from profilemate.parse.ingest.read_one import Task
@@ -122,11 +123,22 @@ def read_trace(
     for _ in range(_LISTINGS - 1):
         found = gather(paths)
         try:
-            return _read_found(found, paths, records, folder, how, changing=True)
+            trace = _read_found(found, paths, records, folder, how, changing=True)
         except InputError:
             if not vanished(found):
                 raise
-    return _read_found(gather(paths), paths, records, folder, how, changing=False)
+        else:
+            return _with_left_out(trace, paths, found)
+    found = gather(paths)
+    trace = _read_found(found, paths, records, folder, how, changing=False)
+    return _with_left_out(trace, paths, found)
+
+
+def _with_left_out(trace: Trace, paths: Sequence[Path], found: Mapping[Path, bool]) -> Trace:
+    """The trace with a note on each file that lies there and is not read."""
+    searched = [path for path in paths if path.is_dir() and path not in found]
+    notes = left_out(searched, found)
+    return replace(trace, notes=[*trace.notes, *notes]) if notes else trace
 
 
 def _read_found(

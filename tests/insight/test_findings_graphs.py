@@ -11,7 +11,7 @@ import pytest
 from saved_build import Rows, coverage, graph, step, write_session
 
 from profilemate.insight.findings import find
-from profilemate.insight.findings.base import Finding, Verdict
+from profilemate.insight.findings.base import Finding, Verdict, one_value_each
 
 
 def judged(folder: Path, tables: Mapping[str, Rows], **metadata: Any) -> Verdict:
@@ -295,3 +295,41 @@ def test_jitter(tmp_path: Path, p99: float, steps: int, rule: str) -> None:
     ]
     verdict = judged(tmp_path, {"cuda_graph_replay_latency": rows})
     assert rules(verdict, "replays-even", "replays-uneven") == ([rule] if rule else [])
+
+
+def test_pure_decode_on_pieces_is_not_decode_on_full_graphs(tmp_path: Path) -> None:
+    def steps(pieces: int) -> list[dict[str, object]]:
+        modes = ["PIECEWISE"] * pieces + ["FULL"] * (100 - pieces)
+        return [
+            step(i, mode, 8, num_tokens=8, prefill_tokens=0, decode_tokens=8)
+            for i, mode in enumerate(modes)
+        ]
+
+    for pieces, rule in ((1, "eager-decode-none"), (2, "decode-piecewise")):
+        session = write_session(tmp_path / str(pieces), {"cuda_graph_steps": steps(pieces)})
+        (found,) = (f for f in find(session).findings if "decode" in f.rule)
+        assert (found.rule, found.evidence["piecewise"]) == (rule, pieces)
+
+
+def test_one_flag_has_one_value() -> None:
+    def proposing(flag: str, value: str | None, rule: str) -> Finding:
+        return Finding(rule, "info", "t", "d.", {}, "s", flag, value, "w")
+
+    found = one_value_each(
+        [
+            proposing("--a", "1", "first"),
+            proposing("--a", "2", "second"),
+            proposing("--a", "1", "third"),
+            proposing("--b", "2", "fourth"),
+            proposing("--a", None, "fifth"),
+        ]
+    )
+    told = [(f.rule, f.flag, f.value) for f in found]
+    assert told == [
+        ("first", "--a", "1"),
+        ("second", None, None),
+        ("third", "--a", "1"),
+        ("fourth", "--b", "2"),
+        ("fifth", "--a", None),
+    ]
+    assert "first comes first" in found[1].detail

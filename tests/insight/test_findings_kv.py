@@ -64,12 +64,57 @@ def test_an_idle_server_after_the_load_does_not_count_into_the_mean(tmp_path: Pa
     assert finding.evidence["seconds"] == 10
 
 
-def test_too_large_a_pool_gets_the_size_that_puts_its_peak_at_80_percent(tmp_path: Path) -> None:
+def test_too_large_a_pool_gets_a_flag_and_no_value_that_vllm_may_refuse(tmp_path: Path) -> None:
+    """One request of --max-model-len must fit, and what it takes is not recorded."""
     finding = one(judged(tmp_path, {"kv_cache_usage": usage((0, 1), (1, 200))}), "kv-usage")
-    assert finding.flag == "--num-gpu-blocks-override"
-    assert finding.value is not None
-    # vLLM's number counts the null block; usage does not.
-    assert 200 / (int(finding.value) - 1) == pytest.approx(0.8)
+    assert (finding.flag, finding.value) == ("--num-gpu-blocks-override", None)
+    assert finding.evidence["blocks_for_target"] == 250  # 200 / 0.8
+
+
+def test_no_smaller_pool_beside_evicted_content(tmp_path: Path) -> None:
+    """Live blocks have room, and cached content none: two findings never say the opposite."""
+    tables = {
+        "kv_cache_usage": usage((0, 1), (60, 200)),
+        "kv_cache_evictions": evictions(*[(30.0, 1.0, 9.0)] * 20),
+    }
+    verdict = judged(tmp_path, tables)
+    low, early = one(verdict, "kv-usage"), one(verdict, "kv-evictions")
+    assert (low.rule, low.flag) == ("kv-usage-low", None)
+    assert (early.rule, early.flag) == ("kv-evictions-early", "--gpu-memory-utilization")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "more", "rule"),
+    [
+        (0.09, {}, "kv-usage-peak"),
+        (0.11, {}, "kv-usage-full"),
+        (0.09, {"events": {"kv.alloc_failed": 1}}, "kv-usage-full"),
+    ],
+)
+def test_a_peak_is_weighed_by_time_and_harm(
+    tmp_path: Path, seconds: float, more: dict[str, Any], rule: str
+) -> None:
+    rows = usage((0.0, 500), (5.0, 936), (5.0 + seconds, 500), (10.0, 0))
+    finding = one(judged(tmp_path, {"kv_cache_usage": rows}, **more), "kv-usage")
+    assert finding.rule == rule
+    assert (finding.flag is None) == (rule == "kv-usage-peak")
+
+
+def test_waiting_requests_get_no_larger_batch_where_some_were_preempted(tmp_path: Path) -> None:
+    steps = [step(i, waiting_requests=1, running_requests=4, kv_usage_pct=20.0) for i in range(20)]
+    gone = [{"timestamp_sec": 1, "request_id": "r", "tokens_lost": 5}]
+    tables: dict[str, Rows] = {"cuda_graph_steps": steps, "kv_preemptions": gone}
+    verdict = judged(tmp_path, tables)
+    assert [f.flag for f in of(verdict, "waiting")] == [None]
+
+
+def test_no_batch_below_one_is_proposed(tmp_path: Path) -> None:
+    gone = [{"timestamp_sec": 15, "request_id": "r", "tokens_lost": 5}]
+    for requests, said in ((1, False), (2, True)):
+        steps = [step(i, requests=requests) for i in range(20)]
+        tables: dict[str, Rows] = {"cuda_graph_steps": steps, "kv_preemptions": gone}
+        finding = one(judged(tmp_path / str(requests), tables), "preemptions")
+        assert ("--max-num-seqs" in str(finding.why)) == said
 
 
 def test_a_full_pool_is_critical_with_a_preemption_and_gets_no_size(tmp_path: Path) -> None:
@@ -240,7 +285,7 @@ def test_caching_that_is_off_is_told_from_a_hook_that_is_not_there(tmp_path: Pat
     tables = {"kv_cache_usage": SOME_USAGE}
     off = judged(tmp_path / "off", tables, events={"request": 40})
     finding = one(off, "prefix-cache")
-    assert (finding.rule, finding.flag) == ("prefix-cache-off", "--enable-prefix-caching")
+    assert (finding.rule, finding.flag) == ("prefix-cache-off", None)
     hooks = {"installed": {}, "skipped": {"KVCacheManager.lookup": "gone"}}
     unseen = judged(tmp_path / "unseen", tables, events={"request": 40}, hooks=hooks)
     assert not of(unseen, "prefix-cache")

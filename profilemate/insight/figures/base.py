@@ -75,7 +75,7 @@ def rank_name(session: SavedSession) -> str:
         return session.path.name
     names = (process.rank for process in session.metadata.processes if process.rank)
     further = session.ranks()
-    return next((name for name in names if name not in further), "dp0_pp0_tp0")
+    return next((name for name in names if name not in further), "process_1")
 
 
 def watched(session: SavedSession, role: str, *hooks: str) -> bool:

@@ -171,7 +171,11 @@ def _tokens_on_graphs(session: SavedSession) -> float:
 
 
 def _gpu_on_graphs(session: SavedSession) -> float:
-    modes = modes_of(session)
+    modes, said = modes_of(session), session.metadata.coverage
+    if total(modes.frame, "gpu_ms") is None:
+        raise NoData("no step has GPU time")
+    if said.get("launches") and said.get("launches_with_gpu_records") == 0:
+        raise NoData("no graph launch has GPU records")
     return 100 * modes.sum("gpu_graph_share", modes.on_graph)
 
 

@@ -176,7 +176,27 @@ def judge(session: SavedSession, rules: Sequence[Rule], thresholds: Thresholds) 
             else:
                 verdict.findings.extend(replace(f, rank=rank) for f in found)
     verdict.findings.sort(key=lambda f: SEVERITIES.index(f.severity))  # stable: rules' own order
-    return verdict
+    return replace(verdict, findings=one_value_each(verdict.findings))
+
+
+def one_value_each(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings with one value for each flag: that of the first, the worst.
+
+    A server has one value of a flag, and each finding that proposes one knows its own reason only.
+    """
+    first: dict[str, Finding] = {}
+    found = []
+    for finding in findings:
+        if finding.flag is not None and finding.value is not None:
+            chosen = first.setdefault(finding.flag, finding)
+            if chosen.value != finding.value:
+                detail = (
+                    f"{finding.detail} What {finding.flag} could be for this is not proposed: "
+                    f"{chosen.rule} comes first and proposes another value."
+                )
+                finding = replace(finding, detail=detail, flag=None, value=None, why=None)
+        found.append(finding)
+    return found
 
 
 def _leads_engine(rank: str) -> bool:

@@ -18,7 +18,7 @@ from profilemate.insight.findings.base import BANDS, OURS, Finding, Rule, When
 from profilemate.insight.findings.capture_sizes import as_config, best_sizes, fewest
 from profilemate.insight.findings.cuda_graph_padding import tokens_per_request
 from profilemate.insight.findings.thresholds import Thresholds
-from profilemate.insight.reading import NoData, count, floats, percent
+from profilemate.insight.reading import NoData, count, floats, percent, texts
 from profilemate.parse.session.saved import SavedSession
 from profilemate.parse.tables.step_rows import on_graphs
 from profilemate.schema.modes import FULL, PIECEWISE
@@ -119,7 +119,20 @@ def _eager_decode(session: SavedSession, t: Thresholds) -> list[Finding]:
     }
     if share <= t["eager_decode_share"]:
         title = "Decode runs on CUDA graphs"
-        detail = f"{every - missed:,} of {count(every, 'decode step')} ran on a graph."
+        mode = texts(frame["runtime_mode"])[found.decode]
+        pieces = int((mode == PIECEWISE).sum())
+        evidence |= {"full": int((mode == FULL).sum()), "piecewise": pieces}
+        detail = (
+            f"{every - missed:,} of {count(every, 'decode step')} ran on a graph: "
+            f"{evidence['full']:,} FULL, {pieces:,} PIECEWISE."
+        )
+        if pieces > t["eager_decode_share"] * every:
+            title = f"{percent(pieces / every)} of the decode steps run on PIECEWISE graphs"
+            detail += (
+                " There attention runs eagerly, with a launch for each piece; a FULL graph is one "
+                "launch, where the attention backend can."
+            )
+            return [EAGER.finding("decode-piecewise", title, detail, evidence)]
         return [EAGER.finding("eager-decode-none", title, detail, evidence)]
     title = f"{percent(share)} of the decode steps run eagerly"
     detail = (
@@ -155,7 +168,10 @@ EAGER = Rule(
     "proposed: the fewest that keep their padding at padding_good, at most eight.",
     verdicts={
         "eager-decode": When("warning", "a share above eager_decode_share"),
-        "eager-decode-none": When("good", "a share of eager_decode_share or less"),
+        "decode-piecewise": When(
+            "info", "a share of eager_decode_share or less, and a larger one on PIECEWISE graphs"
+        ),
+        "eager-decode-none": When("good", "neither: nearly all on FULL graphs"),
     },
     thresholds=("eager_decode_share", "graph_steps_min", "padding_good"),
     source=OURS,

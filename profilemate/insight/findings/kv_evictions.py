@@ -57,7 +57,10 @@ def _judge(session: SavedSession, t: Thresholds) -> list[Finding]:
         "total_blocks": blocks,
         "blocks_for_life": round(rate * short) if rate else None,
     }
-    return [_lives(evidence, early / told, t), *_idle(evidence, median_idle, idle_limit)]
+    lives = _lives(evidence, early / told, t)
+    # More room and less room are not advised at once.
+    churns = lives.rule == "kv-evictions-early"
+    return [lives, *([] if churns else _idle(evidence, median_idle, idle_limit))]
 
 
 def _lives(evidence: Evidence, share: float, t: Thresholds) -> Finding:
@@ -80,7 +83,7 @@ def _lives(evidence: Evidence, share: float, t: Thresholds) -> Finding:
         why += "running requests hold most of them; more blocks help at the peak"
     else:
         why += f" (there are {blocks:,})"
-    why += "; or offload the KV cache, or lower --max-num-seqs"
+    why += "; or offload the KV cache"
     turn = ("--gpu-memory-utilization", None, why)
     title = f"The cache churns: {percent(share)} of evictions within {short:g} s"
     return RULE.finding("kv-evictions-early", title, detail, evidence, turn=turn)
@@ -123,7 +126,9 @@ RULE = Rule(
         ),
         "kv-evictions-healthy": When("good", "the share is below kv_early_share"),
         "kv-evictions-none": When("good", "no cached content was evicted"),
-        "kv-evictions-stale": When("info", "the median idle time is kv_idle_sec or more"),
+        "kv-evictions-stale": When(
+            "info", "the median idle time is kv_idle_sec or more, and lives are not short"
+        ),
     },
     thresholds=("kv_life_sec", "kv_early_share", "kv_idle_sec", "kv_evictions_min"),
     source=BANDS,

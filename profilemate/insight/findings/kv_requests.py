@@ -44,7 +44,7 @@ def _preemptions(session: SavedSession, t: Thresholds) -> list[Finding]:
         + ("." if share is None else f", {percent(share)} of all that was computed.")
     )
     why = "more blocks, so that fewer requests have to stop"
-    if batch is not None:
+    if batch is not None and batch > 1:
         why += f"; or --max-num-seqs below {batch}, the smallest batch at which it happened"
     bad = share is not None and share >= t["preempt_lost_share"]
     return [
@@ -138,10 +138,13 @@ def _off(session: SavedSession, least: float) -> list[Finding]:
     if not watched(session, "engine", kv.LOOK_UP) or arrived < least:
         rows_of(session, "kv_prefix_cache", ())
     rows_of(session, "kv_cache_usage", ())
-    detail = f"{arrived:,.0f} arrivals and ends of requests, and not one look-up."
-    turn = ("--enable-prefix-caching", None, "prompts that begin alike are not computed again")
+    detail = (
+        f"{arrived:,.0f} arrivals and ends of requests, and not one look-up. Prompts that begin "
+        "alike are computed again each time. No flag is proposed: some models (encoder-decoder "
+        "ones, such as Whisper) cannot have it, and which one ran is not recorded."
+    )
     title = "Prefix caching is off"
-    return [PREFIX.finding("prefix-cache-off", title, detail, {"lookups": 0}, turn=turn)]
+    return [PREFIX.finding("prefix-cache-off", title, detail, {"lookups": 0})]
 
 
 PREFIX = Rule(

@@ -23,6 +23,7 @@ def _judge(session: SavedSession, t: Thresholds) -> list[Finding]:
     refused = None if session.ranks() else session.metadata.events.get("kv.alloc_failed")
     target = t["kv_usage_good_to"]
     wanted = math.ceil(blocks / target) if target else None
+    evicted = kv.EVICTIONS.value(session).value
     saturated = blocks >= total or bool(preempted or refused)
     evidence: Figures = {
         "peak_pct": round(100 * peak_share, 2),
@@ -43,16 +44,21 @@ def _judge(session: SavedSession, t: Thresholds) -> list[Finding]:
     if peak_share > t["kv_usage_full"]:
         full = percent(t["kv_usage_full"], 0)
         detail += f" It was above {full} for {percent(time_full)} of that time."
+        # How long it stayed as it was at the end is not known.
+        passed = kv.held(session)[0][-1] <= t["kv_usage_full"]
+        if passed and time_full < t["kv_full_time"] and not (preempted or refused):
+            title = f"KV cache full for a moment: peak usage {peak}"
+            return [RULE.finding("kv-usage-peak", title, detail, evidence)]
         return [_full(peak, detail, evidence, percent(target, 0))]
     if peak_share < t["kv_usage_low"]:
-        # --num-gpu-blocks-override counts the null block, the table does not.
-        value = None if wanted is None else str(wanted + 1)
-        why = (
-            f"puts this peak at {percent(target, 0)}; or lower --max-model-len and "
-            "--gpu-memory-utilization, or raise --max-num-seqs to use what is there"
-        )
         title = f"KV cache over-provisioned: peak usage {peak}"
-        turn = ("--num-gpu-blocks-override", value, why)
+        if evicted:
+            title = f"Running requests use little of the KV cache: peak {peak}"
+            detail += (
+                f" The rest held cached content, and {count(evicted, 'block')} of it had to go: "
+                "what room that needs is for kv-evictions to say."
+            )
+        turn = None if evicted or wanted is None else _smaller(wanted, percent(target, 0))
         return [RULE.finding("kv-usage-low", title, detail, evidence, turn=turn)]
     if peak_share < t["kv_usage_good_from"]:
         title = f"KV cache has room: peak usage {peak}"
@@ -62,6 +68,20 @@ def _judge(session: SavedSession, t: Thresholds) -> list[Finding]:
         return [RULE.finding("kv-usage-good", title, detail, evidence)]
     title = f"KV cache close to full: peak usage {peak}"
     return [RULE.finding("kv-usage-high", title, detail, evidence)]
+
+
+def _smaller(wanted: int, target: str) -> tuple[str, None, str]:
+    """What a pool that is too large could be.
+
+    No value is proposed: vLLM refuses one in which no request of --max-model-len fits, and what
+    that takes was not recorded.
+    """
+    why = (
+        f"{wanted:,} blocks and the null block would put this peak at {target}, if one request of "
+        "--max-model-len, which is not recorded, needs no more; or lower --gpu-memory-utilization, "
+        "or raise --max-num-seqs to use what is there"
+    )
+    return "--num-gpu-blocks-override", None, why
 
 
 def _full(peak: str, detail: str, evidence: Figures, target: str) -> Finding:
@@ -93,6 +113,10 @@ RULE = Rule(
     "last, and decides nothing: a benchmark's ramp pulls it down, while requests wait at the peak.",
     verdicts={
         "kv-usage-full": When("warning", "peak above kv_usage_full; critical with a preemption"),
+        "kv-usage-peak": When(
+            "info",
+            "the same for a share of time below kv_full_time, and no request had to stop or wait",
+        ),
         "kv-usage-high": When("info", "peak above kv_usage_good_to, up to kv_usage_full"),
         "kv-usage-good": When("good", "peak from kv_usage_good_from to kv_usage_good_to"),
         "kv-usage-fair": When("info", "peak from kv_usage_low to kv_usage_good_from"),
@@ -100,7 +124,10 @@ RULE = Rule(
             "info", "peak below kv_usage_low; unused blocks cost memory, not speed"
         ),
     },
-    thresholds=("kv_usage_low", "kv_usage_good_from", "kv_usage_good_to", "kv_usage_full"),
+    thresholds=(
+        *("kv_usage_low", "kv_usage_good_from", "kv_usage_good_to"),
+        *("kv_usage_full", "kv_full_time"),
+    ),
     source=BANDS,
     limits="A peak is that of the load that was recorded: a short benchmark, or one that ends "
     "before its requests are long, does not reach the peak of production. Where the pool was the "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from profilemate.insight.findings.base import OURS, Finding, Rule, Severity, When
 from profilemate.insight.findings.thresholds import Thresholds
 from profilemate.insight.reading import NoData, count, percent
+from profilemate.parse.session.coverage import again
 from profilemate.parse.session.saved import SavedSession
 from profilemate.parse.session.warnings import (
     events_lost,
@@ -80,8 +81,7 @@ def _gpu(session: SavedSession, t: Thresholds) -> list[Finding]:
         title = "Graph launches without any GPU time"
         detail = (
             f"{count(launches, 'graph launch', 'graph launches')} and no GPU record that belongs "
-            "to one: durations are the host's. Record with nsys profile -t cuda,nvtx and "
-            "--cuda-graph-trace=graph or =node."
+            f"to one: durations are the host's; {again(s.kind for s in session.metadata.sources)}."
         )
         return [GPU.finding("gpu-none", title, detail, evidence)]
     if matched < launches:
@@ -125,7 +125,7 @@ GPU = Rule(
 def _hooks(session: SavedSession, t: Thresholds) -> list[Finding]:
     said = session.metadata
     if not said.hooks:
-        raise NoData("the recording is of a vLLM without profilemate")
+        raise NoData("no process of the recording says anything of profilemate's hooks")
     installed, skipped, faults = said.hooks.installed, said.hooks.skipped, said.faults
     evidence = {"installed": len(installed), "skipped": len(skipped), "faults": faults}
     if faults:

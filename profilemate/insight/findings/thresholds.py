@@ -25,6 +25,7 @@ _ROWS = (
     Threshold("kv_usage_good_from", 0.60, "peak KV usage from here: good balance"),
     Threshold("kv_usage_good_to", 0.80, "peak KV usage up to here: good balance"),
     Threshold("kv_usage_full", 0.90, "peak KV usage above this: under-provisioned"),
+    Threshold("kv_full_time", 0.01, "share of time above kv_usage_full up to here: a moment"),
     Threshold("kv_life_sec", 10.0, "seconds from allocation that cached content should live"),
     Threshold("kv_early_share", 0.50, "share of evictions before that: the cache churns"),
     Threshold("kv_idle_sec", 5.0, "seconds without use after which evicted content was stale"),

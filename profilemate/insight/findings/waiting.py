@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from profilemate.insight.figures import kv
 from profilemate.insight.figures.steps import counting, step_rows
 from profilemate.insight.findings.base import OURS, Finding, Rule, When
 from profilemate.insight.findings.thresholds import Thresholds
@@ -44,6 +45,8 @@ def _judge(session: SavedSession, t: Thresholds) -> list[Finding]:
         f"{count(float(evidence['most_waiting'] or 0), 'of them', 'of them')}"
     )
     room = int(batch * t["kv_usage_good_to"] / usage) if batch and usage else 0
+    if kv.PREEMPTIONS.value(session).value:
+        room = 0  # requests had to stop for want of blocks: a larger batch has no room
     if usage is None or batch is None or room <= batch:
         detail += "." if usage is None else f", with the KV cache {percent(usage)} full."
         title = f"Requests wait: after {percent(share)} of the steps"
@@ -66,7 +69,8 @@ RULE = Rule(
     question="Do requests wait, and for what?",
     doc="Steps with tokens after whose scheduling a request was waiting, of all that say it. "
     "The batch that is proposed is the largest that ran while others waited, scaled so that the "
-    "highest KV usage of these steps comes to kv_usage_good_to: if that is more, there is room.",
+    "highest KV usage of these steps comes to kv_usage_good_to: if that is more, there is room; "
+    "not if any request was preempted.",
     verdicts={
         "waiting-with-room": When(
             "warning", "a share above waiting_share, and room for a larger batch"

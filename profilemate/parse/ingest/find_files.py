@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from profilemate.errors import InputError
+from profilemate.parse.ingest.left_out import left_out
 from profilemate.parse.ingest.live_sessions import markers_of
-from profilemate.parse.readers import find_recordings
-from profilemate.parse.readers.refusals import unreadable
+from profilemate.parse.readers import find_recordings, wanted
+from profilemate.parse.readers.refusals import EXAMPLES, unreadable
 from profilemate.parse.recording.activity import ActivitySink
-from profilemate.parse.recording.contract import Marker, Recording, SourceInfo
+from profilemate.parse.recording.contract import Marker, Recording, SourceInfo, SourceKind
 from profilemate.schema.live import MARKERS
 
 _OURS = ("ranks", MARKERS)
@@ -32,8 +33,18 @@ def gather(paths: Sequence[Path]) -> dict[Path, bool]:
         for one in inside:
             found.setdefault(one, True)
         if not inside:
+            refused = left_out([path], ()) if path.is_dir() and not wanted(path) else []
+            if refused:
+                raise no_recording(path, refused)
             found[path] = False
     return found
+
+
+def no_recording(folder: Path, refused: Sequence[str]) -> InputError:
+    """What to say of a directory in which nothing can be read."""
+    return InputError(
+        "There is no recording in this directory", path=folder, why=" ".join(refused), hint=EXAMPLES
+    )
 
 
 def vanished(found: Mapping[Path, bool]) -> bool:
@@ -64,6 +75,29 @@ def _direct(folder: Path) -> list[Path]:
 def _folders(folder: Path) -> list[Path]:
     names = (p for p in sorted(folder.iterdir()) if not p.name.startswith("."))
     return [p for p in names if p.is_dir() and p.name not in _OURS]
+
+
+class Unopened:
+    """A recording that was found and cannot even be opened: reading it says why."""
+
+    def __init__(self, path: Path, kind: SourceKind, error: InputError) -> None:
+        self.info = SourceInfo(path, kind, 0)
+        self._error = error
+
+    def markers(self) -> Iterator[Marker]:
+        """None.
+
+        Raises:
+            InputError: It cannot be opened.
+        """
+        raise self._error
+
+    def annotations(self) -> Iterator[Marker]:
+        """None."""
+        return iter(())
+
+    def activity(self, sink: ActivitySink) -> None:
+        """None."""
 
 
 class Tolerant:

@@ -14,10 +14,10 @@ from profilemate.parse.columns.allocator import give_back
 from profilemate.parse.columns.budget import Budget
 from profilemate.parse.events.messages import Messages
 from profilemate.parse.gpu.collected import Collected
-from profilemate.parse.ingest.find_files import Tolerant
-from profilemate.parse.readers import open_recording
+from profilemate.parse.ingest.find_files import Tolerant, Unopened
+from profilemate.parse.readers import find_reader, open_recording
 from profilemate.parse.readers.refusals import unreadable
-from profilemate.parse.recording.contract import Marker, Recording, SourceInfo
+from profilemate.parse.recording.contract import Marker, Recording, SourceInfo, SourceKind
 from profilemate.parse.recording.progress import Progress, no_progress
 from profilemate.parse.recording.worker_processes import Share
 
@@ -69,14 +69,19 @@ class Task:
         Raises:
             ProfilemateError: It cannot be opened.
         """
-        one = open_recording(
-            self.path,
-            cache_dir=self.cache_dir,
-            nsys=self.nsys,
-            progress=progress,
-            streamed=self.budget.strict,
-            share=self.share,
-        )
+        try:
+            one = open_recording(
+                self.path,
+                cache_dir=self.cache_dir,
+                nsys=self.nsys,
+                progress=progress,
+                streamed=self.budget.strict,
+                share=self.share,
+            )
+        except InputError as e:
+            if not self.found or not self.path.exists():
+                raise
+            one = Unopened(self.path, SourceKind(find_reader(self.path).name), e)
         return Tolerant(one) if self.found else one
 
     def run(self, progress: Progress = no_progress, /) -> Read:

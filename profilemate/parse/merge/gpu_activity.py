@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from profilemate.parse.columns.allocator import give_back
-from profilemate.parse.columns.arrays import Ints
+from profilemate.parse.columns.arrays import Ints, groups
 from profilemate.parse.events.messages import Messages
 from profilemate.parse.gpu.collected import Collected
 from profilemate.parse.gpu.launches import match
@@ -99,6 +99,7 @@ def attribute(
             has too get one of their own.
         infos: The recordings.
     """
+    processes.name_apart_by_place(callers_of(activity), infos)
     for kind, names in _TIMES.items():
         columns = activity.columns[kind]
         for name in names:
@@ -123,6 +124,18 @@ def attribute(
         api_calls=None if activity.api_calls is None else dict(activity.api_calls),
         notes=once.notes,
     )
+
+
+def callers_of(activity: Activity) -> dict[int, set[int]]:
+    """The processes with API calls or ranges in each recording, as that recording calls them."""
+    found: dict[int, set[int]] = {}
+    for kind in ("launches", "starts"):
+        columns = activity.columns[kind]
+        for recording, rows in groups(columns["recording"]):
+            found.setdefault(recording, set()).update(np.unique(columns["pid"][rows]).tolist())
+    for recording, marker in activity.ranges:
+        found.setdefault(recording, set()).add(marker.pid)
+    return {recording: pids - {-1} for recording, pids in found.items()}
 
 
 def _annotations(

@@ -16,6 +16,7 @@ import numpy as np
 from profilemate.parse.columns.arrays import FOREVER, NONE, Ints, groups, numbered
 from profilemate.parse.events.message_index import MessageIndex
 from profilemate.parse.recording.contract import SourceInfo
+from profilemate.parse.recording.places import Place
 
 ALIAS = 1 << 22
 """Numbers of processes from here on are ours: Linux gives none so large. They stand for a process
@@ -106,6 +107,29 @@ class Processes:
         key = max([ALIAS - 1, *self.key.values()]) + 1
         self.key[recording, pid] = key
         return key
+
+    def name_apart_by_place(
+        self, pids_of: Mapping[int, set[int]], infos: Sequence[SourceInfo]
+    ) -> None:
+        """Processes without messages whose number is that of another rank's, in a container each.
+
+        Args:
+            pids_of: The processes with activity in each recording, as that calls them.
+            infos: The recordings.
+        """
+        known = set(self.key)
+        first: dict[int, Place] = {}
+        named: dict[tuple[int, Place], int] = {}
+        for recording, pids in sorted(pids_of.items()):
+            place = infos[recording].place
+            for pid in sorted(pids) if place is not None else ():
+                assert place is not None
+                if first.setdefault(pid, place) == place or (recording, pid) in known:
+                    continue
+                if (pid, place) in named:
+                    self.key[recording, pid] = named[pid, place]
+                else:
+                    named[pid, place] = self.name_apart(recording, pid)
 
     def keys(self, recording: int, pids: Ints) -> Ints:
         """Keys for pids of one recording; a pid that said nothing is its own."""
@@ -240,6 +264,8 @@ def _join_by_pid(
         for place, a in enumerate(senders):
             for b in senders[place + 1 :]:
                 alike = None in (clocks[a], clocks[b]) or clocks[a] == clocks[b]
+                places = {infos[processes.recording[s]].place for s in (a, b)} - {None}
+                alike = alike and len(places) < 2
                 apart = same.find(a) != same.find(b)
                 pair = (a, b)
                 if (

@@ -20,10 +20,11 @@ from profilemate.parse.merge.aligned_recordings import (
 )
 from profilemate.parse.merge.custom_frames import frame as custom_frame
 from profilemate.parse.merge.event_frames import build
-from profilemate.parse.merge.gpu_activity import attribute
+from profilemate.parse.merge.gpu_activity import attribute, callers_of
 from profilemate.parse.merge.kv_order import kv_log
 from profilemate.parse.merge.losses import lost_batches, unfinished
 from profilemate.parse.merge.message_order import OrderedMessages
+from profilemate.parse.merge.places import place_processes
 from profilemate.parse.merge.sources import leave_out_strangers, name_sources
 from profilemate.parse.merge.unmarked_steps import with_unmarked_steps
 from profilemate.parse.trace.event_columns import FRAME_NAMES, empty_frame
@@ -48,7 +49,9 @@ def make_trace(recordings: AlignedRecordings, doubts: Sequence[str] = ()) -> Tra
     trace = _trace_of_messages(recordings)
     give_back()
     shift, processes = recordings.aligned.shift, recordings.processes
+    pids_of = {number: set[int]() for number, _ in processes.key} | callers_of(activity)
     gpu = attribute(activity, shift, processes, recordings.infos)
+    placed = place_processes(pids_of, processes, recordings.infos)
     return replace(
         trace,
         frames=with_unmarked_steps(trace.frames, gpu),
@@ -58,7 +61,9 @@ def make_trace(recordings: AlignedRecordings, doubts: Sequence[str] = ()) -> Tra
         annotations=gpu.annotations,
         names=gpu.names,
         api_calls=gpu.api_calls,
-        aliases=processes.aliases,
+        aliases=processes.aliases | placed.aliases,
+        sources_of=placed.sources | trace.sources_of,
+        places=placed.places,
         notes=[*trace.notes, *gpu.notes, *doubts],
     )
 

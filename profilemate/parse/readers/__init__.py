@@ -5,6 +5,7 @@ Content decides which reader a file gets; the suffix only words the error when n
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from profilemate.parse.readers import refusals
@@ -26,13 +27,13 @@ __all__ = [
     "open_recording",
 ]
 
-READERS: tuple[Reader, ...] = (
-    NsysSqliteReader(),
-    NsysParquetReader(),
-    NsysReportReader(),
-    KinetoJsonReader(),
-)
+EXPORTS: tuple[Reader, ...] = (NsysSqliteReader(), NsysParquetReader())
+REPORT = NsysReportReader()
+READERS: tuple[Reader, ...] = (*EXPORTS, REPORT, KinetoJsonReader())
 """Every reader, the quickest to read with first."""
+
+_COPIED_SEC = 1.0
+"""A report that is younger by less may have been copied together with its export."""
 
 
 def open_recording(
@@ -94,7 +95,7 @@ def find_recordings(path: Path | str) -> list[Path]:
     """The recordings directly in a directory, by name.
 
     Of a report and its exports in the same directory, which are one recording, only the one that
-    is quickest to read is named.
+    is quickest to read is named; an export that is older than its report is of an earlier one.
 
     Raises:
         InputError: The directory cannot be read.
@@ -104,7 +105,7 @@ def find_recordings(path: Path | str) -> list[Path]:
     try:
         for child in sorted(path.iterdir()):
             rank = next((i for i, r in enumerate(READERS) if _wants(r, child)), None)
-            if rank is None:
+            if rank is None or newer_report(child) is not None:
                 continue
             name = child.name
             for suffix in READERS[rank].suffixes:
@@ -113,6 +114,33 @@ def find_recordings(path: Path | str) -> list[Path]:
     except OSError as e:
         raise refusals.unreadable(path, e) from e
     return sorted(child for _, child in best.values())
+
+
+def wanted(path: Path) -> bool:
+    """Whether any reader wants a file or directory."""
+    return any(_wants(reader, path) for reader in READERS)
+
+
+def newer_report(export: Path) -> Path | None:
+    """The report beside an export that was recorded after it was made; None for none."""
+    for reader in EXPORTS:
+        for suffix in reader.suffixes:
+            if not export.name.endswith(suffix):
+                continue
+            for kind in REPORT.suffixes:
+                report = export.with_name(export.name.removesuffix(suffix) + kind)
+                if _written(report) > _written(export) + _COPIED_SEC and _wants(REPORT, report):
+                    return report
+    return None
+
+
+def _written(path: Path) -> float:
+    """When a file, or the youngest of a directory, was written; -inf where it is not there."""
+    try:
+        files = [p for p in path.iterdir() if p.is_file()] if path.is_dir() else [path]
+        return max((p.stat().st_mtime for p in files), default=-math.inf)
+    except OSError:
+        return -math.inf
 
 
 def _wants(reader: Reader, path: Path) -> bool:

@@ -134,6 +134,15 @@ def _identify(path: Path) -> Stranger:
     return next(known, Stranger(b"", "nothing that profilemate knows"))
 
 
+def what_it_is(path: Path) -> str:
+    """What a file that no reader wants seems to be.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    return f"it is {_identify(path).what}"
+
+
 def not_a_recording(path: Path, readers: Iterable[Reader]) -> NotThisFormatError:
     """No reader wants this file.
 

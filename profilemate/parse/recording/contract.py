@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from profilemate.parse.recording.activity import ActivitySink
+from profilemate.parse.recording.places import Place
 
 
 class Marker(NamedTuple):
@@ -75,6 +76,8 @@ class SourceInfo:
         begin: Where the recording began, ns since its zero: not 0 where the zero is a moment long
             before, as in Kineto's traces.
         notes: What was dropped, clipped, guessed or is missing, a sentence each.
+        place: The rank it is of, by vLLM's name of the file or else by what its recorder says.
+        labels: Of a file that was merged from several: the text that it has for each process.
     """
 
     path: Path
@@ -85,6 +88,8 @@ class SourceInfo:
     window: tuple[int, int] | None = None
     begin: int = 0
     notes: list[str] = field(default_factory=list)
+    place: Place | None = None
+    labels: dict[int, str] = field(default_factory=dict)
 
 
 class Recording(Protocol):

@@ -6,17 +6,21 @@ GPU time on graphs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from profilemate.parse.recording.contract import SourceKind
 from profilemate.parse.session.warnings import SessionWarning
 from profilemate.parse.tables.base import flags, numbers
 from profilemate.parse.tables.cuda_graphs import PLACES, durations_of, graph_steps
 from profilemate.parse.tables.pools import pools
 from profilemate.parse.trace.steps_on_gpu import owners, step_work
 from profilemate.parse.trace.trace import Trace
+
+_STARTS = re.compile("Launch|Memcpy|Memset")
 
 Coverage = dict[str, float | int | None]
 
@@ -57,6 +61,13 @@ def coverage(trace: Trace) -> Coverage:
     return found
 
 
+def again(kinds: Iterable[SourceKind | None]) -> str:
+    """How to record again with the GPU's side of graph launches, by what recorded them."""
+    if any(kind is not None and kind.by_torch for kind in kinds):
+        return "record again with the GPU's activity (ProfilerActivity.CUDA of torch's profiler)"
+    return "record again with nsys profile -t cuda,nvtx and --cuda-graph-trace=node (or graph)"
+
+
 def kernel_time_in_graphs(found: Mapping[str, Any]) -> float | None:
     """Share of the kernel time that ran as part of a graph, 0 to 1; None where it is not known.
 
@@ -79,7 +90,7 @@ def durations(trace: Trace) -> str:
 
 def doubts(trace: Trace, found: Coverage) -> list[SessionWarning]:
     """What could not be attributed, and why."""
-    told = [*_launches_alone(trace), *_records_alone(trace)]
+    told = [*_calls_alone(trace), *_launches_alone(trace), *_records_alone(trace)]
     expected = numbers(trace.frames["step"]["launches"], 0)
     missing = np.maximum(expected - step_work(trace).launches, 0)
     if found["launches"] and missing.any():
@@ -99,6 +110,19 @@ def doubts(trace: Trace, found: Coverage) -> list[SessionWarning]:
     return told
 
 
+def _calls_alone(trace: Trace) -> list[SessionWarning]:
+    """Calls that start work on the GPU, and nothing of what they started."""
+    calls = trace.api_calls or {}
+    starts = sum(count for name, count in calls.items() if _STARTS.search(name))
+    if not starts or len(trace.launches) or len(trace.work.rows["id"]):
+        return []
+    text = (
+        f"{starts:,} of {sum(calls.values()):,} CUDA or HIP calls start work on the GPU, and there "
+        "is not one GPU record: GPU activity was not recorded, so nothing is known of its times"
+    )
+    return [SessionWarning("gpu-not-recorded", text)]
+
+
 def _launches_alone(trace: Trace) -> list[SessionWarning]:
     """Graph launches without the GPU's side."""
     launches = trace.launches
@@ -112,7 +136,7 @@ def _launches_alone(trace: Trace) -> list[SessionWarning]:
     if count and not with_records:
         text = (
             f"{count} graph launches, and neither kernels nor GRAPH_TRACE rows belong to any of "
-            "them: record again with --cuda-graph-trace=node (or graph)"
+            f"them: {again(s.kind for s in trace.sources)}"
         )
         return [SessionWarning("gpu-not-attributed", text)]
     if with_records < count:

@@ -180,7 +180,9 @@ def _why_empty(file: str, trace: Trace, hooks: Hooks) -> str:
     if not trace.counts and not (graphs and len(trace.frames["step"])):
         return "the recording holds no profilemate events"
     if file == "cuda_graph_captures.csv" and len(trace.launches):
-        return "no CUDA graph was captured while it was recorded: vLLM does that as it starts"
+        vllm = len(trace.frames["step"]) or trace.counts
+        why = ": vLLM does that as it starts" if vllm else ""
+        return f"no CUDA graph was captured while it was recorded{why}"
     if graphs:
         return "no CUDA graph was captured or replayed in the recording, or no hook saw it"
     if not hooks.installed:

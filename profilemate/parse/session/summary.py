@@ -89,7 +89,7 @@ def _kv_cache(trace: Trace, figures: Figures) -> dict[str, Any] | None:
     asked, hit = figures.tokens
     rate = hit_rate(asked, hit)
     return {
-        "total_blocks": _known(summary, "Total blocks available"),
+        "total_blocks": _known(summary, "Total blocks available") or None,
         "peak_blocks": _known(summary, "Peak blocks used"),
         "peak_usage_pct": _percent(summary),
         "allocations": _known(summary, "Total allocations"),
@@ -181,7 +181,7 @@ def _kv_rows(kv: Mapping[str, Any]) -> Rows:
     rows = [
         (
             "peak usage",
-            f"{kv['peak_blocks']} of {kv['total_blocks']} blocks"
+            f"{kv['peak_blocks']} of {kv['total_blocks'] or 'an unknown number of'} blocks"
             + ("" if peak is None else f" ({peak:.2f} %)"),
         ),
         ("allocated", f"{kv['allocations']} blocks"),

@@ -17,7 +17,7 @@ COLUMNS = (
     Column("role", "value", "engine, worker, or engine+worker in one process; None where unknown"),
     Column("host", "value", "its host, as it said"),
     Column("pid", "value", "its process id"),
-    Column("dp_rank", "value", "data-parallel rank, as it said"),
+    Column("dp_rank", "value", "data-parallel rank, as it said, or else its recording"),
     Column("pp_rank", "value", "pipeline-parallel rank"),
     Column("tp_rank", "value", "tensor-parallel rank"),
     Column("recording", "value", "recording that holds most of its events"),
@@ -52,6 +52,7 @@ COLUMNS = (
         "ratio",
         "replay_p50_ms to the median of it over all processes: above 1 is slower than the others",
     ),
+    Column("files", "value", "names of all recordings that hold something of it, the best first"),
 )
 
 
@@ -59,7 +60,7 @@ def ranks(trace: Trace) -> pd.DataFrame:
     """One row per process of the whole run, in the order of ranks."""
     rows = [_row(trace, rank, process) for rank in split_ranks(trace) for process in rank.processes]
     frame = pd.DataFrame(rows, columns=[c.name for c in COLUMNS if c.name != "replay_ratio"])
-    texts = ("rank", "role", "host", "recording", "replay_on")
+    texts = ("rank", "role", "host", "recording", "replay_on", "files")
     typed = {
         name: pd.Series(frame[name], dtype="string" if name in texts else "Int64")
         for name in frame.columns
@@ -76,7 +77,9 @@ def _row(trace: Trace, rank: RankTrace, process: Process) -> dict[str, object]:
     steps = steps[(steps["pid"] == process.pid) & ~flags(steps["dummy"])]
     scheduled = int((calls["pid"] == process.pid).sum())
     count, p50, where = _replays(rank.trace, process.pid)
-    source = next(iter(trace.sources_of.get(process.pid, ())), None)
+    sources = trace.sources_of.get(process.pid, [])
+    source = next(iter(sources), None)
+    names = " ".join(trace.sources[number].path.name for number in sources)
     placed = None if source is None else trace.placements[source]
     return {
         "rank": rank.rank.folder,
@@ -94,6 +97,7 @@ def _row(trace: Trace, rank: RankTrace, process: Process) -> dict[str, object]:
         "graph_steps": count,
         "replay_p50_ms": p50,
         "replay_on": where,
+        "files": _utf8(names or None),
     }
 
 

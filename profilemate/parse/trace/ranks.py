@@ -14,29 +14,40 @@ _ENGINE_FRAMES = ("kv.lookup", "kv.alloc_failed", "sched.step", "preempt", "requ
 _WORKER_FRAMES = ("step", "graph.capture", "graph.replay")
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Rank:
     """Place of a process in the run. `extra` tells apart what claims the same place.
 
     vLLM's ranks: data-parallel, pipeline-parallel, tensor-parallel. An engine stands at the first
-    worker of its data-parallel rank.
+    worker of its data-parallel rank. Of a process that only its rank in the world is known of
+    (`world`, else -1), or nothing at all (`unknown`), they are 0.
     """
 
     dp: int
     pp: int
     tp: int
     extra: int = 0
+    world: int = -1
+    unknown: bool = False
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """What ranks are sorted by: the lead is the lowest of those that are known."""
+        return (self.unknown, self.extra, self.world, self.dp, self.pp, self.tp)
 
     @property
     def folder(self) -> str:
         """Name of its folder under `ranks/`."""
-        name = f"dp{self.dp}_pp{self.pp}_tp{self.tp}"
+        if self.unknown:
+            return f"process_{self.extra + 1}"
+        known = f"dp{self.dp}_pp{self.pp}_tp{self.tp}"
+        name = known if self.world < 0 else f"rank{self.world}"
         return f"{name}_{self.extra}" if self.extra else name
 
 
 @dataclass(slots=True)
 class Process:
-    """One process of the recording, as far as it said who it is."""
+    """One process of the recording, as far as it, or else its recording, said who it is."""
 
     pid: int
     role: str
@@ -46,6 +57,7 @@ class Process:
     host: str | None
     events: int
     first: int
+    world: int | None = None
     session: dict[str, object] = field(default_factory=dict)
 
 
@@ -107,15 +119,24 @@ def _process(trace: Trace, pid: int, events: tuple[int, int], last: pd.DataFrame
         worker = any((trace.frames[n]["pid"] == pid).any() for n in _WORKER_FRAMES)
         role = "+".join(n for n, here in (("engine", engine), ("worker", worker)) if here)
     host = session.get("host")
+    dp, pp, tp = (_number(session.get(name)) for name in ("dp", "pp", "tp"))
+    world = None
+    if dp is pp is tp is None:
+        place = trace.places.get(pid, (None, None, None))
+        if len(place) == 3:
+            dp, pp, tp = place
+        else:
+            (world,) = place
     return Process(
         pid=pid,
         role=str(role),
-        dp=_number(session.get("dp")),
-        pp=_number(session.get("pp")),
-        tp=_number(session.get("tp")),
+        dp=dp,
+        pp=pp,
+        tp=tp,
         host=None if host is None else str(host),
         events=events[0],
         first=events[1],
+        world=world,
         session=session,
     )
 
@@ -134,15 +155,18 @@ def split_ranks(trace: Trace) -> list[RankTrace]:
     taken: dict[tuple[Rank, str], int] = {}
     members: dict[Rank, list[Process]] = {}
     every = processes_of(trace)
+    lowest = min(map(_place, every), key=lambda r: r.order, default=None)
     engines_first = sorted(every, key=lambda p: "engine" not in p.role)
     extras: dict[tuple[str | None, int], tuple[int, int]] = {}  # host, pid -> dp, extra
     for process in engines_first:
-        place = Rank(process.dp or 0, process.pp or 0, process.tp or 0)
+        place = _place(process)
+        if place.unknown and process.role == "engine" and lowest is not None:
+            place = lowest  # an engine is of the lead, whoever that is
         roles = process.role.split("+") if process.role else ["unknown"]
         extra = max(taken.get((place, role), 0) for role in roles)
         engine = extras.get((process.host, _number(process.session.get("engine_pid")) or -1))
         if engine is not None and "engine" not in roles:
-            place, extra = Rank(engine[0], place.pp, place.tp), engine[1]
+            place, extra = replace(place, dp=engine[0]), engine[1]
         for role in roles:
             taken[place, role] = max(extra + 1, taken.get((place, role), 0))
         if "engine" in roles:
@@ -150,14 +174,14 @@ def split_ranks(trace: Trace) -> list[RankTrace]:
                 place.dp,
                 extra,
             )
-        rank = Rank(place.dp, place.pp, place.tp, extra)
+        rank = replace(place, extra=extra)
         members.setdefault(rank, []).append(process)
     for found in members.values():
         found.sort(key=lambda p: (p.first, p.pid))
     if len(members) <= 1:
         return [RankTrace(rank, processes, trace) for rank, processes in members.items()]
     pids = {rank: {p.pid for p in processes} for rank, processes in members.items()}
-    order = sorted(members, key=lambda r: (r.extra, r))
+    order = sorted(members, key=lambda rank: rank.order)
     # Processes that only have events of others' hooks, such as the front end, go with the lead.
     others = {int(pid) for frame in trace.custom.values() for pid in frame["pid"].unique()}
     pids[order[0]] |= others.difference(*pids.values())
@@ -169,6 +193,15 @@ def split_ranks(trace: Trace) -> list[RankTrace]:
         )
         for rank in order
     ]
+
+
+def _place(process: Process) -> Rank:
+    """Where a process stands by what is known of it."""
+    ranks = process.dp, process.pp, process.tp
+    if process.world is not None:
+        return Rank(0, 0, 0, world=process.world)
+    dp, pp, tp = (rank or 0 for rank in ranks)
+    return Rank(dp, pp, tp, unknown=all(rank is None for rank in ranks))
 
 
 def _with_engine(trace: Trace, engine: Trace | None) -> Trace:

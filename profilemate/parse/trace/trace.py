@@ -12,6 +12,7 @@ import pandas as pd
 
 from profilemate.parse.gpu.work import GpuWork
 from profilemate.parse.recording.contract import SourceInfo
+from profilemate.parse.recording.places import Place
 from profilemate.parse.trace.activity import ANNOTATIONS, GPU, LAUNCHES, typed_frame
 from profilemate.parse.trace.event_columns import FRAME_NAMES, KV_COLUMNS, columns_of, empty_frame
 from profilemate.parse.trace.kv_log import KvLog, empty_log
@@ -77,7 +78,9 @@ class Trace:
         placements: How each recording was put on the trace's clock.
         duplicates: Messages left out because a better recording has them too, by recording.
         aliases: Pid of each process whose number in the frames is none, see `processes.ALIAS`.
-        sources_of: Recordings that hold messages of a process, the best first, by process.
+        sources_of: Recordings that hold messages of a process, the best first, by process; of one
+            without messages, those with its activity.
+        places: Rank of each process that a recording names, by process.
         engine: The events of the engine that schedules for these processes, where they are not
             part of this trace: a trace of one rank has its own steps and the engine's KV cache.
         notes: What was found out when the recordings were put together, a sentence each.
@@ -106,6 +109,7 @@ class Trace:
     duplicates: dict[int, int] = field(default_factory=dict)
     aliases: dict[int, int] = field(default_factory=dict)
     sources_of: dict[int, list[int]] = field(default_factory=dict)
+    places: dict[int, Place] = field(default_factory=dict)
     engine: Trace | None = None
     notes: list[str] = field(default_factory=list)
     custom: dict[str, pd.DataFrame] = field(default_factory=dict)

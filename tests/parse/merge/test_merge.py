@@ -34,7 +34,7 @@ from profilemate.parse.trace.trace import Trace
 MINUTE = 60_000_000_000
 TIMES = ("seconds", "fine_seconds", "milliseconds", "fine_milliseconds", "ratio")
 # Of a session by itself, and which recording it was.
-OTHER = {"ranks": ("events", "recording", "replay_on")}
+OTHER = {"ranks": ("events", "recording", "replay_on", "files")}
 
 
 def timeless(trace: Trace) -> dict[str, pd.DataFrame]:

@@ -87,8 +87,9 @@ def test_a_session_directory_with_everything_in_it(tmp_path: Path) -> None:
     assert "config.json" not in kinds
     assert [p.role for p in done.metadata.processes] == ["engine", "worker", "worker"]
     # What is not a recording after all is said, and nothing else is doubtful.
-    assert [w for w in done.warnings if "notes.json" not in w] == []
+    assert [w for w in done.warnings if not w.startswith(("notes.json", "config.json"))] == []
     assert any("notes.json is left out" in w for w in done.warnings)
+    assert any("config.json is not read" in w for w in done.warnings)
     steps_apart = done.metadata.clock.steps
     assert steps_apart is not None
     assert (steps_apart.compared, steps_apart.early) == (2 * run.steps, 0)

@@ -85,7 +85,7 @@ def test_a_process_that_never_said_who_it_is_is_known_by_its_events() -> None:
     )
     assert [(p.pid, p.role) for p in processes_of(trace)] == [(7, "engine"), (8, "worker")]
     (rank,) = split_ranks(trace)
-    assert rank.rank == Rank(0, 0, 0)
+    assert (rank.rank, rank.rank.folder) == (Rank(0, 0, 0, unknown=True), "process_1")
 
 
 def test_an_empty_recording_has_no_ranks() -> None:

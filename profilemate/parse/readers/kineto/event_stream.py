@@ -20,6 +20,9 @@ from profilemate.parse.readers.kineto.inflate import Text
 from profilemate.parse.readers.kineto.window import Window
 from profilemate.parse.recording.contract import Marker
 
+DISTRIBUTED = "distributedInfo"
+"""The member of torch's traces that says which rank of a process group wrote it."""
+
 TO_THE_END = "its text ends before the last event"
 
 _LONGEST_VALUE = 1 << 23  # characters; what is longer is no event but damage
@@ -206,7 +209,7 @@ class EventStream:
                 yield from self._array()
             else:
                 if key in self._wanted:
-                    self.header[key] = None if isinstance(value, (dict, list)) else value
+                    self.header[key] = _fact(key, value)
                 self._window.shrink()
 
     def _find_events(self) -> bool:
@@ -271,6 +274,13 @@ class EventStream:
             return None
         self.repaired += 1
         return event
+
+
+def _fact(key: str, value: object) -> object:
+    """What is asked of a member: its value, or the rank in `distributedInfo`; else no object."""
+    if key == DISTRIBUTED and isinstance(value, dict):
+        value = value.get("rank")
+    return None if isinstance(value, (dict, list)) else value
 
 
 def _with_name_put_right(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from profilemate import schema
+from profilemate.parse.columns.arrays import Ints
 from profilemate.parse.columns.int_table import IntTable
 from profilemate.parse.gpu.fold_any_order import AnyOrder
 from profilemate.parse.readers.kineto.template import MICROSECONDS, WHOLE, Path, Template, learn
@@ -24,9 +25,13 @@ from profilemate.parse.recording.activity import (
     is_graph_launch,
 )
 from profilemate.parse.recording.contract import Marker
+from profilemate.parse.recording.places import labelled
 from profilemate.schema.live import SIDECAR, SIDECAR_END
 
 LIMIT = 1 << 62
+
+_LABEL_BITS = 40  # from here on a correlation id holds the label of its process
+_NAMED_APART = 1 << 32  # numbers of processes from here on are ours: no system gives one
 
 # Categories of GPU records, in lower case; the short ones are those of 2021.
 _GPU = {
@@ -151,6 +156,8 @@ def _group_of(event: Mapping[str, Any]) -> tuple[Group, dict[Path, int]] | None:
     kind, gpu = kind_of(event)
     if kind == NOTHING and event.get("cat") == "profilemate":
         return None  # what a sidecar says of itself matters
+    if kind != NOTHING and labelled(event.get("pid")):
+        return None  # which process it is of is not a number
     wanted: dict[Path, int] = {}
     if kind != NOTHING:
         if not isinstance(event.get("name"), str) or nanoseconds(event.get("ts")) is None:
@@ -201,10 +208,39 @@ class Found:
         self.first, self.last = LIMIT, -LIMIT
         self.unusable = 0
         self.sidecar: dict[str, Mapping[str, Any]] = {}  # what a file of our own says of itself
+        self.pids: dict[str, int] = {}  # of a merged file: a number for the text of each process
+        self._labels: dict[str, int] = {}  # and one for each label, from 1
 
     def number(self, name: str) -> int:
         """The number of a name."""
         return self.names.setdefault(name, len(self.names))
+
+    @property
+    def caller_of_label(self) -> dict[int, int]:
+        """The process with API calls of each label, where there is one."""
+        callers: dict[int, list[int]] = {}
+        for text, number in self.pids.items():
+            label = labelled(text)
+            if label is not None and number in self.callers:
+                callers.setdefault(self._labels[label[0]], []).append(number)
+        return {label: numbers[0] for label, numbers in callers.items() if len(numbers) == 1}
+
+    def _pid(self, event: Mapping[str, Any]) -> int:
+        """Number of an event's process, -1 for none."""
+        pid = event.get("pid")
+        label = labelled(pid)
+        if label is None:
+            return integer(pid, -1)
+        text = str(pid)
+        if text not in self.pids:
+            free = label[1] not in self.pids.values()
+            self.pids[text] = label[1] if free else _NAMED_APART + len(self.pids)
+        return self.pids[text]
+
+    def _label(self, event: Mapping[str, Any]) -> int:
+        """Number of the label of an event's process, 0 for none."""
+        label = labelled(event.get("pid"))
+        return 0 if label is None else self._labels.setdefault(label[0], len(self._labels) + 1)
 
     def merge(self, other: Found) -> None:
         """Take over what was found in the part of the file that comes next."""
@@ -238,13 +274,18 @@ class Found:
         self.first, self.last = min(self.first, ts), max(self.last, ts + dur)
         args = event.get("args")
         get = args.get if isinstance(args, dict) else {}.get
-        pid, tid = integer(event.get("pid"), -1), integer(event.get("tid"), -1)
+        tid = integer(event.get("tid"), -1)
         if kind == GPU:
-            device, stream = integer(get("device"), pid), integer(get("stream"), tid)
-            ids = (integer(get(k), 0) for k in ("correlation", "graph id", "graph node id"))
-            return Wanted(GPU, name, (ts, ts + dur, device, stream, *ids, gpu))
+            label = labelled(event.get("pid"))
+            where = integer(event.get("pid"), -1) if label is None else label[1]
+            device, stream = integer(get("device"), where), integer(get("stream"), tid)
+            ids = (integer(get(k), 0) for k in ("graph id", "graph node id"))
+            correlation = _labelled_id(integer(get("correlation"), 0), self._label(event))
+            return Wanted(GPU, name, (ts, ts + dur, device, stream, correlation, *ids, gpu))
+        pid = self._pid(event)
         if kind == CALL or (kind == BARE and name.startswith(API_NAMES)):
-            return Wanted(CALL, name, (ts, dur, pid, tid, integer(get("correlation"), 0)))
+            correlation = _labelled_id(integer(get("correlation"), 0), self._label(event))
+            return Wanted(CALL, name, (ts, dur, pid, tid, correlation))
         if kind != TIMED and name.startswith(RANGES):
             return Wanted(RANGE, name, Marker(ts, dur if "dur" in event else None, pid, tid, name))
         return None
@@ -277,6 +318,16 @@ class Found:
             return marker
         self.annotations.append(marker)
         return None
+
+
+def _labelled_id(correlation: int, label: int) -> int:
+    """A correlation id that no process of another label has; 0 for none."""
+    return correlation | label << _LABEL_BITS if 0 < correlation < 1 << _LABEL_BITS else correlation
+
+
+def label_of(correlation: Ints) -> Ints:
+    """The labels in correlation ids, 0 where there is none."""
+    return correlation >> _LABEL_BITS
 
 
 def _cleaned(name: str) -> str:

@@ -133,7 +133,8 @@ def read_parts(
             if not reading.ends_between_events():
                 return None  # as soon as it is known
             for found, further in workers.results():
-                if not reading.ends_between_events():
+                # Each part would number the processes of a merged file by itself.
+                if not reading.ends_between_events() or reading.found.pids or found.found.pids:
                     return None
                 reading.merge(found)
                 markers += further

@@ -18,11 +18,13 @@ from profilemate.errors import InputError, ToolError
 from profilemate.parse.columns.arrays import Ints
 from profilemate.parse.readers.base import OpenOptions
 from profilemate.parse.readers.kineto import native, parts
-from profilemate.parse.readers.kineto.found import integer, nanoseconds
+from profilemate.parse.readers.kineto.event_stream import DISTRIBUTED
+from profilemate.parse.readers.kineto.found import integer, label_of, nanoseconds
 from profilemate.parse.readers.kineto.inflate import ZSTD, beginning, unpacked
 from profilemate.parse.readers.kineto.reading import TORCH, VIZTRACER, Reading
 from profilemate.parse.recording.activity import ActivitySink
 from profilemate.parse.recording.contract import Marker, Recording, Silence, SourceInfo, SourceKind
+from profilemate.parse.recording.places import place_in_name
 from profilemate.parse.recording.worker_processes import Share
 from profilemate.schema.live import SIDECAR, SIDECAR_END
 
@@ -76,6 +78,9 @@ class _KinetoRecording:
         # Without it times are those of the wall clock, unless they are too small for that.
         unix = found.first > 10**18
         info.start_unix_ns = base or (0 if unix else None)
+        rank = integer(header.get(DISTRIBUTED), -1)
+        info.place = place_in_name(self._path.name) or (None if rank < 0 else (rank,))
+        info.labels = {number: text for text, number in found.pids.items()}
         if "vllm_version" in header:
             info.recorder = f"torch profiler of vLLM {header['vllm_version']}"
         if reading.repaired:
@@ -120,7 +125,7 @@ class _KinetoRecording:
         for batch in found.starts.batches():
             sink.starts(batch)
         sink.folded(found.gpu, list(found.names), partial(self._processes, called))
-        if len(found.callers) > 1:
+        if len(found.callers) > max(1, len(found.caller_of_label)):
             self._info.notes.append(
                 f"API calls of {len(found.callers)} processes in one file: GPU work belongs to a "
                 "graph launch only where its correlation id is that of a single one."
@@ -131,9 +136,10 @@ class _KinetoRecording:
         """The process of each GPU record, which Kineto files under its device instead.
 
         A trace is of one process. In a file that was merged from several, a record belongs to the
-        process with a launch of its correlation id, if there is but one.
+        process with its label, or else with a launch of its correlation id, if there is but one.
         """
-        callers = self._reading.found.callers
+        found = self._reading.found
+        callers = found.callers
         if len(callers) <= 1:
             return np.full(len(correlation), next(iter(callers), -1), dtype=np.int64)
         processes = np.full(len(correlation), -1, dtype=np.int64)
@@ -144,6 +150,8 @@ class _KinetoRecording:
             at = np.minimum(np.searchsorted(ids, correlation), len(ids) - 1)
             known = (ids[at] == correlation) & (count[at] == 1) & (correlation != 0)
             processes[known] = launches["pid"][first[at]][known]
+        for label, caller in found.caller_of_label.items():
+            processes[label_of(correlation) == label] = caller
         return processes
 
 

@@ -8,7 +8,12 @@ from typing import Any
 
 from profilemate.parse.columns.allocator import keep_freed_blocks
 from profilemate.parse.readers.kineto.compiled import CompiledScanner
-from profilemate.parse.readers.kineto.event_stream import TO_THE_END, EventStream, Taken
+from profilemate.parse.readers.kineto.event_stream import (
+    DISTRIBUTED,
+    TO_THE_END,
+    EventStream,
+    Taken,
+)
 from profilemate.parse.readers.kineto.found import Found
 from profilemate.parse.readers.kineto.inflate import Text
 from profilemate.parse.readers.kineto.native import library
@@ -20,7 +25,7 @@ TORCH = ("schemaVersion", "deviceProperties", "baseTimeNanoseconds")
 """Members of a trace that only torch's profiler writes."""
 
 VIZTRACER = "viztracer_metadata"
-_HEADER = frozenset((*TORCH, VIZTRACER, "vllm_version"))
+_HEADER = frozenset((*TORCH, VIZTRACER, DISTRIBUTED, "vllm_version"))
 
 
 def scanner(found: Found) -> CompiledScanner | None:

@@ -80,8 +80,8 @@ def _first(store: Store, table: Found | None, column: str) -> int | None:
     if table is None or column not in table.columns:
         return None
     for (value,) in store.rows(table.table, [table.columns[column]]):
-        if value is not None:
-            return int(value)
+        if (number := _number(value)) is not None:
+            return number
     return None
 
 

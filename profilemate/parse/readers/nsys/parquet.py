@@ -76,7 +76,7 @@ class _Parquet:
         try:
             with self._file(self._path / (table + SUFFIX)) as file:
                 yield file
-        except (self.arrow.ArrowException, OSError) as e:
+        except (self.arrow.ArrowException, OSError, UnicodeDecodeError) as e:
             raise self.broken(table, e) from e
 
     def columns(self, table: str) -> list[str]:

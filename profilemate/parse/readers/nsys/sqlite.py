@@ -153,7 +153,9 @@ class _SqliteRecording:
                         continue
                     if store.damage is None or not _is_half(begin, text or "\x00"):
                         dur = None if end is None or end == facts.open_end else end - start
-                        yield Marker(start - facts.shift, dur, *pid_and_tid(thread), text)
+                        yield Marker(
+                            start - facts.shift, dur, *pid_and_tid(_time(thread) or 0), text
+                        )
         except sqlite3.Error as e:
             raise damaged(self._path, str(e)) from e
 
@@ -188,7 +190,7 @@ class _SqliteRecording:
                 continue
             cut += end is not None and end == open_end
             dur = None if end is None or end == open_end else end - start
-            yield Marker(start - shift, dur, *pid_and_tid(thread), text)
+            yield Marker(start - shift, dur, *pid_and_tid(_time(thread) or 0), text)
         if cut:
             facts.info.notes.append(f"{cut} ranges were still open when the recording ended.")
         if untimed:

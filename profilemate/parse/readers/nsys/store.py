@@ -144,9 +144,11 @@ class SqliteStore:
 
     def tables(self) -> Tables:
         """Its tables and their columns."""
-        names = [
-            name for (name,) in self.query("SELECT name FROM sqlite_master WHERE type='table'")
-        ]
+        found = self.query("SELECT name FROM sqlite_master WHERE type='table'")
+        every = [name for (name,) in found]
+        names = [name for name in every if isinstance(name, str)]
+        if len(names) < len(every):
+            self.damage = self.damage or "a table has lost its name"
         return {
             name: [row[1] for row in self.query(f"PRAGMA table_info({quoted(name)})")]
             for name in names
