@@ -75,6 +75,7 @@ class SourceInfo:
         begin: Where the recording began, ns since its zero: not 0 where the zero is a moment long
             before, as in Kineto's traces.
         notes: What was dropped, clipped, guessed or is missing, a sentence each.
+        untimed: GPU records whose times could not be collected: they are left out.
     """
 
     path: Path
@@ -85,6 +86,7 @@ class SourceInfo:
     window: tuple[int, int] | None = None
     begin: int = 0
     notes: list[str] = field(default_factory=list)
+    untimed: int = 0
 
 
 class Recording(Protocol):

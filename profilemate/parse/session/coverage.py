@@ -6,7 +6,7 @@ GPU time on graphs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,9 @@ import numpy as np
 from profilemate.parse.session.warnings import SessionWarning
 from profilemate.parse.tables.base import flags, numbers
 from profilemate.parse.tables.cuda_graphs import PLACES, durations_of, graph_steps
+from profilemate.parse.tables.invariants import doubts_of
 from profilemate.parse.tables.pools import pools
+from profilemate.parse.trace.ranks import RankTrace
 from profilemate.parse.trace.steps_on_gpu import owners, step_work
 from profilemate.parse.trace.trace import Trace
 
@@ -97,6 +99,12 @@ def doubts(trace: Trace, found: Coverage) -> list[SessionWarning]:
         )
         told.append(SessionWarning("several-pools", text))
     return told
+
+
+def impossible(trace: Trace, ranks: Iterable[RankTrace]) -> list[SessionWarning]:
+    """What cannot be in a trace and those of its ranks: see `INVARIANTS`."""
+    found = doubts_of(trace, (rank.trace for rank in ranks))
+    return [SessionWarning(doubt.invariant.name, doubt.text) for doubt in found]
 
 
 def _launches_alone(trace: Trace) -> list[SessionWarning]:
