@@ -104,6 +104,8 @@ def by_json_load(text: str) -> dict[str, Any]:
         pid = e["pid"] if isinstance(e["pid"], int) else -1
         args, name = e.get("args", {}), e["name"]
         if e["cat"] in kinds:
+            if ts == dur == 0:  # its time could not be collected
+                continue
             row = [ts, ts + dur, None]
             row += [args.get("device", pid), args.get("stream", e["tid"])]
             row += [args.get(k, 0) for k in ("correlation", "graph id", "graph node id")]

@@ -105,6 +105,10 @@ def test_steps_and_coverage(tmp_path: Path, version: str, marked: bool) -> None:
         "kernel_time_us": sum(r["end"] - r["start"] for r in kernels) / 1000,
         "kernel_time_in_graphs_us": sum(r["end"] - r["start"] for r in in_graphs) / 1000,
         "graph_span_us": spans / 1000,
+        "kernel_time_in_steps_us": sum(r["end"] - r["start"] for r in kernels) / 1000,
+        "kernel_time_after_captures_us": 0,
+        "kernel_time_before_steps_us": 0,
+        "kernel_time_elsewhere_us": 0,
     }
 
 
@@ -207,7 +211,8 @@ def test_graph_rows_without_a_time_are_left_out(tmp_path: Path) -> None:
         db.execute("UPDATE CUPTI_ACTIVITY_KIND_GRAPH_TRACE SET start = 0, end = 0")
         db.commit()
     session = parse_session([path], tmp_path / "s")
-    assert any("have no time" in w for w in session.warnings)
+    (told,) = [w for w in session.metadata.warnings if w.id == "gpu-time-unmeasured"]
+    assert told.text in session.metadata.doubts
     assert session.metadata.coverage["graph_span_us"] is None
 
 
