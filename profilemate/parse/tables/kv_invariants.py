@@ -143,11 +143,11 @@ def _empty_at_first(trace: Trace) -> Bools:
         number, ts = part.ints("pool", 0), part.ints("ts")
         for pool in np.unique(number).tolist():
             began.setdefault((part.pid, pool), int(ts[number == pool][0]))
-    empty = {}
+    empty: dict[tuple[int, int], bool] = {}
     columns = (said["pid"].to_numpy(np.int64), numbers(said["pool"], 0), said["ts"].to_numpy())
     for pid, pool, ts, used in zip(*columns, numbers(said["used"], UNKNOWN), strict=True):
         key = int(pid), int(pool)
         if key in began and ts <= began[key]:
-            empty.setdefault(key, used == 0)
+            empty.setdefault(key, bool(used == 0))
     keys = zip(streams.pids.tolist(), streams.numbers.tolist(), strict=True)
-    return np.array([empty.get(key, False) for key in keys], dtype=bool)
+    return np.array([empty.get(key, False) for key in keys], dtype=np.bool_)
