@@ -25,7 +25,7 @@ def test_figures_of_doubted_tables_say_so(tmp_path: Path) -> None:
     assert found["kv_peak_pct"].doubts == (doubt,)
     assert found["steps"].value == 1
     assert found["steps"].doubts == ()
-    (finding,) = [f for f in find(session).findings if f.id == "impossible"]
+    (finding,) = [f for f in find(session).findings if f.rule == "impossible"]
     assert finding.evidence["invariants"] == "used-outside-pool"
 
 
@@ -34,4 +34,4 @@ def test_of_a_clean_recording_nothing_is_doubted(tmp_path: Path) -> None:
     session = SavedSession.open(tmp_path / "s")
     assert session.metadata.doubts == ()
     assert not any(value.doubts for value in figures(session).values())
-    assert all(finding.id != "impossible" for finding in find(session).findings)
+    assert all(finding.rule != "impossible" for finding in find(session).findings)
