@@ -207,10 +207,16 @@ def test_dropped_records_are_told(tmp_path: Path) -> None:
 
 def test_graph_rows_without_a_time_are_left_out(tmp_path: Path) -> None:
     path = GpuExport("2023.4.4", "graph").write(tmp_path / "x.sqlite")
+    timed = GpuExport("2023.4.4", "graph").write(tmp_path / "y.sqlite")
+    with closing(sqlite3.connect(timed)) as db:
+        db.execute("DELETE FROM CUPTI_ACTIVITY_KIND_GRAPH_TRACE")
+        db.commit()
     with closing(sqlite3.connect(path)) as db:
         db.execute("UPDATE CUPTI_ACTIVITY_KIND_GRAPH_TRACE SET start = 0, end = 0")
         db.commit()
     session = parse_session([path], tmp_path / "s")
+    # No time is moved: the recording begins with what has one.
+    assert session.metadata.window_sec == parse_session([timed], tmp_path / "t").metadata.window_sec
     (told,) = [w for w in session.metadata.warnings if w.id == "gpu-time-unmeasured"]
     assert told.text in session.metadata.doubts
     assert session.metadata.coverage["graph_span_us"] is None
