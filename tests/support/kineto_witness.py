@@ -43,8 +43,10 @@ class Witness:
         ]
 
     def started_in(self, step: dict[str, Any]) -> list[tuple[int, int]]:
-        """All GPU work whose API call lies in a step: begin and end."""
-        begin, end = ns(step["ts"]), ns(step["ts"]) + ns(step["dur"])
+        """All GPU work that the step's thread started until the next one: begin and end."""
+        begin, thread = ns(step["ts"]), (step["pid"], step["tid"])
+        begins = [ns(s["ts"]) for s in self.steps if (s["pid"], s["tid"]) == thread]
+        end = min((ts for ts in begins if ts > begin), default=1 << 62) - 1
         found = []
         for record in self.gpu:
             call = self.calls.get(record["args"].get("correlation"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,16 +10,22 @@ import numpy as np
 
 from profilemate.insight.reading import Floats, NoData
 from profilemate.parse.session.saved import SavedSession
+from profilemate.parse.tables.invariants import doubted_tables
 
 Better = Literal["lower", "higher", ""]
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A figure of a session; None where the session cannot tell, and then `why` says so."""
+    """A figure of a session; None where the session cannot tell, and then `why` says so.
+
+    Attributes:
+        doubts: What cannot be in the tables that it was made of, a sentence each.
+    """
 
     value: float | None
     why: str = ""
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,7 @@ class Figure:
         doc: What it is, in one sentence.
         of: The figure, in its unit; raises NoData where the session cannot tell.
         better: Which way is better, empty where neither is.
+        reads: Tables whose facts it has from metadata.json instead of from their rows.
     """
 
     name: str
@@ -41,6 +48,7 @@ class Figure:
     doc: str
     of: Callable[[SavedSession], float]
     better: Better = ""
+    reads: tuple[str, ...] = ()
 
     def value(self, session: SavedSession) -> Value:
         """The figure of a session, or the reason why it has none.
@@ -48,10 +56,19 @@ class Figure:
         Raises:
             InputError: A table of the session cannot be read.
         """
+        asked = set(self.reads)
         try:
-            return Value(self.of(session))
+            value, why = self.of(session.noting(asked)), ""
         except NoData as reason:
-            return Value(None, str(reason))
+            value, why = None, str(reason)
+        return Value(value, why, doubts_on(session, asked))
+
+
+def doubts_on(session: SavedSession, tables: Iterable[str]) -> tuple[str, ...]:
+    """What cannot be in any of these tables, in the words of the warnings."""
+    asked = frozenset(tables)
+    warnings = session.metadata.warnings
+    return tuple(w.text for w in warnings if asked & doubted_tables([w.id]))
 
 
 def spell(value: float | None, unit: str) -> str:

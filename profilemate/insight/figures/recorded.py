@@ -38,6 +38,7 @@ ATTRIBUTED = Figure(
     "Share of the CUDA graph launches to which GPU records were attributed.",
     _attributed,
     "higher",
+    ("cuda_graph_usage",),
 )
 KERNEL_TIME = Figure(
     "kernel_time_in_graphs_pct",
@@ -46,6 +47,7 @@ KERNEL_TIME = Figure(
     "Share of the kernel time that ran as part of a graph.",
     _kernel_time,
     "higher",
+    ("cuda_graph_coverage",),
 )
 
 FIGURES = (LENGTH, ATTRIBUTED, KERNEL_TIME)

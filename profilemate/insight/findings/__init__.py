@@ -10,6 +10,7 @@ from profilemate.insight.findings import (
     cuda_graph_padding,
     cuda_graph_use,
     gpu_time,
+    invariants,
     kv_evictions,
     kv_requests,
     kv_usage,
@@ -51,6 +52,7 @@ RULES: tuple[Rule, ...] = tuple(
     rule
     for module in (
         recording,
+        invariants,
         kv_usage,
         kv_requests,
         kv_evictions,

@@ -86,10 +86,29 @@ _CAPTURE = re.compile(rf"capture_(?P<num_tokens>\d+)_(?P<mode>{'|'.join(GRAPH_MO
 FORWARD_SCOPES = ("gpu_model_runner: forward",)
 """vLLM's scope of one model execution, for recordings without an annotation of the step."""
 
+_PART = re.compile(r"step\[(?:TARGET_)?VERIFY|step\[DRAFT")
+_VERIFICATION = re.compile(r"step\[(?:TARGET_)?VERIFY")
+_NO_STEP = ("execute_diffusion_",)  # of a model that draws pictures: no tokens, no KV cache
+
+
+def is_step(text: str) -> bool:
+    """Whether an annotation is that of a whole step."""
+    return (
+        text.startswith(STEP_PREFIXES) and not text.startswith(_NO_STEP) and not _PART.match(text)
+    )
+
+
+def stands_for_step(text: str) -> bool:
+    """Whether an annotation stands for its step where no annotation is that of a whole one.
+
+    Drafting and verifying are parts of a step, and each step verifies once.
+    """
+    return text in FORWARD_SCOPES or _VERIFICATION.match(text) is not None
+
 
 def step_facts(text: str) -> StepFacts | None:
-    """What an annotation says of the step that it is; None where it is no step."""
-    if not text.startswith(STEP_PREFIXES):
+    """What an annotation says of the step that it is; None where it is not that of a whole one."""
+    if not is_step(text):
         return None
     for grammar in GRAMMARS:
         found = grammar.pattern.match(text)

@@ -14,12 +14,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from profilemate.parse.columns.arrays import Hashes, Ints, numbered
+from profilemate.parse.columns.arrays import Bools, Hashes, Ints, groups, numbered
 from profilemate.parse.columns.intervals import inside, range_ends
 from profilemate.parse.gpu.kernel_sequences import mix_by_group
-from profilemate.parse.merge.engine_annotations import FORWARD_SCOPES, capture_facts, step_facts
+from profilemate.parse.merge.engine_annotations import (
+    StepFacts,
+    capture_facts,
+    is_step,
+    stands_for_step,
+    step_facts,
+)
 from profilemate.parse.merge.gpu_activity import AttributedActivity
-from profilemate.parse.recording.activity import STEP_PREFIXES
 from profilemate.parse.trace.event_columns import columns_of
 from profilemate.schema.modes import EAGER, FULL, PIECEWISE
 
@@ -38,7 +43,7 @@ def with_unmarked_steps(
     marked = {int(p) for n in ("step", "graph.replay") for p in frames[n]["pid"].unique()}
     ranges = activity.annotations[~activity.annotations["pid"].isin(marked)]
     launches = activity.launches[~activity.launches["pid"].isin(marked)]
-    steps = _step_ranges(ranges)
+    steps, facts = _step_ranges(ranges)
     begin = steps["ts"].to_numpy(dtype=np.int64)
     lane = numbered(
         *(np.concatenate([steps[c], launches[c]]).astype(np.int64) for c in ("pid", "tid"))
@@ -55,7 +60,7 @@ def with_unmarked_steps(
     return {
         **frames,
         "step": _appended(
-            frames, "step", _steps(steps, step, graph, names, has_launches=has_launches)
+            frames, "step", _steps(steps, facts, step, graph, names, has_launches=has_launches)
         ),
         "graph.capture": _appended(frames, "graph.capture", _captures(ranges, captures)),
         "graph.replay": _appended(
@@ -66,12 +71,41 @@ def with_unmarked_steps(
     }
 
 
-def _step_ranges(ranges: pd.DataFrame) -> pd.DataFrame:
-    """The ranges that are steps: annotations of one, or else scopes of the forward pass."""
-    step = ranges["text"].map(lambda t: t.startswith(STEP_PREFIXES)).astype(bool)
-    forward = ranges["text"].map(lambda t: t in FORWARD_SCOPES).astype(bool)
-    forward &= ~ranges["pid"].isin(ranges["pid"][step])
-    return ranges[step | forward]
+def _step_ranges(ranges: pd.DataFrame) -> tuple[pd.DataFrame, list[StepFacts | None]]:
+    """The ranges that are steps, and what their annotations say of each.
+
+    Annotations of a whole step, or else what stands for it. Of those that lie in each other on one
+    thread the outermost counts; what it leaves open the first one inside that knows tokens says.
+    """
+    step = ranges["text"].map(is_step).astype(bool)
+    instead = ranges["text"].map(stands_for_step).astype(bool)
+    instead &= ~ranges["pid"].isin(ranges["pid"][step])
+    every = ranges[step | instead]
+    outer = _outermost(every)
+    facts = [step_facts(text) for text in every["text"]]
+    said = {row: facts[row] for row in np.unique(outer).tolist()}
+    for row, around in enumerate(outer.tolist()):
+        known, inner = said[around], facts[row]
+        if (known is None or known.tokens is None) and inner is not None and inner.tokens:
+            said[around] = inner
+    whole: Bools = outer == np.arange(len(every))
+    return every[whole], [said[row] for row in np.flatnonzero(whole).tolist()]
+
+
+def _outermost(ranges: pd.DataFrame) -> Ints:
+    """The row of the outermost range that each range lies in on its thread, maybe its own."""
+    begin, dur = (ranges[name].to_numpy(dtype=np.int64) for name in ("ts", "dur"))
+    lane = numbered(*(ranges[name].to_numpy(dtype=np.int64) for name in ("pid", "tid")))
+    end = range_ends(lane, begin, dur)
+    outer = np.arange(len(begin))
+    for _, rows in groups(lane):
+        in_order = rows[np.lexsort((-end[rows], begin[rows]))]
+        reached = np.maximum.accumulate(end[in_order])
+        opens = np.ones(len(in_order), dtype=bool)
+        opens[1:] = end[in_order][1:] > reached[:-1]
+        first = np.maximum.accumulate(np.where(opens, np.arange(len(in_order)), 0))
+        outer[in_order] = in_order[first]
+    return outer
 
 
 def _names(graph: Hashes, graph_id: Ints) -> npt.NDArray[np.object_]:
@@ -85,6 +119,7 @@ def _names(graph: Hashes, graph_id: Ints) -> npt.NDArray[np.object_]:
 
 def _steps(
     steps: pd.DataFrame,
+    facts: Sequence[StepFacts | None],
     step: Ints,
     graph: Hashes,
     names: npt.NDArray[np.object_],
@@ -95,12 +130,12 @@ def _steps(
 
     Args:
         steps: The ranges, rows of `Trace.annotations`.
+        facts: What their annotations say of each.
         step: Row of `steps` that each launch lies in, -1 for none; launches are in order of time.
         graph: Graph of each launch.
         names: What that is called.
         has_launches: The recording has an API trace: a step without a launch has none.
     """
-    facts = [step_facts(text) for text in steps["text"]]
     count = len(steps)
     launches = np.bincount(step[step >= 0], minlength=count).astype(np.int64)
     mode = np.where(launches == 0, EAGER, np.where(launches == 1, FULL, PIECEWISE))

@@ -78,6 +78,7 @@ class SourceInfo:
         notes: What was dropped, clipped, guessed or is missing, a sentence each.
         place: The rank it is of, by vLLM's name of the file or else by what its recorder says.
         labels: Of a file that was merged from several: the text that it has for each process.
+        untimed: GPU records whose times could not be collected: they are left out.
     """
 
     path: Path
@@ -90,6 +91,7 @@ class SourceInfo:
     notes: list[str] = field(default_factory=list)
     place: Place | None = None
     labels: dict[int, str] = field(default_factory=dict)
+    untimed: int = 0
 
 
 class Recording(Protocol):

@@ -16,8 +16,17 @@ from profilemate.parse.recording.contract import SourceKind
 from profilemate.parse.session.warnings import SessionWarning
 from profilemate.parse.tables.base import flags, numbers
 from profilemate.parse.tables.cuda_graphs import PLACES, durations_of, graph_steps
+from profilemate.parse.tables.invariants import doubts_of
 from profilemate.parse.tables.pools import pools
-from profilemate.parse.trace.steps_on_gpu import owners, step_work
+from profilemate.parse.trace.ranks import RankTrace
+from profilemate.parse.trace.steps_on_gpu import (
+    BEFORE,
+    CAPTURES,
+    ELSEWHERE,
+    owners,
+    starters,
+    step_work,
+)
 from profilemate.parse.trace.trace import Trace
 
 _STARTS = re.compile("Launch|Memcpy|Memset")
@@ -30,6 +39,8 @@ def coverage(trace: Trace) -> Coverage:
 
     `steps` are model steps without dummy ones; `launches` graph launches, also those outside of
     any step; `kernels_in_graphs` kernels that belong to a launch or say they are of a graph;
+    `kernel_time_in_steps_us` and the three that follow it are the kernel time by what
+    started it: steps, captures and what follows them, what comes before the first step, the rest;
     `graph_span_us` the sum over launches of last end less first start of their GPU records.
     """
     launches, work, steps = trace.launches, trace.work.rows, trace.frames["step"]
@@ -57,6 +68,7 @@ def coverage(trace: Trace) -> Coverage:
         "kernel_time_us": _us(int(work["kernel_ns"].sum())) if any_gpu else None,
         "kernel_time_in_graphs_us": _us(in_graph_ns) if nodes else None,
         "graph_span_us": _us(int((launches["last"] - launches["first"]).sum())) if spans else None,
+        **_started(trace, known=api and any_gpu and len(steps) > 0),
     }
     return found
 
@@ -66,6 +78,24 @@ def again(kinds: Iterable[SourceKind | None]) -> str:
     if any(kind is not None and kind.by_torch for kind in kinds):
         return "record again with the GPU's activity (ProfilerActivity.CUDA of torch's profiler)"
     return "record again with nsys profile -t cuda,nvtx and --cuda-graph-trace=node (or graph)"
+
+
+def _started(trace: Trace, *, known: bool) -> Coverage:
+    """Kernel time by what started it; the parts add up to all of it.
+
+    Captures, warm-up and profiling are outside of steps: see `starters`.
+    """
+    started, kernel_ns = starters(trace), trace.work.rows["kernel_ns"]
+    parts = {
+        "in_steps": started >= 0,
+        "after_captures": started == CAPTURES,
+        "before_steps": started == BEFORE,
+        "elsewhere": started == ELSEWHERE,
+    }
+    return {
+        f"kernel_time_{name}_us": _us(int(kernel_ns[rows].sum())) if known else None
+        for name, rows in parts.items()
+    }
 
 
 def kernel_time_in_graphs(found: Mapping[str, Any]) -> float | None:
@@ -121,6 +151,12 @@ def _calls_alone(trace: Trace) -> list[SessionWarning]:
         "is not one GPU record: GPU activity was not recorded, so nothing is known of its times"
     )
     return [SessionWarning("gpu-not-recorded", text)]
+
+
+def impossible(trace: Trace, ranks: Iterable[RankTrace]) -> list[SessionWarning]:
+    """What cannot be in a trace and those of its ranks: see `INVARIANTS`."""
+    found = doubts_of(trace, (rank.trace for rank in ranks))
+    return [SessionWarning(doubt.invariant.name, doubt.text) for doubt in found]
 
 
 def _launches_alone(trace: Trace) -> list[SessionWarning]:

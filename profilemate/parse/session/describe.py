@@ -11,7 +11,7 @@ from pathlib import Path
 
 import profilemate
 from profilemate.parse.recording.contract import SourceInfo
-from profilemate.parse.session.coverage import coverage, doubts, durations
+from profilemate.parse.session.coverage import coverage, doubts, durations, impossible
 from profilemate.parse.session.lockstep import lockstep
 from profilemate.parse.session.metadata import Metadata
 from profilemate.parse.session.metadata_parts import Clock, Dropped, Hooks, Placed, Process, Source
@@ -53,7 +53,7 @@ def describe(
     found = coverage(trace)
     notes = (*(str(note) for s in trace.sources for note in s.notes), *trace.notes)
     notes += tuple(several_engines(trace))
-    told = doubts(trace, found)
+    told = [*doubts(trace, found), *impossible(trace, ranks)]
     faults = sum(process.faults or 0 for process in processes)
     return Metadata(
         session_id=session_id(trace),

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class SavedSession:
     metadata: Metadata
     _frames: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
     _lacking: dict[str, frozenset[str]] = field(default_factory=dict, repr=False)
+    _asked: set[str] = field(default_factory=set, repr=False)
 
     @classmethod
     def open(cls, path: Path) -> SavedSession:
@@ -83,6 +84,10 @@ class SavedSession:
         if not isinstance(metadata, dict):
             raise _unreadable("The session", file, "it is no JSON object")
         return cls(path, Metadata.from_json(metadata))
+
+    def noting(self, asked: set[str]) -> SavedSession:
+        """The same session, which notes in `asked` of which tables it is asked for rows."""
+        return replace(self, _asked=asked)
 
     @property
     def tables(self) -> Mapping[str, pd.DataFrame]:
@@ -135,6 +140,7 @@ class SavedSession:
         Raises:
             InputError: The file cannot be read.
         """
+        self._asked.add(name)
         if name not in self._frames:
             layout = TABLES[name]
             file = self.path / layout.file
@@ -160,6 +166,7 @@ class SavedSession:
         Raises:
             InputError: The file cannot be read.
         """
+        self._asked.add(name)
         file = self.path / TABLES[name].file
         there = [c for c in columns if c not in self.lacks(name)]
         try:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from profilemate.parse.session.metadata_parts import Clock, Dropped
+from profilemate.parse.tables.invariants import INVARIANTS
 
 LARGE_MS = 1.0
 """Recordings whose clocks differ by more than this are not on one clock."""
@@ -40,6 +41,7 @@ IDS = {
     "timeline": "what is not on timeline.pftrace",
     "columns-missing": "a table that lacks columns of today",
     "metadata-unread": "something of metadata.json that could not be used",
+    **{name: invariant.doc for name, invariant in INVARIANTS.items()},
 }
 """What each `id` stands for."""
 

@@ -54,7 +54,8 @@ STEP_COLUMNS = (
     Column(
         "gpu_ms",
         "fine_milliseconds",
-        "GPU span of all that its calls started, on graphs or eagerly, None where it is nothing",
+        "GPU span of all that its thread started until the next step, on graphs or eagerly, None "
+        "where it is nothing",
     ),
     Column(
         "gpu_busy_ms",

@@ -23,6 +23,7 @@ from profilemate.parse.tables.block_log import (
     BlockLog,
     entries_of,
 )
+from profilemate.parse.tables.block_order import BlockOrder
 from profilemate.parse.tables.block_parts import BlockParts, Part
 from profilemate.parse.tables.operations import NEEDED, Operations, Resets
 from profilemate.parse.tables.pools import pools
@@ -79,19 +80,21 @@ class AllLives:
 
     Attributes:
         operations: The operations that lives name by their row.
+        order: What cannot follow each other in them.
     """
 
     def __init__(self, trace: Trace) -> None:
         log, streams = trace.kv, pools(trace)
         self.operations, resets = Operations(log), Resets()
         self._chunks, self._end = Batches(log.budget, log.budget.entries), trace.window[1]
-        blocks = BlockParts(log.budget)
+        blocks, self.order = BlockParts(log.budget), BlockOrder()
         for part in log.slices(NEEDED):
             self.operations.take(part)
             resets.take(part, streams)
             blocks.add(entries_of(part, streams))
             self._end = max(self._end, int(part.ints("ts").max()))
         for some_blocks in blocks.parts():
+            self.order.take(some_blocks)
             every = _lives(some_blocks, self.operations, resets, self._end)
             self._put_aside(every, log.budget.rows)
 

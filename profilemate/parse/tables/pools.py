@@ -90,7 +90,7 @@ def pools(trace: Trace) -> Pools:
         total=numbers(facts["num_blocks"], UNKNOWN),
         caching=caching,
         standard=lowest,
-        further=on_gpu_here.reshape(-1) & used & ~lowest,
+        further=candidates.reshape(-1) & used & ~lowest,
         _pids=pids,
         _numbers=pool_numbers,
     )

@@ -5,6 +5,10 @@ recording: never by time, since it may start long after its host range has ended
 documentation of `CUpti_ActivityKernel.correlationId`). A launch belongs to the step whose range,
 on the same process and thread, it begins in: on the host a call is where it is.
 
+All GPU work of a step is more: vLLM computes logits and samples after `execute_model` has returned,
+so whatever its thread starts until the next step begins is of the step. What a thread starts after
+the capture of a graph is of no step until one begins, nor is what it starts before its first.
+
 Definitions, all in ns:
 * GPU span: end of the last record less begin of the first.
 * GPU busy: length of the union of the records' intervals, so overlapping ones count once.
@@ -20,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from profilemate.parse.columns.arrays import FOREVER, Columns, Ints, numbered
-from profilemate.parse.columns.intervals import inside, range_ends
+from profilemate.parse.columns.intervals import inside, last_begun, range_ends
 from profilemate.parse.gpu.interval_unions import Folded, fold, fold_work
 from profilemate.parse.trace.trace import Trace, once_per_trace
 
@@ -110,22 +114,49 @@ def step_work(trace: Trace) -> Work:
     return work_of(trace, owners(trace).step, len(trace.frames["step"]))
 
 
+CAPTURES, BEFORE, ELSEWHERE = -2, -3, -4
+"""Instead of a step: started after a graph was captured; before the first step of its thread; by a
+thread without steps, or by a call that was not recorded."""
+
+
+@once_per_trace
+def starters(trace: Trace) -> Ints:
+    """The row of the frame `step` that started each row of `Trace.work`, or see `CAPTURES`.
+
+    A step is execute_model and then sample_tokens, in which the lm_head and the sampler run; where
+    that is not marked, what its thread starts until the next step begins.
+    """
+    steps, captures = (trace.frames[name] for name in ("step", "graph.capture"))
+    work = trace.work.rows
+    found = np.full(len(work["pid"]), ELSEWHERE, dtype=np.int64)
+    called = np.flatnonzero(work["host_ts"] >= 0)  # rows of work whose call was recorded
+    calls = {
+        name: work[column][called].astype(np.int64)
+        for name, column in (("pid", "pid"), ("tid", "host_tid"), ("ts", "host_ts"))
+    }
+    lane = numbered(
+        *(
+            np.concatenate([steps[c].to_numpy(np.int64), captures[c].to_numpy(np.int64), calls[c]])
+            for c in ("pid", "tid")
+        )
+    )
+    begin = np.concatenate([frame["ts"].to_numpy(np.int64) for frame in (steps, captures)])
+    ranges, lane_of_call = lane[: len(begin)], lane[len(begin) :]
+    latest = last_begun(ranges, begin, begin, lane_of_call, calls["ts"], own=False)
+    before = np.where(np.isin(lane_of_call, ranges[: len(steps)]), BEFORE, ELSEWHERE)
+    after = np.where(latest >= len(steps), CAPTURES, np.where(latest < 0, before, latest))
+    within = _lie_in(steps, calls)  # a graph may be captured in the middle of a step
+    of_sample = np.append(_steps_of_samples(trace), -1)
+    sampled = of_sample[_lie_in(trace.frames["step.sample"], calls)]
+    found[called] = np.where(within >= 0, within, np.where(sampled >= 0, sampled, after))
+    return found
+
+
 @once_per_trace
 def step_gpu(trace: Trace) -> Folded:
-    """All GPU records that the rows of the frame `step` started, eager ones too.
-
-    A step is execute_model and then sample_tokens, in which the lm_head and the sampler run.
-    """
-    steps = trace.frames["step"]
-    work, overlaps = trace.work.rows, trace.work.overlaps
-    called = np.flatnonzero(work["host_ts"] >= 0)  # rows of work whose call was recorded
-    calls = {"pid": work["pid"], "tid": work["host_tid"], "ts": work["host_ts"]}
-    calls = {name: column[called] for name, column in calls.items()}
-    executed, sampled = _lie_in(steps, calls), _lie_in(trace.frames["step.sample"], calls)
-    of_sample = np.append(_steps_of_samples(trace), -1)
-    step = np.full(len(work["pid"]), -1, dtype=np.int64)
-    step[called] = np.where(executed >= 0, executed, of_sample[sampled])
-    return fold_work(step, len(steps), work, overlaps)
+    """All GPU records that the rows of the frame `step` started, eager ones too."""
+    step = np.maximum(starters(trace), -1)
+    return fold_work(step, len(trace.frames["step"]), trace.work.rows, trace.work.overlaps)
 
 
 def _steps_of_samples(trace: Trace) -> Ints:

@@ -33,6 +33,11 @@ DECODE = "execute_32_context_0(sq0sk0sqsq0sqsk0)_generation_32(sq32sk55086sqsq32
         ("gpu_model_runner: forward", None),
         ("ProfilerStep#1009", None),
         ("capture_32_FULL", None),
+        ("step[VERIFY bs=8 toks=32]", None),
+        ("step[TARGET_VERIFY bs=8]", None),
+        ("step[DRAFT bs=8]", None),
+        ("step[DRAFT_EXTEND bs=8]", None),
+        ("execute_diffusion_3", None),
     ],
 )
 def test_steps(text: str, facts: StepFacts | None) -> None:

@@ -136,3 +136,44 @@ def test_an_unknown_grammar_is_a_step_still(tmp_path: Path, text: str) -> None:
     path = write(tmp_path / "x.json", scope(text, 0, 50), call(10, 1), call(20, 2))
     (step,) = build("cuda_graph_steps", path)
     assert (step["runtime_mode"], step["requests"], step["host_ms"]) == ("PIECEWISE", None, 50_000)
+
+
+DETAILED = "execute_8_context_0(sq0sk0sqsq0sqsk0)_generation_8(sq8sk4096sqsq8sqsk4096)"
+
+
+def test_ranges_in_each_other_are_one_step(tmp_path: Path) -> None:
+    events = []
+    for number in range(3):
+        ts = 100 * number
+        events += [
+            scope(DETAILED, ts, 90),
+            scope("step[DECODE bs=8]", ts + 1, 88),
+            call(ts + 2, number + 1),
+            kernel(ts + 10, number + 1, "a"),
+        ]
+    events.append(scope("step[DECODE bs=8]", 150, 88) | {"tid": 9})  # another thread's
+    found = build("cuda_graph_steps", write(tmp_path / "x.json", *events))
+    told = [(r["runtime_mode"], r["host_ms"], r["decode_tokens"]) for r in found]
+    assert told == [*[("FULL", 90_000, 8)] * 2, ("NONE", 88_000, 8), ("FULL", 90_000, 8)]
+
+
+def test_what_a_range_does_not_say_the_one_inside_says(tmp_path: Path) -> None:
+    outer = scope("execute_of_the_future", 0, 50)
+    path = write(tmp_path / "x.json", outer, scope("step[DECODE bs=3]", 1, 40), call(5, 1))
+    (step,) = build("cuda_graph_steps", path)
+    assert (step["host_ms"], step["decode_tokens"]) == (50_000, 3)
+
+
+def test_drafting_and_verifying_are_parts_of_a_step(tmp_path: Path) -> None:
+    parts = scope("step[DRAFT bs=2]", 5, 10), scope("step[VERIFY bs=2 toks=8]", 20, 20)
+    path = write(tmp_path / "x.json", scope("step[DECODE bs=2]", 0, 50), *parts, call(25, 1))
+    (step,) = build("cuda_graph_steps", path)
+    assert (step["host_ms"], step["launches"]) == (50_000, 1)
+    # Without a range of the whole step each verification stands for one.
+    (step,) = build("cuda_graph_steps", write(tmp_path / "y.json", *parts, call(25, 1)))
+    assert (step["host_ms"], step["launches"], step["requests"]) == (20_000, 1, None)
+
+
+def test_drawing_pictures_is_no_step(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.json", scope("execute_diffusion_4", 0, 50), call(5, 1))
+    assert build("cuda_graph_steps", path) == []

@@ -109,6 +109,8 @@ def by_json_load(text: str) -> dict[str, Any]:
         pid, tid = whole(e["pid"]), whole(e["tid"])
         args, name = e.get("args", {}), e["name"]
         if e["cat"] in kinds:
+            if ts == dur == 0:  # its time could not be collected
+                continue
             row = [ts, ts + dur, None]
             row += [whole(args.get("device"), pid), whole(args.get("stream"), tid)]
             row += [whole(args.get(k), 0) for k in ("correlation", "graph id", "graph node id")]

@@ -105,6 +105,10 @@ def test_steps_and_coverage(tmp_path: Path, version: str, marked: bool) -> None:
         "kernel_time_us": sum(r["end"] - r["start"] for r in kernels) / 1000,
         "kernel_time_in_graphs_us": sum(r["end"] - r["start"] for r in in_graphs) / 1000,
         "graph_span_us": spans / 1000,
+        "kernel_time_in_steps_us": sum(r["end"] - r["start"] for r in kernels) / 1000,
+        "kernel_time_after_captures_us": 0,
+        "kernel_time_before_steps_us": 0,
+        "kernel_time_elsewhere_us": 0,
     }
 
 
@@ -203,11 +207,18 @@ def test_dropped_records_are_told(tmp_path: Path) -> None:
 
 def test_graph_rows_without_a_time_are_left_out(tmp_path: Path) -> None:
     path = GpuExport("2023.4.4", "graph").write(tmp_path / "x.sqlite")
+    timed = GpuExport("2023.4.4", "graph").write(tmp_path / "y.sqlite")
+    with closing(sqlite3.connect(timed)) as db:
+        db.execute("DELETE FROM CUPTI_ACTIVITY_KIND_GRAPH_TRACE")
+        db.commit()
     with closing(sqlite3.connect(path)) as db:
         db.execute("UPDATE CUPTI_ACTIVITY_KIND_GRAPH_TRACE SET start = 0, end = 0")
         db.commit()
     session = parse_session([path], tmp_path / "s")
-    assert any("have no time" in w for w in session.warnings)
+    # No time is moved: the recording begins with what has one.
+    assert session.metadata.window_sec == parse_session([timed], tmp_path / "t").metadata.window_sec
+    (told,) = [w for w in session.metadata.warnings if w.id == "gpu-time-unmeasured"]
+    assert told.text in session.metadata.doubts
     assert session.metadata.coverage["graph_span_us"] is None
 
 

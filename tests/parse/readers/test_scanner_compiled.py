@@ -75,6 +75,8 @@ def everything(raw: bytes, library: ctypes.CDLL | None, size: int = 1 << 22) -> 
         "calls": list(found.calls.items()),
         "callers": found.callers,
         "window": (found.first, found.last),
+        "used": found.window,
+        "untimed": found.untimed,
         "unusable": found.unusable,
         "damage": (stream.damage, stream.repaired, stream.broken),
     }

@@ -220,7 +220,7 @@ class CompiledScanner:
         started = _with(gpu, singles[GPU])
         launched = self._calls(_with(calls[:7], singles[CALL]))
         self._names.number(started, launched)
-        found.gpu.extend(started[1:])
+        found.use_records(started[1:])
         found.launches.extend(launched[1:])
 
     def _drain_few(self, work: _Work) -> None:
@@ -249,6 +249,7 @@ class CompiledScanner:
     def _calls(self, calls: Matrix) -> Matrix:
         """Count API calls and keep all but graph launches, which are returned."""
         names, found = self._names, self._found
+        found.use_calls(calls[1], calls[2])
         if not calls.shape[1]:
             return calls
         count = np.bincount(calls[-1])

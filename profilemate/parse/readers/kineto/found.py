@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from profilemate import schema
-from profilemate.parse.columns.arrays import Ints
+from profilemate.parse.columns.arrays import Ints, Matrix
 from profilemate.parse.columns.int_table import IntTable
 from profilemate.parse.gpu.fold_any_order import AnyOrder
 from profilemate.parse.readers.kineto.template import MICROSECONDS, WHOLE, Path, Template, learn
@@ -195,7 +195,13 @@ class Wanted(NamedTuple):
 
 
 class Found:
-    """Everything that is wanted of a trace, in the order of the file."""
+    """Everything that is wanted of a trace, in the order of the file.
+
+    Attributes:
+        first, last: Begin and end of all events that have a time, ns.
+        used: The same of those that are wanted; the first is above the last where there are none.
+        untimed: GPU records whose times could not be collected, which are left out.
+    """
 
     def __init__(self) -> None:
         self.gpu = AnyOrder()
@@ -206,6 +212,8 @@ class Found:
         self.calls: Counter[str] = Counter()
         self.callers: set[int] = set()
         self.first, self.last = LIMIT, -LIMIT
+        self.used = LIMIT, -LIMIT
+        self.untimed = 0
         self.unusable = 0
         self.sidecar: dict[str, Mapping[str, Any]] = {}  # what a file of our own says of itself
         self.pids: dict[str, int] = {}  # of a merged file: a number for the text of each process
@@ -253,8 +261,40 @@ class Found:
         self.calls.update(other.calls)
         self.callers |= other.callers
         self.first, self.last = min(self.first, other.first), max(self.last, other.last)
+        self.use(*other.used)
+        self.untimed += other.untimed
         self.unusable += other.unusable
         self.sidecar |= other.sidecar
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Begin and end, ns, of what is wanted, or else of all events.
+
+        One that nobody asks for may have any time at all: it must not move all others.
+        """
+        return self.used if self.used[0] <= self.used[1] else (self.first, self.last)
+
+    def use(self, begin: int, end: int) -> None:
+        """Note from when to when something was that is wanted."""
+        self.used = min(self.used[0], begin), max(self.used[1], end)
+
+    def use_records(self, records: Matrix) -> None:
+        """Take GPU records, with the columns `fold_any_order.NAMES`, but those without times.
+
+        CUPTI says 0 for begin and end of what it could not collect the time of.
+        """
+        timed = (records[0] != 0) | (records[1] != 0)
+        if not timed.all():
+            self.untimed += int((~timed).sum())
+            records = records[:, timed]
+        if records.shape[1]:
+            self.use(int(records[0].min()), int(records[1].max()))
+            self.gpu.extend(records)
+
+    def use_calls(self, ts: Ints, dur: Ints) -> None:
+        """Note when API calls were."""
+        if len(ts):
+            self.use(int(ts.min()), int((ts + dur).max()))
 
     # -------------------------------------------------------------- one event
 
@@ -301,9 +341,15 @@ class Found:
         if isinstance(values, Marker):
             return self.range(values)
         if kind == GPU:
-            self.gpu.add(*values, self.number(name))
+            number = self.number(name)
+            if values[0] == values[1] == 0:
+                self.untimed += 1
+            else:
+                self.use(values[0], values[1])
+                self.gpu.add(*values, number)
             return None
         ts, dur, pid, tid, correlation = values
+        self.use(ts, ts + dur)
         self.calls[name] += 1
         self.callers.add(pid)
         if is_graph_launch(name):
@@ -314,6 +360,7 @@ class Found:
 
     def range(self, marker: Marker) -> Marker | None:
         """Keep a range of others; return one of ours."""
+        self.use(marker.ts, marker.ts + (marker.dur or 0))
         if marker.text.startswith(schema.PREFIX):
             return marker
         self.annotations.append(marker)

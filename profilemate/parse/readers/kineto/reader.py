@@ -73,10 +73,11 @@ class _KinetoRecording:
         wanted = found.calls or len(found.gpu) or found.annotations or found.sidecar or reading.ours
         if not wanted and not any(key in header for key in TORCH):
             raise of_another_program(self._path, reading)
-        info.window, info.begin = (found.first, found.last), found.first
+        info.window, info.begin = found.window, found.window[0]
+        info.untimed = found.untimed
         base = integer(header.get("baseTimeNanoseconds"), 0)
         # Without it times are those of the wall clock, unless they are too small for that.
-        unix = found.first > 10**18
+        unix = info.begin > 10**18
         info.start_unix_ns = base or (0 if unix else None)
         rank = integer(header.get(DISTRIBUTED), -1)
         info.place = place_in_name(self._path.name) or (None if rank < 0 else (rank,))

@@ -257,11 +257,7 @@ class _Stream:
 
     def note(self) -> None:
         """Say what was left out."""
-        if self._without_time:
-            self._facts.info.notes.append(
-                f"{self._without_time} rows of {self._found.table} have no time, because the "
-                "GPU's could not be collected: they are left out."
-            )
+        self._facts.info.untimed += self._without_time
 
 
 def _named(records: _Records, name: Ints) -> Ints:

@@ -174,12 +174,16 @@ class ParquetStore:
     def extent(self, table: str, first: str, last: str) -> tuple[int, int] | None:
         """Smallest and largest time stamp in two columns."""
         names = list(dict.fromkeys((first, last)))
-        told = self._told(table, names)
-        if told is None:
+        told, compute = self._told(table, names), self.parquet.compute
+        # CUPTI says 0 for begin and end of what it could not collect the time of.
+        if told is None or (len(names) > 1 and 0 in told):
             told = []
             for batch in self.parquet.batches(table, names):
+                zero = [compute.equal(batch.column(name), 0) for name in names]
+                timed = compute.invert(compute.and_(zero[0], zero[-1]))
+                rows = batch if len(names) == 1 else batch.filter(compute.fill_null(timed, True))
                 for name in names:
-                    told += self.parquet.compute.min_max(batch.column(name)).as_py().values()
+                    told += compute.min_max(rows.column(name)).as_py().values()
         known = [end for end in told if end is not None]
         return (min(known), max(known)) if known else None
 

@@ -203,7 +203,9 @@ class SqliteStore:
     def extent(self, table: str, first: str, last: str) -> tuple[int, int] | None:
         """Smallest and largest time stamp in two columns."""
         a, b = quoted(first), quoted(last)
-        sql = f"SELECT min({a}), max(coalesce({b}, {a})) FROM {quoted(table)}"
+        # CUPTI says 0 for begin and end of what it could not collect the time of.
+        timed = "1" if first == last else f"NOT ({a} IS 0 AND {b} IS 0)"
+        sql = f"SELECT min({a}), max(coalesce({b}, {a})) FROM {quoted(table)} WHERE {timed}"
         # What copied the database may have made texts or fractions of some.
         known = [int(t) for row in self.query(sql) for t in row if isinstance(t, int | float)]
         return (min(known), max(known)) if known else None
