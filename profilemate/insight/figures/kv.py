@@ -35,8 +35,8 @@ def _said(session: SavedSession, line: str) -> float:
 
 def _blocks(session: SavedSession) -> float:
     total = _said(session, "Total blocks available")
-    if not total:
-        raise NoData("the block pool has no blocks")
+    if total <= 0:
+        raise NoData("the size of the block pool is not known")
     return total
 
 

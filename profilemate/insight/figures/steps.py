@@ -172,7 +172,7 @@ def _tokens_on_graphs(session: SavedSession) -> float:
 
 def _gpu_on_graphs(session: SavedSession) -> float:
     modes, said = modes_of(session), session.metadata.coverage
-    if total(modes.frame, "gpu_ms") is None:
+    if total(modes.frame, "gpu_ms") is None and total(modes.frame, "gpu_graph_share") is None:
         raise NoData("no step has GPU time")
     if said.get("launches") and said.get("launches_with_gpu_records") == 0:
         raise NoData("no graph launch has GPU records")

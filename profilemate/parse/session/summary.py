@@ -88,10 +88,12 @@ def _kv_cache(trace: Trace, figures: Figures) -> dict[str, Any] | None:
         return None
     asked, hit = figures.tokens
     rate = hit_rate(asked, hit)
+    blocks = _known(summary, "Total blocks available")
+    total = blocks if blocks and blocks > 0 else None  # a pool has some: none is not known
     return {
-        "total_blocks": _known(summary, "Total blocks available") or None,
+        "total_blocks": total,
         "peak_blocks": _known(summary, "Peak blocks used"),
-        "peak_usage_pct": _percent(summary),
+        "peak_usage_pct": None if total is None else _percent(summary),
         "allocations": _known(summary, "Total allocations"),
         "evictions": _known(summary, "Total evictions"),
         "avg_lifetime_sec": _seconds(summary, "Avg block lifetime"),

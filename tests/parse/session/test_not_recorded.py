@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from frames import at, trace_of
 
+from profilemate.insight.figures.kv import PEAK
 from profilemate.insight.figures.steps import GRAPH_GPU
 from profilemate.insight.findings import find
-from profilemate.parse.pipeline import parse_session
+from profilemate.parse.pipeline import parse_session, write_session
 from profilemate.parse.recording.contract import SourceKind
 from profilemate.parse.session.coverage import again
 from profilemate.parse.session.saved import SavedSession
@@ -63,3 +65,17 @@ def test_reasons_hold_for_a_program_that_is_no_vllm(tmp_path: Path) -> None:
     reasons = [*said.metadata.empty_files.values(), *(u.why for u in find(said).unjudged)]
     assert reasons
     assert not [reason for reason in reasons if "vLLM" in reason]
+
+
+@pytest.mark.parametrize("blocks", [-5, 0])
+def test_a_pool_of_no_blocks_is_one_of_unknown_size(tmp_path: Path, blocks: int) -> None:
+    trace = trace_of(
+        [
+            at(1, "kv.pool", pid=7, pool=0, num_blocks=blocks, used=0),
+            at(2, "kv.alloc", pid=7, pool=0, used=5, ids=(1, 2, 3, 4, 5)),
+        ]
+    )
+    done = write_session(trace, tmp_path / "s")
+    cache = done.summary["kv_cache"]
+    assert (cache["total_blocks"], cache["peak_blocks"], cache["peak_usage_pct"]) == (None, 5, None)
+    assert PEAK.value(SavedSession.open(tmp_path / "s")).value is None
