@@ -102,8 +102,10 @@ def _plain(value: Any) -> Any:
     """A value as JSON spells it, with what JSON has no word for marked."""
     if value is None or type(value) in (bool, int, float, str):
         return value
-    if isinstance(value, SourceKind | Silence):  # what a note was for is decided by now
+    if isinstance(value, SourceKind):
         return str(value)
+    if isinstance(value, Silence):
+        return {"silence": str(value)}
     if type(value) is list:
         return [_plain(v) for v in value]
     if type(value) is tuple:
@@ -125,6 +127,8 @@ def _from_plain(value: Any) -> Any:
         return tuple(_from_plain(v) for v in inner)
     if kind == "path":
         return Path(inner)
+    if kind == "silence":
+        return Silence(inner)
     return {_from_plain(k): _from_plain(v) for k, v in inner}
 
 

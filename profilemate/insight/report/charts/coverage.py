@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from profilemate.insight.figures.steps import COUNTING
 from profilemate.insight.reading import Floats, floats
 from profilemate.insight.report.base import Chart, Drawing, Field, Grid, Nothing, Spec
 from profilemate.insight.report.charts import marks
@@ -109,5 +110,5 @@ CHART = Chart(
     "Do most steps run on CUDA graphs, and when do they not?",
     ("cuda_graph_steps.csv", "cuda_graph_coverage.csv"),
     draw,
-    needs={"cuda_graph_steps": ("timestamp_sec", "runtime_mode", "unpadded_tokens", "dummy")},
+    needs={"cuda_graph_steps": ("timestamp_sec", "runtime_mode", *COUNTING)},
 )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from profilemate.insight.figures.steps import COUNTING
 from profilemate.insight.reading import Floats, floats
 from profilemate.insight.report.base import Chart, Drawing, Field, Grid, Nothing, Spec
 from profilemate.insight.report.charts import marks
@@ -130,8 +131,7 @@ CHART = Chart(
             "runtime_mode",
             "num_tokens",
             "padding_tokens",
-            "unpadded_tokens",
-            "dummy",
+            *COUNTING,
         ),
     },
 )
