@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from profilemate.insight.figures import graphs, kv, recorded, steps
+from profilemate.insight.figures.base import missed
 from profilemate.insight.graph_names import graph_names
 from profilemate.insight.reading import (
     NoData,
@@ -40,10 +41,13 @@ def headline(session: SavedSession) -> list[Line]:
     """The figures that the session has, what was recorded first."""
     found = []
     for of in _LINES:
+        asked: set[str] = set()
         try:
-            found.append(of(session))
+            line = of(session.noting(asked))
         except NoData:
             continue
+        why = missed(session, asked)
+        found.append(Line(line.label, "not known", why) if why else line)
     return found
 
 

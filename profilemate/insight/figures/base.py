@@ -11,6 +11,7 @@ import numpy as np
 from profilemate.insight.reading import Floats, NoData
 from profilemate.parse.session.saved import SavedSession
 from profilemate.parse.tables.invariants import doubted_tables
+from profilemate.parse.tables.made_of import kinds_of
 
 Better = Literal["lower", "higher", ""]
 
@@ -61,7 +62,24 @@ class Figure:
             value, why = self.of(session.noting(asked)), ""
         except NoData as reason:
             value, why = None, str(reason)
+        session.note(asked)
+        if unseen := missed(session, asked):
+            value, why = None, unseen
         return Value(value, why, doubts_on(session, asked))
+
+
+def missed(session: SavedSession, tables: Iterable[str]) -> str:
+    """Why events that these tables are made of may be missing, or nothing.
+
+    A hook that failed, that was off or that found no place makes unknown what it feeds, in the
+    processes of the rank whose tables these are; a number of the others would pass for all.
+    """
+    said, rank, kinds = session.metadata, rank_name(session), kinds_of(tables)
+    pids = {process.pid for process in said.processes if process.rank == rank}
+    for one in said.unseen:
+        if one.kind in kinds and (one.pid in pids or one.pid is None):
+            return f"{one.kind} events of process {one.pid} may be missing: {one.why}"
+    return ""
 
 
 def doubts_on(session: SavedSession, tables: Iterable[str]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from profilemate.insight.figures.base import missed
 from profilemate.insight.findings.thresholds import Thresholds
 from profilemate.insight.reading import NoData
 from profilemate.parse.session.saved import SavedSession
@@ -169,10 +170,14 @@ def judge(session: SavedSession, rules: Sequence[Rule], thresholds: Thresholds) 
         for rule in rules:
             if rank is not None and not rule.per_engine:
                 continue
+            asked: set[str] = set()
             try:
-                found = rule.judge(part, thresholds)
+                found, why = rule.judge(part.noting(asked), thresholds), ""
             except NoData as reason:
-                verdict.unjudged.append(Unjudged(rule.name, str(reason), rank))
+                found, why = [], str(reason)
+            why = missed(part, asked) or why
+            if why:
+                verdict.unjudged.append(Unjudged(rule.name, why, rank))
             else:
                 verdict.findings.extend(replace(f, rank=rank) for f in found)
     verdict.findings.sort(key=lambda f: SEVERITIES.index(f.severity))  # stable: rules' own order

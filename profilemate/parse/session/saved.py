@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -88,6 +88,10 @@ class SavedSession:
     def noting(self, asked: set[str]) -> SavedSession:
         """The same session, which notes in `asked` of which tables it is asked for rows."""
         return replace(self, _asked=asked)
+
+    def note(self, asked: Iterable[str]) -> None:
+        """Note tables that somebody else asked for on behalf of whoever has this session."""
+        self._asked.update(asked)
 
     @property
     def tables(self) -> Mapping[str, pd.DataFrame]:
