@@ -70,6 +70,9 @@ def test_a_png_under_its_own_name(tmp_path: Path) -> None:
     assert refusal(path).why == "By its content it is a PNG image."
 
 
+HELLO = gzip.compress(b"hello", mtime=0)  # the same in every process that collects this
+
+
 @pytest.mark.parametrize(
     ("name", "content", "what", "hint"),
     [
@@ -80,12 +83,7 @@ def test_a_png_under_its_own_name(tmp_path: Path) -> None:
         ("a.qdstrm", b"\x01\x02", "never turned into a report", "QdstrmImporter -i /"),
         ("a.json", b' {"a": 1}', "JSON without the list traceEvents", ".json"),
         ("a.json", b"[]", "JSON without the list traceEvents", ".json"),
-        (
-            "a.json.gz",
-            HELLO,
-            "of something else than a trace",
-            "Unpack it",
-        ),
+        ("a.json.gz", HELLO, "of something else than a trace", "Unpack it"),
         ("a.gz", HELLO, "a gzip file", "Unpack it"),
         ("a.gz", b"\x1f\x8bno gzip at all", "a gzip file", "Unpack it"),
     ],
