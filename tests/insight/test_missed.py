@@ -15,10 +15,9 @@ from profilemate.insight.headline import headline
 from profilemate.insight.metrics import families
 from profilemate.parse.session.saved import SavedSession
 from profilemate.parse.tables import TABLES
-from profilemate.parse.tables.made_of import EVENT_KINDS
 from profilemate.schema.hooks import SUFFICIENT
 
-KINDS = sorted({kind for kinds in EVENT_KINDS.values() for kind in kinds})
+KINDS = sorted({kind for table in TABLES.values() for kind in table.events})
 
 
 def session(folder: Path, kind: str | None) -> SavedSession:
@@ -36,7 +35,7 @@ def session(folder: Path, kind: str | None) -> SavedSession:
 
 
 def test_every_table_says_what_it_is_made_of() -> None:
-    assert set(EVENT_KINDS) == set(TABLES)
+    assert all(table.events for table in TABLES.values())
     assert set(KINDS) <= set(SUFFICIENT)
 
 
@@ -48,7 +47,7 @@ def test_a_hook_that_failed_makes_unknown_what_it_feeds(tmp_path: Path, kind: st
     for name in FIGURES:
         asked: set[str] = set(FIGURES[name].reads)
         FIGURES[name].value(whole.noting(asked))
-        fed = any(kind in EVENT_KINDS[table] for table in asked)
+        fed = any(kind in TABLES[table].events for table in asked)
         if not fed:
             assert after[name] == before[name], name
             continue

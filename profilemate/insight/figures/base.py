@@ -10,8 +10,8 @@ import numpy as np
 
 from profilemate.insight.reading import Floats, NoData
 from profilemate.parse.session.saved import SavedSession
+from profilemate.parse.tables import TABLES
 from profilemate.parse.tables.invariants import doubted_tables
-from profilemate.parse.tables.made_of import kinds_of
 
 Better = Literal["lower", "higher", ""]
 
@@ -74,7 +74,8 @@ def missed(session: SavedSession, tables: Iterable[str]) -> str:
     A hook that failed, that was off or that found no place makes unknown what it feeds, in the
     processes of the rank whose tables these are; a number of the others would pass for all.
     """
-    said, rank, kinds = session.metadata, rank_name(session), kinds_of(tables)
+    said, rank = session.metadata, rank_name(session)
+    kinds = {kind for table in tables for kind in TABLES[table].events}
     pids = {process.pid for process in said.processes if process.rank == rank}
     for one in said.unseen:
         if one.kind in kinds and (one.pid in pids or one.pid is None):

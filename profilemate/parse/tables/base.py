@@ -55,6 +55,10 @@ class Table:
 
     A table whose length grows with that of the recording is also built in `slices`: at least one
     frame, which together are what `build` returns.
+
+    `events` are the kinds of events that it is made of: where some of these may be missing, because
+    a hook failed, nothing that is made of the table is known. What a single column has of other
+    kinds (the scheduler's side of a step) is None where those are missing.
     """
 
     name: str
@@ -65,6 +69,7 @@ class Table:
     heading: str = ""
     of_run: bool = False
     slices: Callable[[Trace], Iterator[pd.DataFrame]] | None = None
+    events: tuple[str, ...] = ()
 
     def parts(self, trace: Trace) -> Iterator[pd.DataFrame]:
         """The table, in one piece or in several."""

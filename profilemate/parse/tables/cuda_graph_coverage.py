@@ -163,5 +163,6 @@ TABLES = (
         "One row per runtime mode: the share of steps, tokens and time, and the waste of padding.",
         COLUMNS,
         cuda_graph_coverage,
+        events=("step",),
     ),
 )

@@ -165,5 +165,6 @@ TABLES = (
         "One row per replayed graph: launches, launch time, delay and GPU time per model step.",
         COLUMNS,
         cuda_graph_replay_latency,
+        events=("graph.replay", "step"),
     ),
 )

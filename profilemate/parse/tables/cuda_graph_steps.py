@@ -133,6 +133,7 @@ TABLES = (
         "One row per model step, eager and dummy ones too, in order of time.",
         STEP_COLUMNS,
         cuda_graph_steps,
+        events=("step",),
     ),
     Table(
         "cuda_graph_padding",
@@ -140,5 +141,6 @@ TABLES = (
         "and steps without tokens are left out, as there.",
         PADDING_COLUMNS,
         cuda_graph_padding,
+        events=("step",),
     ),
 )

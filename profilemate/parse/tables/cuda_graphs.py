@@ -334,6 +334,7 @@ TABLES = (
         CAPTURE_COLUMNS,
         cuda_graph_captures,
         standard=True,
+        events=("graph.capture",),
     ),
     Table(
         "cuda_graph_usage",
@@ -341,6 +342,7 @@ TABLES = (
         USAGE_COLUMNS,
         cuda_graph_usage,
         standard=True,
+        events=("graph.replay", "step"),
     ),
     Table(
         "cuda_graph_timeline",
@@ -348,5 +350,6 @@ TABLES = (
         TIMELINE_COLUMNS,
         cuda_graph_timeline,
         standard=True,
+        events=("graph.replay", "step"),
     ),
 )

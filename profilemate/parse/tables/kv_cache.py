@@ -155,6 +155,7 @@ TABLES = (
         USAGE_COLUMNS,
         kv_cache_usage,
         standard=True,
+        events=("kv.usage", "kv.alloc", "kv.free"),
     ),
     Table(
         "kv_cache_summary",
@@ -163,5 +164,6 @@ TABLES = (
         kv_cache_summary,
         standard=True,
         heading="KV Cache Statistics",
+        events=("kv.usage", "kv.alloc", "kv.evict", "kv.free"),
     ),
 )

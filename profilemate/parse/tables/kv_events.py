@@ -106,5 +106,6 @@ TABLES = (
         COLUMNS,
         kv_block_events,
         slices=event_slices,
+        events=("kv.alloc", "kv.evict", "kv.cache", "kv.touch", "kv.free", "kv.move", "kv.reset"),
     ),
 )

@@ -269,6 +269,7 @@ TABLES = (
         kv_cache_evictions,
         standard=True,
         slices=eviction_slices,
+        events=("kv.alloc", "kv.evict", "kv.touch", "kv.free", "kv.reset"),
     ),
     Table(
         "kv_block_lifetimes",
@@ -276,5 +277,6 @@ TABLES = (
         LIFETIME_COLUMNS,
         kv_block_lifetimes,
         slices=lifetime_slices,
+        events=("kv.alloc", "kv.evict", "kv.touch", "kv.free", "kv.reset"),
     ),
 )

@@ -113,6 +113,18 @@ def kv_preemptions(trace: Trace) -> pd.DataFrame:
 
 
 TABLES = (
-    Table("kv_prefix_cache", "One row per prefix-cache look-up.", PREFIX_COLUMNS, kv_prefix_cache),
-    Table("kv_preemptions", "One row per preemption.", PREEMPTION_COLUMNS, kv_preemptions),
+    Table(
+        "kv_prefix_cache",
+        "One row per prefix-cache look-up.",
+        PREFIX_COLUMNS,
+        kv_prefix_cache,
+        events=("kv.lookup",),
+    ),
+    Table(
+        "kv_preemptions",
+        "One row per preemption.",
+        PREEMPTION_COLUMNS,
+        kv_preemptions,
+        events=("preempt",),
+    ),
 )

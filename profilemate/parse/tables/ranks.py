@@ -126,5 +126,6 @@ TABLES = (
         COLUMNS,
         ranks,
         of_run=True,
+        events=("step",),
     ),
 )
