@@ -77,14 +77,17 @@ def view(
         server = Server(site_of(trace, shipped_ui(), port))
         try:
             _open(server.url, no_browser)
-            if os.environ.get("SSH_CONNECTION"):
-                show.line("from another machine, and then open the address there:")
-                here = shell_word(socket.gethostname())
-                show.line(f"  ssh -L {server.port}:127.0.0.1:{server.port} {here}")
-            show.line("close the tab, or press Ctrl-C here, to end")
+            _say_how_to_reach(server.port)
             server.run()
         except KeyboardInterrupt:
             show.line()
+
+
+def _say_how_to_reach(port: int) -> None:
+    if os.environ.get("SSH_CONNECTION"):
+        show.line("from another machine, and then open the address there:")
+        show.line(f"  ssh -L {port}:127.0.0.1:{port} {shell_word(socket.gethostname())}")
+    show.line("close the tab, or press Ctrl-C here, to end")
 
 
 def _open(address: str, no_browser: bool) -> None:

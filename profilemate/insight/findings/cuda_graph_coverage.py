@@ -11,10 +11,11 @@ from profilemate.insight.figures.steps import (
     GRAPH_STEPS,
     GRAPH_TOKENS,
     STEPS,
+    DecodeSteps,
     decode_steps,
     modes_of,
 )
-from profilemate.insight.findings.base import BANDS, OURS, Finding, Rule, When
+from profilemate.insight.findings.base import BANDS, OURS, Evidence, Finding, Rule, When
 from profilemate.insight.findings.capture_sizes import as_config, best_sizes, fewest
 from profilemate.insight.findings.cuda_graph_padding import tokens_per_request
 from profilemate.insight.findings.thresholds import Thresholds
@@ -118,22 +119,7 @@ def _eager_decode(session: SavedSession, t: Thresholds) -> list[Finding]:
         "largest_eager": int(tokens[eager].max()) if missed else None,
     }
     if share <= t["eager_decode_share"]:
-        title = "Decode runs on CUDA graphs"
-        mode = texts(frame["runtime_mode"])[found.decode]
-        pieces = int((mode == PIECEWISE).sum())
-        evidence |= {"full": int((mode == FULL).sum()), "piecewise": pieces}
-        detail = (
-            f"{every - missed:,} of {count(every, 'decode step')} ran on a graph: "
-            f"{evidence['full']:,} FULL, {pieces:,} PIECEWISE."
-        )
-        if pieces > t["eager_decode_share"] * every:
-            title = f"{percent(pieces / every)} of the decode steps run on PIECEWISE graphs"
-            detail += (
-                " There attention runs eagerly, with a launch for each piece; a FULL graph is one "
-                "launch, where the attention backend can."
-            )
-            return [EAGER.finding("decode-piecewise", title, detail, evidence)]
-        return [EAGER.finding("eager-decode-none", title, detail, evidence)]
+        return [_decode_on_graphs(found, t["eager_decode_share"], evidence)]
     title = f"{percent(share)} of the decode steps run eagerly"
     detail = (
         f"{missed:,} of {count(every, 'decode step')}, of {evidence['smallest_eager']:,} to "
@@ -155,6 +141,26 @@ def _eager_decode(session: SavedSession, t: Thresholds) -> list[Finding]:
     )
     turn = ("--compilation-config", as_config([*sizes, *more.sizes]), why)
     return [EAGER.finding("eager-decode", title, detail, evidence, turn=turn)]
+
+
+def _decode_on_graphs(found: DecodeSteps, few: float, evidence: Evidence) -> Finding:
+    """Of decode steps that nearly all run on graphs: FULL and PIECEWISE are not the same."""
+    mode = texts(found.frame["runtime_mode"])[found.decode]
+    every, missed = int(found.decode.sum()), int(found.eager.sum())
+    full, pieces = int((mode == FULL).sum()), int((mode == PIECEWISE).sum())
+    evidence = {**evidence, "full": full, "piecewise": pieces}
+    detail = (
+        f"{every - missed:,} of {count(every, 'decode step')} ran on a graph: "
+        f"{full:,} FULL, {pieces:,} PIECEWISE."
+    )
+    if pieces <= few * every:
+        return EAGER.finding("eager-decode-none", "Decode runs on CUDA graphs", detail, evidence)
+    title = f"{percent(pieces / every)} of the decode steps run on PIECEWISE graphs"
+    detail += (
+        " There attention runs eagerly, with a launch for each piece; a FULL graph is one "
+        "launch, where the attention backend can."
+    )
+    return EAGER.finding("decode-piecewise", title, detail, evidence)
 
 
 _MORE_SIZES = 8  # sizes to add at most: each costs capture time and memory
