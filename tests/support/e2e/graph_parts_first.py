@@ -170,9 +170,10 @@ def ubatch() -> None:
 def _instead(owner: Any, name: str, function: Any) -> Iterator[Callable[..., Any]]:
     """Give the hook on a method another method to call: the wrapper, but not what it wraps."""
     from profilemate.annotate import current
+    from profilemate.annotate.hook import Original
     from profilemate.annotate.hooks.cuda_graph_captures import wrap_ubatches
 
     original = vars(owner)[name]
     assert hasattr(original, "__wrapped__"), f"{name} is not hooked"
     assert current.emitter is not None
-    yield wrap_ubatches(function, current.emitter)
+    yield wrap_ubatches(Original(function, name, name), current.emitter)
