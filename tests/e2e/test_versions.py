@@ -39,6 +39,7 @@ BETWEEN = {
     "BlockPool.cache_partial_block": ("0.25.1", None),
     "BlockPool.move_block_hashes": ("0.28.0", None),
     "KVCacheManager.pop_blocks_for_free": ("0.25.1", None),
+    "Worker.sample_tokens": ("0.12.0", None),
     "dispatch (V2)": ("0.12.0", None),
     "dispatch (V2, ranks agreed)": ("0.19.1", "0.19.1"),
     "BreakableCUDAGraphWrapper._capture": ("0.22.1", None),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from csv_metrics import Labels, Samples, counted, session_id
+from csv_metrics import Labels, Samples, counted, lead, session_id
 from frames import At, at, trace_of
 from places import EXPECTED
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
@@ -111,7 +111,7 @@ def test_a_recording_of_plain_vllm_on_a_real_gpu(trace: str, tmp_path: Path) -> 
     out = tmp_path / "s"
     parse_session([real_traces() / trace], out)
     samples = of_session(out)
-    wanted = check(out, samples, session_id(out), "dp0_pp0_tp0")
+    wanted = check(out, samples, session_id(out), lead(out))
     assert "profilemate_cuda_graph_replay_gpu_span_seconds_sum" in names(wanted)
     said = json.loads((out / "metadata.json").read_text())["coverage"]
     key = ("profilemate_kernel_time_in_graphs_ratio", frozenset({("session", session_id(out))}))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from csv_metrics import counted, session_id
+from csv_metrics import counted, lead, session_id
 from places import EXPECTED
 from recorded import leave_out, real_traces
 
@@ -152,7 +152,7 @@ def test_a_real_prometheus_scrapes_it(tmp_path: Path, sessions: dict[str, Path])
                 f"{which}-{name}": "" for which in sessions for name in suffixes
             }
             for which, folder in sessions.items():
-                wanted = counted(folder, session_id(folder), "dp0_pp0_tp0")
+                wanted = counted(folder, session_id(folder), lead(folder))
                 assert len(wanted) > 10
                 for name in suffixes:
                     _compare(port, f"{which}-{name}", wanted)

@@ -23,6 +23,12 @@ def labels(pairs: Iterable[tuple[str, str]]) -> Labels:
     return frozenset((k, v) for k, v in pairs if v not in ("None", ""))
 
 
+def lead(folder: Path) -> str:
+    """The rank whose tables lie in the session directory itself: the first row of ranks.csv."""
+    with (folder / "ranks.csv").open(newline="") as file:
+        return next(csv.DictReader(file))["rank"]
+
+
 def counted(folder: Path, session: str, rank: str) -> Samples:
     """Figures of one rank; sums and counts are counted anew, row by row."""
     common = [("session", session), ("rank", rank)]

@@ -162,7 +162,7 @@ def _execute(
     dur = 900_000 + rng.randrange(200_000)
     mode = "FULL" if number % 3 else "NONE"
     tokens, reqs = number + 3, 1 + number % 3
-    key: dict[str, Any] = {"mode": mode, "num_tokens": 8 * (1 + number % 2)}
+    key: dict[str, Any] = {"mode": mode, "num_tokens": 128 * (1 + number % 2)}
     key |= {"uniform": True, "has_lora": False}
     key |= {"unpadded": tokens, "reqs": reqs, "launches": int(mode == "FULL")}
     step = Event("step", {"ago": 40_000, "step": number, **key})

@@ -146,6 +146,9 @@ def starters(trace: Trace) -> Ints:
     before = np.where(np.isin(lane_of_call, ranges[: len(steps)]), BEFORE, ELSEWHERE)
     after = np.where(latest >= len(steps), CAPTURES, np.where(latest < 0, before, latest))
     within = _lie_in(steps, calls)  # a graph may be captured in the middle of a step
+    # A process that marks sample_tokens says where its steps end.
+    marked = np.isin(calls["pid"], trace.frames["step.sample"]["pid"].to_numpy(np.int64))
+    after = np.where(marked & (after >= 0), ELSEWHERE, after)
     of_sample = np.append(_steps_of_samples(trace), -1)
     sampled = of_sample[_lie_in(trace.frames["step.sample"], calls)]
     found[called] = np.where(within >= 0, within, np.where(sampled >= 0, sampled, after))

@@ -5,7 +5,7 @@
 
 #include <stdio.h>
 
-#include "../../profilemate/parse/readers/kineto/_scan.c"
+#include "../../../profilemate/parse/readers/kineto/_scan.c"
 
 static const uint8_t *input, *input_end;
 
