@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 import sqlite3
+import zlib
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -107,8 +108,12 @@ def damage_file(path: Path, rng: random.Random) -> None:
     if path.suffix == ".sqlite" and rng.random() < 0.7:
         damage_database(path, rng)
     elif path.suffix == ".gz" and rng.random() < 0.8:
-        inner = gzip.decompress(path.read_bytes())
-        path.write_bytes(gzip.compress(_damaged_text(inner, rng), 1))
+        try:
+            inner = gzip.decompress(path.read_bytes())
+        except (OSError, EOFError, zlib.error):  # it was damaged before
+            path.write_bytes(damage_bytes(path.read_bytes(), rng))
+        else:
+            path.write_bytes(gzip.compress(_damaged_text(inner, rng), 1))
     elif path.suffix == ".csv" and rng.random() < 0.7:
         damage_table(path, rng)
     else:
