@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from profilemate.schema.hooks import HookGroup
+
 Method = Callable[..., Any]
 """A method or function, as its class or module has it: not bound."""
 
@@ -36,7 +38,7 @@ class Original:
 Wrap = Callable[[Original, Any], Method]
 """(original, emitter) -> what takes its place. A row does not ask what an emitter is."""
 
-Group = Literal["engine", "kv", "graphs", "custom"]
+Group = HookGroup
 """The switch that a hook belongs to; `engine` and `custom` hooks have none of their own."""
 
 State = Literal["installed", "waiting", "skipped", "off", "failed"]

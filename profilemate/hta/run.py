@@ -25,9 +25,10 @@ from profilemate.parse.cache import TraceCache
 from profilemate.parse.pipeline import read_trace
 from profilemate.parse.readers import open_recording
 from profilemate.parse.session.coverage import Coverage, coverage
-from profilemate.parse.session.saved import METADATA, SavedSession
+from profilemate.parse.session.saved import SavedSession
 from profilemate.parse.writers.one_file import write_file
 from profilemate.printable import shell_word
+from profilemate.schema.live import METADATA
 
 SUMMARY = "hta_summary.json"
 TABLES = ("temporal", "kernel_types", "kernels", "idle", "idle_intervals", "launches")

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from profilemate.errors import InputError
 from profilemate.printable import shell_word
+from profilemate.schema.live import METADATA
 
 if TYPE_CHECKING:  # a timeline that is there already needs no pandas
     from profilemate.parse.recording.progress import Progress
     from profilemate.parse.session.saved import SavedSession
 
 _PFTRACE = ".pftrace"
-_METADATA = "metadata.json"
 REPORT = "report.html"
 
 
@@ -71,7 +71,7 @@ def timeline_of(
     from profilemate.parse.session.timeline_file import Options, write_timeline
 
     sources = list(paths)
-    if len(paths) == 1 and (paths[0] / _METADATA).is_file():
+    if len(paths) == 1 and (paths[0] / METADATA).is_file():
         sources = _sources(_session(paths[0]))
     with tempfile.TemporaryDirectory(prefix="profilemate-") as folder:
         made = Path(folder) / f"timeline{_PFTRACE}"

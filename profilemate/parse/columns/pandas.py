@@ -94,10 +94,3 @@ class IdsArray(IdLists, ExtensionArray):
 def column_of(lists: IdLists) -> IdsArray:
     """Lists as a column."""
     return IdsArray(lists.flat, lists.lengths, lists.missing)
-
-
-def ids_of(column: pd.Series) -> IdsArray:
-    """A column of block ids as the array behind it."""
-    array = column.array
-    assert isinstance(array, IdsArray)
-    return array

@@ -22,8 +22,8 @@ from profilemate.parse.tables.cuda_graph_latency import FURTHER_KEY_COLUMNS
 from profilemate.parse.tables.cuda_graphs import KEY_COLUMNS
 from profilemate.parse.writers.safe_cells import unguarded
 from profilemate.printable import shell_word
+from profilemate.schema.live import METADATA
 
-METADATA = "metadata.json"
 _READ: dict[str, Any] = {
     "na_values": ["None"],
     "keep_default_na": False,

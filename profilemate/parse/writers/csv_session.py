@@ -14,8 +14,9 @@ import pandas as pd
 
 from profilemate.parse.writers.replace import may_replace, replaced_directory
 from profilemate.parse.writers.safe_cells import ColumnLayout, guarded
-from profilemate.parse.writers.session_names import METADATA, session_file
+from profilemate.parse.writers.session_names import session_file
 from profilemate.parse.writers.spelling import SPELLINGS, UNITS
+from profilemate.schema.live import METADATA
 
 
 class TableLayout(Protocol):

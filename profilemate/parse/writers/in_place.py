@@ -13,7 +13,8 @@ from typing import TypeVar
 from profilemate.errors import OutputError
 from profilemate.parse.writers.leftovers import NEW, unfinished_directory
 from profilemate.parse.writers.replace import session_of
-from profilemate.parse.writers.session_names import METADATA, listed_files
+from profilemate.parse.writers.session_names import listed_files
+from profilemate.schema.live import METADATA
 
 T = TypeVar("T")
 

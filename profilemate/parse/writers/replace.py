@@ -13,7 +13,8 @@ from typing import IO
 
 from profilemate.errors import OutputError
 from profilemate.parse.writers.leftovers import MOVING, NEW, unfinished_directory
-from profilemate.parse.writers.session_names import METADATA, listed_files
+from profilemate.parse.writers.session_names import listed_files
+from profilemate.schema.live import METADATA
 
 _REASONS = {
     errno.ENOSPC: ("no space is left there", "make room, or choose another disk with -o"),

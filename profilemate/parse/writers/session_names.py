@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable
 
-METADATA = "metadata.json"
+from profilemate.schema.live import METADATA
 
 FURTHER_FILES = ("timeline.pftrace", "report.html", "findings.json")
 """What other writers put into a session directory."""
